@@ -1,0 +1,297 @@
+package device
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Type is what kind of change an event tells of.
+type Type string
+
+// Event types. On the wire they read rollcall.device.{type}.v1.
+const (
+	Opened   Type = "opened"   // the session begins; always seq 1; attributes as in a delta
+	Delta    Type = "delta"    // the attributes that changed; null removes
+	Snapshot Type = "snapshot" // every attribute, with the seq that last changed it
+	Closed   Type = "closed"   // the session ends; nothing follows
+)
+
+const (
+	specVersion = "1.0"
+	typePrefix  = "rollcall.device."
+	typeSuffix  = ".v1"
+
+	// MaxSeq is the highest sequence number: the last integer up to which
+	// every JSON implementation counts exactly (RFC 8259 section 6).
+	MaxSeq = 1<<53 - 1
+)
+
+// Event is one change of one device session.
+type Event struct {
+	RAE     string
+	Session string
+	Type    Type
+	Seq     int64     // 1 to MaxSeq, gap-free within the session
+	Time    time.Time // when the edge observed it, to the millisecond
+
+	// Attributes: of a delta and an opened, what changed, each with this
+	// event's Seq and Time; a null value removes. Of a snapshot, all that
+	// have a value, each with the Seq and At of its last change.
+	Attributes map[string]Attribute
+
+	Hash   string // of a snapshot: Hash(Attributes)
+	Reason string // of a closed: why, for people
+}
+
+// envelope is the CloudEvents 1.0 structured JSON form.
+type envelope struct {
+	SpecVersion  string          `json:"specversion"`
+	ID           string          `json:"id"`
+	Source       string          `json:"source"`
+	Type         string          `json:"type"`
+	Subject      string          `json:"subject"`
+	Time         time.Time       `json:"time"`
+	PartitionKey string          `json:"partitionkey"`
+	ContentType  string          `json:"datacontenttype,omitempty"`
+	Data         json.RawMessage `json:"data"`
+}
+
+type deltaData struct {
+	Seq        int64                      `json:"seq"`
+	Attributes map[string]json.RawMessage `json:"attributes,omitempty"`
+	Reason     string                     `json:"reason,omitempty"`
+}
+
+type snapshotData struct {
+	Seq        int64                `json:"seq"`
+	Count      int                  `json:"count"`
+	Hash       string               `json:"hash"`
+	Attributes map[string]Attribute `json:"attributes"`
+}
+
+// ID is the CloudEvents id, "{session}/{seq}".
+func (e Event) ID() string { return e.Session + "/" + strconv.FormatInt(e.Seq, 10) }
+
+// Encode returns the event as structured JSON, or why it breaks the contract.
+// It sets nothing but what it is given: a snapshot's Hash is computed here.
+func (e Event) Encode() ([]byte, error) {
+	if e.Type == Snapshot {
+		e.Hash = Hash(e.Attributes)
+	}
+	if err := e.check(); err != nil {
+		return nil, fmt.Errorf("event %s: %w", e.ID(), err)
+	}
+	var data any
+	if e.Type == Snapshot {
+		data = snapshotData{Seq: e.Seq, Count: len(e.Attributes), Hash: e.Hash, Attributes: e.Attributes}
+	} else {
+		d := deltaData{Seq: e.Seq, Reason: e.Reason, Attributes: make(map[string]json.RawMessage, len(e.Attributes))}
+		for name, a := range e.Attributes {
+			d.Attributes[name] = a.Value
+		}
+		data = d
+	}
+	body, err := marshal(data)
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", e.ID(), err)
+	}
+	b, err := marshal(envelope{
+		SpecVersion: specVersion, ID: e.ID(), Source: "/rae/" + e.RAE, Type: typePrefix + string(e.Type) + typeSuffix,
+		Subject: e.Session, Time: e.Time, PartitionKey: e.Session, ContentType: "application/json", Data: body,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", e.ID(), err)
+	}
+	if len(b) > MaxEventBytes {
+		return nil, fmt.Errorf("event %s: %w", e.ID(), invalid(TooLarge, "%d bytes, more than %d", len(b), MaxEventBytes))
+	}
+	return b, nil
+}
+
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// Decode reads an event from structured JSON. Unknown fields are ignored.
+// Every error is an *Invalid: the bytes can never become an event.
+func Decode(b []byte) (Event, error) {
+	if len(b) > MaxEventBytes {
+		return Event{}, invalid(TooLarge, "%d bytes, more than %d", len(b), MaxEventBytes)
+	}
+	if !utf8.Valid(b) {
+		return Event{}, invalid(NotUTF8, "the record is not UTF-8")
+	}
+	if !json.Valid(b) {
+		return Event{}, invalid(NotJSON, "the record is not JSON")
+	}
+	var env envelope
+	if err := json.Unmarshal(b, &env); err != nil {
+		return Event{}, invalid(NotCloudEvent, "%v", err)
+	}
+	if env.SpecVersion != specVersion {
+		return Event{}, invalid(NotCloudEvent, "specversion %q is not %q", clip(env.SpecVersion), specVersion)
+	}
+	typ, ok := strings.CutPrefix(env.Type, typePrefix)
+	typ, ok2 := strings.CutSuffix(typ, typeSuffix)
+	e := Event{Session: env.Subject, Type: Type(typ), Time: env.Time.UTC().Truncate(time.Millisecond)}
+	switch e.Type {
+	case Opened, Delta, Snapshot, Closed:
+	default:
+		ok = false
+	}
+	if !ok || !ok2 {
+		return Event{}, invalid(UnknownType, "type %q", clip(env.Type))
+	}
+	if e.RAE, ok = strings.CutPrefix(env.Source, "/rae/"); !ok {
+		return Event{}, invalid(BadSubject, "source %q is not /rae/{serial}", clip(env.Source))
+	}
+	if err := e.decodeData(env.Data); err != nil {
+		return Event{}, err
+	}
+	if err := e.check(); err != nil {
+		return Event{}, err
+	}
+	if env.ID != e.ID() {
+		return Event{}, invalid(BadSubject, "id %q is not %q", clip(env.ID), e.ID())
+	}
+	if env.PartitionKey != "" && env.PartitionKey != e.Session {
+		return Event{}, invalid(BadSubject, "partitionkey %q is not the subject", clip(env.PartitionKey))
+	}
+	return e, nil
+}
+
+// DecodeRecord is Decode for a Kafka record: its key, the MQTT topic, must name
+// the same RAE and session as the event. What a RAE may write is decided by its
+// topic (the broker's ACL), so the topic is what is believed.
+func DecodeRecord(topic string, value []byte) (Event, error) {
+	t, err := ParseTopic(topic)
+	if err != nil {
+		return Event{}, invalid(TopicMismatch, "%v", err)
+	}
+	if t.Kind != KindEvents {
+		return Event{}, invalid(TopicMismatch, "topic %q does not end in /%s", clip(topic), KindEvents)
+	}
+	e, err := Decode(value)
+	if err != nil {
+		return Event{}, err
+	}
+	if e.RAE != t.RAE || e.Session != t.Session {
+		return Event{}, invalid(TopicMismatch, "event of RAE %q session %s came on topic %q", clip(e.RAE), e.Session, topic)
+	}
+	return e, nil
+}
+
+func (e *Event) decodeData(data json.RawMessage) error {
+	if e.Type == Snapshot {
+		var d snapshotData
+		if err := json.Unmarshal(data, &d); err != nil {
+			return invalid(NotCloudEvent, "data: %v", err)
+		}
+		e.Seq, e.Hash, e.Attributes = d.Seq, d.Hash, make(map[string]Attribute, len(d.Attributes))
+		for name, a := range d.Attributes {
+			v, err := canonicalValue(name, a.Value)
+			if err != nil {
+				return err
+			}
+			e.Attributes[name] = Attribute{Value: v, Seq: a.Seq, At: a.At.UTC().Truncate(time.Millisecond)}
+		}
+		if d.Count != len(e.Attributes) {
+			return invalid(BadSnapshot, "count is %d, but there are %d attributes", d.Count, len(e.Attributes))
+		}
+		return nil
+	}
+	var d deltaData
+	if err := json.Unmarshal(data, &d); err != nil {
+		return invalid(NotCloudEvent, "data: %v", err)
+	}
+	e.Seq, e.Reason, e.Attributes = d.Seq, d.Reason, make(map[string]Attribute, len(d.Attributes))
+	for name, value := range d.Attributes {
+		v, err := canonicalValue(name, value)
+		if err != nil {
+			return err
+		}
+		e.Attributes[name] = Attribute{Value: v, Seq: d.Seq, At: e.Time}
+	}
+	return nil
+}
+
+func canonicalValue(name string, value json.RawMessage) (json.RawMessage, error) {
+	if len(value) == 0 {
+		return null, nil
+	}
+	v, err := Canonical(value)
+	if err == errNUL {
+		return nil, invalid(HasNUL, "attribute %q: %v", clip(name), err)
+	}
+	if err != nil {
+		return nil, invalid(BadAttribute, "attribute %q: %v", clip(name), err)
+	}
+	return v, nil
+}
+
+// check is the contract, for events that are made and for events that arrive.
+func (e Event) check() error {
+	if err := CheckRAE(e.RAE); err != nil {
+		return invalid(BadSubject, "%v", err)
+	}
+	if err := CheckSession(e.Session); err != nil {
+		return invalid(BadSubject, "%v", err)
+	}
+	if e.Seq < 1 || e.Seq > MaxSeq {
+		return invalid(BadSeq, "seq %d is not from 1 to %d", e.Seq, int64(MaxSeq))
+	}
+	if (e.Type == Opened) != (e.Seq == 1) {
+		return invalid(BadSeq, "%s with seq %d: a session begins with opened, seq 1, and has no other", e.Type, e.Seq)
+	}
+	if y := e.Time.Year(); y < 1970 || y > 9999 {
+		return invalid(BadTime, "time %s is not between the years 1970 and 9999", e.Time)
+	}
+	if strings.ContainsRune(e.Reason, 0) || len(e.Reason) > 1024 {
+		return invalid(BadAttribute, "reason holds a NUL or more than 1024 bytes")
+	}
+	return e.checkAttributes()
+}
+
+func (e Event) checkAttributes() error {
+	if len(e.Attributes) > MaxAttributes {
+		return invalid(BadAttribute, "%d attributes, more than %d", len(e.Attributes), MaxAttributes)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Attributes)) {
+		a := e.Attributes[name]
+		if err := CheckName(name); err != nil {
+			return invalid(BadAttribute, "%v", err)
+		}
+		if len(a.Value) > MaxValueBytes {
+			return invalid(BadAttribute, "attribute %s has %d bytes, more than %d", name, len(a.Value), MaxValueBytes)
+		}
+		if e.Type != Snapshot {
+			continue
+		}
+		if a.Removed() || a.Seq < 1 || a.Seq > e.Seq {
+			return invalid(BadSnapshot, "attribute %s: a snapshot at seq %d lists values that were set by then, not %s at seq %d", name, e.Seq, a.Value, a.Seq)
+		}
+		if y := a.At.Year(); y < 1970 || y > 9999 {
+			return invalid(BadTime, "attribute %s: time %s is not between the years 1970 and 9999", name, a.At)
+		}
+	}
+	if e.Type == Closed && len(e.Attributes) > 0 {
+		return invalid(BadAttribute, "a closed event has no attributes")
+	}
+	if e.Type == Snapshot && e.Hash != Hash(e.Attributes) {
+		return invalid(BadSnapshot, "hash %q is not that of its attributes", clip(e.Hash))
+	}
+	return nil
+}
