@@ -1,0 +1,98 @@
+package ports_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/ports"
+)
+
+const childEnv = "DEVSTACK_TEST_LOCK"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		if _, err := ports.LockDir(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Print("locked")
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func TestTakenPortNamesItsFlag(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	addr := l.Addr().String()
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+
+	err = ports.Check(ports.Port{Flag: "--kafka-port", Addr: "127.0.0.1:0"}, ports.Port{Flag: "--temporal-port", Addr: addr}, ports.Port{Flag: "--ui-port"})
+	require.EqualError(t, err, "--temporal-port "+port+" is in use (listen tcp "+addr+": bind: address already in use); choose another with --temporal-port or stop what holds it")
+
+	require.NoError(t, l.Close())
+	require.NoError(t, ports.Check(ports.Port{Flag: "--temporal-port", Addr: addr}), "a check leaves nothing behind")
+	require.NoError(t, ports.Check(ports.Port{Flag: "--temporal-port", Addr: addr}))
+}
+
+func TestEveryFaultIsNamedAtOnce(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := l.Addr().String()
+	require.NoError(t, l.Close())
+	err = ports.Check(
+		ports.Port{Flag: "--a", Addr: addr},
+		ports.Port{Flag: "--b", Addr: addr},
+		ports.Port{Flag: "--c", Addr: "nonsense"},
+		ports.Port{Flag: "--d", Addr: "127.0.0.1:99999"},
+	)
+	require.Len(t, strings.Split(err.Error(), "\n"), 3)
+	require.ErrorContains(t, err, "--a and --b are both "+addr)
+	require.ErrorContains(t, err, "--c nonsense is not host:port")
+	require.ErrorContains(t, err, "--d 99999 cannot be used")
+}
+
+func TestOneStackToADirectory(t *testing.T) {
+	dir := t.TempDir() + "/new"
+	lock, err := ports.LockDir(dir)
+	require.NoError(t, err)
+	_, err = ports.LockDir(dir)
+	require.ErrorIs(t, err, ports.ErrLocked)
+	require.ErrorContains(t, err, fmt.Sprintf("%s is locked by process %d", dir, os.Getpid()))
+	require.ErrorContains(t, err, "--data-dir")
+	require.NoError(t, lock.Release())
+	lock, err = ports.LockDir(dir)
+	require.NoError(t, err)
+	require.NoError(t, lock.Release())
+}
+
+func TestLockEndsWithItsProcess(t *testing.T) {
+	dir := t.TempDir()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), childEnv+"="+dir)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	_, err = io.ReadFull(out, make([]byte, len("locked")))
+	require.NoError(t, err)
+
+	_, err = ports.LockDir(dir)
+	require.ErrorIs(t, err, ports.ErrLocked)
+	require.ErrorContains(t, err, fmt.Sprintf("by process %d", child.Process.Pid))
+
+	require.NoError(t, child.Process.Kill())
+	_ = child.Wait()
+	lock, err := ports.LockDir(dir)
+	require.NoError(t, err)
+	require.NoError(t, lock.Release())
+}
