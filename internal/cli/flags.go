@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+)
+
+// Flags are the flags that every command has. Embed them in the grammar.
+type Flags struct {
+	Config    ConfigFile       `help:"Read settings from this YAML file. A key is the name of a flag; a mapping under the name of a command is for that command alone." placeholder:"FILE" env:"ROLLCALL_CONFIG"`
+	LogLevel  string           `help:"Log what is at least this severe: ${enum}." default:"info" enum:"debug,info,warn,error" env:"ROLLCALL_LOG_LEVEL"`
+	LogFormat string           `help:"Log as ${enum}." default:"text" enum:"text,json" env:"ROLLCALL_LOG_FORMAT"`
+	Version   kong.VersionFlag `help:"Print the version and exit." short:"V"`
+}
+
+func (f *Flags) flags() *Flags { return f }
+
+// Logger returns a logger that writes to w as the flags say.
+func (f *Flags) Logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		level = slog.LevelInfo // kong has refused anything else
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// Version is the version of the running binary as the Go tool recorded it: the
+// module's version, or the commit it was built from ("+changes" when the work
+// tree differed), and the Go release.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(unknown)"
+	}
+	version, revision, changed := info.Main.Version, "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value[:min(12, len(s.Value))]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			changed = "+changes"
+		}
+	}
+	if version == "" || version == "(devel)" {
+		version = "(devel)"
+		if revision != "" {
+			version = revision + changed
+		}
+	}
+	return fmt.Sprintf("%s %s", version, info.GoVersion)
+}
