@@ -100,8 +100,9 @@ func Canonical(value []byte) (json.RawMessage, error) {
 	if err := json.Unmarshal(value, &v); err != nil {
 		return nil, fmt.Errorf("value is not JSON: %w", err)
 	}
-	if hasNUL(v) {
-		return nil, errNUL
+	v, err := plain(v)
+	if err != nil {
+		return nil, err
 	}
 	return encodeCanonical(v)
 }
@@ -145,20 +146,33 @@ func depth(b []byte) int {
 	return deepest
 }
 
-func hasNUL(v any) bool {
+// plain refuses NUL and turns -0, which SQL's numbers do not have, into 0.
+func plain(v any) (any, error) {
+	var err error
 	switch v := v.(type) {
 	case string:
-		return strings.ContainsRune(v, 0)
+		if strings.ContainsRune(v, 0) {
+			return nil, errNUL
+		}
+	case float64:
+		return v + 0, nil
 	case []any:
-		return slices.ContainsFunc(v, hasNUL)
+		for i := range v {
+			if v[i], err = plain(v[i]); err != nil {
+				return nil, err
+			}
+		}
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			if strings.ContainsRune(k, 0) || hasNUL(v[k]) {
-				return true
+			if strings.ContainsRune(k, 0) {
+				return nil, errNUL
+			}
+			if v[k], err = plain(v[k]); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return false
+	return v, nil
 }
 
 // Hash is the hash of a canonical state: SHA-256 over "name NUL seq NUL value
