@@ -1,0 +1,120 @@
+package admin_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/rollcall-platform/rollcall/internal/admin"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { http.DefaultClient.CloseIdleConnections() }))
+}
+
+func start(t *testing.T) *admin.Server {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "rollcall_test_total"}))
+	s, err := admin.New(admin.Options{Addr: "127.0.0.1:0", Registry: registry, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return s
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	res, err := http.Get(url)
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, string(body)
+}
+
+func TestEndpoints(t *testing.T) {
+	s := start(t)
+	code, body := get(t, s.URL()+"/healthz")
+	require.Equal(t, http.StatusOK, code, body)
+
+	var broken atomic.Bool
+	broken.Store(true)
+	s.AddCheck("database", func() error {
+		if broken.Load() {
+			return errors.New("database at db:5432 refuses connections")
+		}
+		return nil
+	})
+	s.AddCheck("kafka", func() error { return nil })
+	code, body = get(t, s.URL()+"/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.JSONEq(t, `{"database": "database at db:5432 refuses connections", "kafka": "ok"}`, body)
+	require.ErrorContains(t, admin.Probe(t.Context(), s.Addr(), "/readyz"), "database at db:5432 refuses")
+
+	broken.Store(false)
+	code, body = get(t, s.URL()+"/readyz")
+	require.Equal(t, http.StatusOK, code)
+	require.JSONEq(t, `{"database": "ok", "kafka": "ok"}`, body)
+	require.NoError(t, admin.Probe(t.Context(), s.Addr(), "/readyz"))
+	_, port, err := net.SplitHostPort(s.Addr())
+	require.NoError(t, err)
+	require.NoError(t, admin.Probe(t.Context(), "0.0.0.0:"+port, "/healthz"), "listening everywhere is asked through loopback")
+
+	_, body = get(t, s.URL()+"/metrics")
+	require.Contains(t, body, "rollcall_test_total 0")
+
+	s.Handle("GET /extra", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	code, _ = get(t, s.URL()+"/extra")
+	require.Equal(t, http.StatusTeapot, code)
+}
+
+func TestTakenPortNamesAddressAndFlag(t *testing.T) {
+	s := start(t)
+	_, err := admin.New(admin.Options{Addr: s.Addr(), Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	require.ErrorContains(t, err, s.Addr())
+	require.ErrorContains(t, err, "address already in use")
+	require.ErrorContains(t, err, "--admin-addr")
+}
+
+func TestListensOnLoopbackUnlessTold(t *testing.T) {
+	for _, addr := range []string{"", ":0"} {
+		s, err := admin.New(admin.Options{Addr: addr, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		host, _, err := net.SplitHostPort(s.Addr())
+		require.NoError(t, err)
+		require.Equal(t, "127.0.0.1", host)
+		require.NoError(t, s.Close())
+	}
+}
+
+func TestRefusedOptions(t *testing.T) {
+	_, err := admin.New(admin.Options{})
+	require.ErrorContains(t, err, "required")
+	_, err = admin.New(admin.Options{Addr: "nonsense", Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	require.ErrorContains(t, err, `admin address "nonsense": missing port in address; set --admin-addr to host:port`)
+}
+
+func TestProbeOfNobody(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	cmd := admin.HealthcheckCmd{AdminAddr: l.Addr().String(), Timeout: time.Second, Alive: true}
+	require.ErrorContains(t, cmd.Run(t.Context()), "no answer")
+}
