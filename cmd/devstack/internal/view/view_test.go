@@ -1,0 +1,43 @@
+package view_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/view"
+)
+
+func TestLinesTellWhatAppearsAndWhatChanges(t *testing.T) {
+	tv := view.Device{Session: "s1", MAC: "00:11:22:33:44:55", Address: "192.168.77.30", Name: "tv", Status: "online"}
+	gone := tv
+	gone.Status = "offline"
+	looks := []view.Status{
+		{Phase: "replaying"},
+		{Phase: "replaying", Up: time.Second, Devices: []view.Device{tv}},
+		{Phase: "replaying", Up: 2 * time.Second, Devices: []view.Device{tv}, EventsIn: 4},
+		{Phase: "applied", Up: 3 * time.Second, Devices: []view.Device{gone}, EventsIn: 5},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	next := func() view.Status {
+		s := looks[0]
+		if len(looks) > 1 {
+			looks = looks[1:]
+		} else {
+			cancel()
+		}
+		return s
+	}
+	var out bytes.Buffer
+	require.NoError(t, view.Lines(ctx, &out, next))
+	require.Equal(t, `    0.0s  replaying
+    1.0s  + 00:11:22:33:44:55  192.168.77.30    online    tv
+    2.0s  devices 1 · sessions 0 · outbox 0 · events in 4 · lag 0 · signals 0 · upserts 0 · dead letters 0
+    3.0s  applied
+    3.0s  ~ 00:11:22:33:44:55  192.168.77.30    offline   tv
+    3.0s  devices 1 · sessions 0 · outbox 0 · events in 5 · lag 0 · signals 0 · upserts 0 · dead letters 0
+`, out.String())
+}
