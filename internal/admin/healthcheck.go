@@ -14,7 +14,7 @@ import (
 // running command of the same machine or container how it is. Container health
 // checks use it, because the images have no shell and no curl.
 type HealthcheckCmd struct {
-	AdminAddr string        `help:"Address of the command's admin listener." default:"${admin_addr}" env:"ROLLCALL_ADMIN_ADDR" placeholder:"HOST:PORT"`
+	AdminAddr string        `help:"Address of the command's admin listener." required:"" env:"ROLLCALL_ADMIN_ADDR" placeholder:"HOST:PORT"`
 	Alive     bool          `help:"Ask whether the process is alive (/healthz), not whether it is ready for work (/readyz)."`
 	Timeout   time.Duration `help:"Give up after this long." default:"3s"`
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -131,6 +132,13 @@ func (a App) Run(ctx context.Context, args []string) (code int) {
 		return a.fail(fmt.Errorf("%w (see %s --help)", err, failedAt(k, err)), ExitUsage)
 	}
 	flags := a.Grammar.flags()
+	if flags.Check {
+		if err := checkEnvironment(k, os.Environ()); err != nil {
+			return a.fail(err, ExitUsage)
+		}
+		_, _ = fmt.Fprintf(stdout, "%s: settings are valid\n", kctx.Selected().FullPath())
+		return ExitOK
+	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(Env{Stdout: stdout, Stderr: stderr, Logger: flags.Logger(stderr)})
 	err = kctx.Run()
@@ -145,6 +153,25 @@ func (a App) Run(ctx context.Context, args []string) (code int) {
 }
 
 type exit int
+
+// checkEnvironment refuses variables with the project's prefix that no command
+// of the app reads: they are misspelt, or of another binary.
+func checkEnvironment(k *kong.Kong, environ []string) error {
+	var known []string
+	_ = kong.Visit(k.Model.Node, func(n kong.Visitable, next kong.Next) error {
+		if flag, ok := n.(*kong.Flag); ok {
+			known = append(known, EnvNames(flag)...)
+		}
+		return next(nil)
+	})
+	for _, e := range environ {
+		name, _, _ := strings.Cut(e, "=")
+		if strings.HasPrefix(name, "ROLLCALL_") && !slices.Contains(known, name) {
+			return fmt.Errorf("%s is in the environment, and nothing reads it%s", name, nearest(name, known))
+		}
+	}
+	return nil
+}
 
 func (a App) writers() (stdout, stderr io.Writer) {
 	stdout, stderr = a.Stdout, a.Stderr

@@ -213,6 +213,16 @@ func TestExitCodes(t *testing.T) {
 	require.Contains(t, stdout, "$TEST_PASSWORD_FILE, $TEST_PASSWORD")
 }
 
+func TestCheckConfig(t *testing.T) {
+	code, stdout, stderr := run(t, "serve", "--port=13", "--check-config")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Equal(t, "test serve: settings are valid\n", stdout, "it did not run")
+	t.Setenv("ROLLCALL_LOG_LEVLE", "debug")
+	code, _, stderr = run(t, "serve", "--check-config")
+	require.Equal(t, cli.ExitUsage, code)
+	require.Equal(t, "test: ROLLCALL_LOG_LEVLE is in the environment, and nothing reads it; did you mean \"ROLLCALL_LOG_LEVEL\"?\n", stderr)
+}
+
 func TestStoppedBySignalIsDone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -204,7 +204,7 @@ func flagNames(node *kong.Node, inherit bool) []string {
 // configurable reports whether a file may set flag.
 func configurable(flag *kong.Flag) bool {
 	switch flag.Name {
-	case "help", "version", "config":
+	case "help", "version", "config", "check-config":
 		return false
 	}
 	return true
@@ -214,7 +214,7 @@ func configurable(flag *kong.Flag) bool {
 func nearest(name string, known []string) string {
 	best, least := "", len(name)/2+1
 	for _, k := range known {
-		if d := distance(strings.ReplaceAll(name, "_", "-"), k); d < least {
+		if d := min(distance(name, k), distance(strings.ReplaceAll(name, "_", "-"), k)); d < least {
 			best, least = k, d
 		}
 	}

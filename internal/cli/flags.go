@@ -14,6 +14,7 @@ type Flags struct {
 	Config    ConfigFile       `help:"Read settings from this YAML file. A key is the name of a flag; a mapping under the name of a command is for that command alone." placeholder:"FILE" env:"ROLLCALL_CONFIG"`
 	LogLevel  string           `help:"Log what is at least this severe: ${enum}." default:"info" enum:"debug,info,warn,error" env:"ROLLCALL_LOG_LEVEL"`
 	LogFormat string           `help:"Log as ${enum}." default:"text" enum:"text,json" env:"ROLLCALL_LOG_FORMAT"`
+	Check     bool             `help:"Check the flags, the environment and the file, and exit without starting. A ROLLCALL_ variable that nothing reads is an error then." name:"check-config"`
 	Version   kong.VersionFlag `help:"Print the version and exit." short:"V"`
 }
 
