@@ -1,0 +1,212 @@
+package discovery
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+)
+
+const (
+	portDHCPServer = 67
+	portDHCPClient = 68
+	portSSDP       = 1900
+	portMDNS       = 5353
+)
+
+// maxMACNames bounds the parser's memory of how MACs are spelled.
+const maxMACNames = 4096
+
+// errMalformed: the frame's content breaks the rules of its protocol.
+var errMalformed = errors.New("malformed")
+
+// errForeign: the frame speaks about somebody other than its sender.
+var errForeign = errors.New("not the sender's to announce")
+
+// Options configures a Parser.
+type Options struct {
+	// LAN is what is known about the LAN. For a live source take LANOf of its interface.
+	LAN LAN
+	// Learn lets the parser find the IPv4 prefix and the router in the frames where LAN does not name
+	// them. It is for captures; on a live LAN it would let any device pass itself off as the router.
+	Learn bool
+	// OnRouter is called from Parse with the MAC of a router that was learned: a record made of that
+	// MAC before is not a device. Default: nothing.
+	OnRouter func(mac string)
+	// Named reports whether the device has a DHCP host name already, which an mDNS name does not
+	// replace as network.hostname. Default: only what this parser has seen itself, so that after a
+	// restart an mDNS name may take over until the device's next DHCP exchange.
+	Named func(mac string) bool
+	// Stats counts. Required.
+	Stats *Stats
+	// Logger gets refused frames at debug level. Default: discard.
+	Logger *slog.Logger
+}
+
+// Parser turns frames into observations. It keeps no state of devices, only what it must to stay
+// steady: the LAN, and which of several sources of a single-valued attribute was believed (claims),
+// both bounded. Parse belongs to one goroutine; LAN may be called from any.
+type Parser struct {
+	stats    *Stats
+	log      *slog.Logger
+	learn    *learner // nil unless Options.Learn
+	lan      atomic.Pointer[LAN]
+	named    func(mac string) bool
+	claims   claims
+	macNames map[hwAddr]string
+}
+
+// NewParser returns a parser. It panics without Stats.
+func NewParser(o Options) *Parser {
+	if o.Stats == nil {
+		panic("discovery.NewParser: Options.Stats is required")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Named == nil {
+		o.Named = func(string) bool { return false }
+	}
+	p := &Parser{stats: o.Stats, log: o.Logger, named: o.Named, claims: newClaims(), macNames: map[hwAddr]string{}}
+	p.lan.Store(o.LAN.clone())
+	if o.Learn {
+		p.learn = newLearner(p.lan.Load(), o.OnRouter)
+	}
+	return p
+}
+
+// LAN returns what is known about the LAN, with what was learned so far.
+func (p *Parser) LAN() LAN { return *p.lan.Load() }
+
+// Parse reads one frame and returns what it says about devices: nothing, or one observation. It never
+// fails; what is malformed is counted and at most refreshes the presence of its sender.
+func (p *Parser) Parse(f Frame) []Observation {
+	pkt, err := decode(f.Data)
+	if err != nil {
+		proto := protoIP
+		if errors.Is(err, errEthernet) {
+			proto = protoEthernet
+		}
+		p.stats.frames[proto].Add(1)
+		p.refuse(f, proto, err)
+		return nil
+	}
+	mac := p.macName(pkt.srcMAC)
+	if p.learn != nil {
+		p.learn.source(pkt.src, mac)
+		defer func() { p.lan.Store(p.learn.lan) }()
+	}
+	proto, read := classify(&pkt)
+	p.stats.frames[proto].Add(1)
+	if proto == protoOther {
+		return nil
+	}
+	if read == nil {
+		return p.traffic(f, mac)
+	}
+	o := Observation{MAC: mac, Time: f.Time, Kind: protocolNames[proto]}
+	err = read(p, &pkt, &o)
+	switch {
+	case errors.Is(err, errForeign):
+		p.stats.foreign[proto].Add(1)
+	case err != nil:
+		p.refuse(f, proto, err)
+	}
+	if p.knowledge().Router(o.MAC) {
+		return nil
+	}
+	if err != nil {
+		return p.traffic(f, mac)
+	}
+	o.set(AttrMAC, o.MAC)
+	if locallyAdministered(o.MAC) {
+		o.set(AttrMACLocal, true)
+	}
+	p.stats.observations.Add(1)
+	return []Observation{o}
+}
+
+// reader fills in an observation of a frame's sender. It may turn it into one of another device (a DHCP
+// server speaks about its client). With an error, nothing of the observation is used.
+type reader func(p *Parser, pkt *packet, o *Observation) error
+
+// classify says what a frame is, and who reads it. A nil reader: its sender is there, nothing more.
+func classify(pkt *packet) (protocol, reader) {
+	switch {
+	case pkt.etherType == etherARP:
+		return protoARP, (*Parser).readARP
+	case pkt.etherType != etherIPv4 && pkt.etherType != etherIPv6:
+		return protoOther, nil
+	case pkt.proto == ipICMPv6:
+		if isNDP(pkt.payload) {
+			return protoNDP, (*Parser).readNDP
+		}
+	case pkt.proto == ipUDP:
+		switch {
+		case pkt.dport == portDHCPServer || pkt.dport == portDHCPClient:
+			if pkt.etherType == etherIPv4 {
+				return protoDHCP, (*Parser).readDHCP
+			}
+		case pkt.dport == portSSDP || pkt.sport == portSSDP || bytes.HasPrefix(pkt.payload, ssdpResponse):
+			return protoSSDP, (*Parser).readSSDP
+		case pkt.sport == portMDNS || pkt.dport == portMDNS:
+			return protoMDNS, (*Parser).readMDNS
+		}
+	}
+	return protoTraffic, nil
+}
+
+// traffic is the presence of a frame's sender, if it is a device.
+func (p *Parser) traffic(f Frame, mac string) []Observation {
+	if p.knowledge().Router(mac) {
+		return nil
+	}
+	p.stats.observations.Add(1)
+	return []Observation{{MAC: mac, Time: f.Time, Kind: KindTraffic, Presence: Refresh}}
+}
+
+// knowledge is the LAN as known now, within a Parse.
+func (p *Parser) knowledge() *LAN {
+	if p.learn != nil {
+		return p.learn.lan
+	}
+	return p.lan.Load()
+}
+
+// source puts the frame's source address into the observation, if it is a device address.
+func (p *Parser) source(pkt *packet, o *Observation) { p.address(pkt.src, o) }
+
+func (p *Parser) address(addr netip.Addr, o *Observation) {
+	if !p.knowledge().DeviceAddr(addr) {
+		return
+	}
+	if addr.Is4() {
+		o.set(AttrIPv4, addr.String())
+	} else {
+		o.add(AttrIPv6, addr.WithZone("").String())
+	}
+}
+
+func (p *Parser) refuse(f Frame, proto protocol, err error) {
+	p.stats.malformed[proto].Add(1)
+	p.log.Debug("frame refused", "frame", f.Index, "protocol", protocolNames[proto], "err", err)
+}
+
+// locallyAdministered reads bit 0x02 of a MAC's first byte, which is in its second digit.
+func locallyAdministered(mac string) bool { return strings.IndexByte("2367abef", mac[1]) >= 0 }
+
+// macName spells an address, from memory where possible: it is done for every frame.
+func (p *Parser) macName(h hwAddr) string {
+	if s, ok := p.macNames[h]; ok {
+		return s
+	}
+	s := net.HardwareAddr(h[:]).String()
+	if len(p.macNames) >= maxMACNames {
+		clear(p.macNames)
+	}
+	p.macNames[h] = s
+	return s
+}
