@@ -119,6 +119,9 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 	if err := s.stopStale(ctx); err != nil {
 		return nil, err
 	}
+	if _, err := s.choosePort(); err != nil { // before minutes are spent; a stale server held it until now
+		return nil, err
+	}
 	if err := s.initialise(ctx); err != nil {
 		return nil, err
 	}
