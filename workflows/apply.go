@@ -1,0 +1,248 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// How long the local activity may take in all before the same work becomes a
+// regular one. It stays below four fifths of a workflow task's 10 s: past that
+// the SDK would have to keep the task alive with heartbeats.
+const localFor = 5 * time.Second
+
+// localOptions: quick tries inside the workflow task, one history event.
+func localOptions(summary string) workflow.LocalActivityOptions {
+	return workflow.LocalActivityOptions{
+		ScheduleToCloseTimeout: localFor,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: time.Second},
+		Summary:                summary,
+	}
+}
+
+// regularOptions: as long as it takes, in sight of whoever looks.
+func regularOptions(summary string) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		StartToCloseTimeout: 30 * time.Second,
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute},
+		Summary:             summary,
+	}
+}
+
+// execute runs an activity as a local one and, if that does not succeed in
+// time, as a regular one until it does. It returns an error only for what will
+// never succeed.
+func (s *session) execute(activity, summary string, in, out any) error {
+	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(s.applies, localOptions(summary)), activity, in).Get(s.applies, out)
+	if err == nil || final(err) {
+		return err
+	}
+	s.log.Warn("local activity did not succeed in time: going on as a regular activity, which is tried until it succeeds", "activity", activity, "err", err)
+	s.count(s.applies, metricEscalated, "activity_type", activity)
+	return workflow.ExecuteActivity(workflow.WithActivityOptions(s.applies, regularOptions(summary)), activity, in).Get(s.applies, out)
+}
+
+// final reports whether err says that trying again cannot help.
+func final(err error) bool {
+	var a *temporal.ApplicationError
+	return errors.As(err, &a) && a.NonRetryable()
+}
+
+func refused(err error) bool {
+	var a *temporal.ApplicationError
+	return errors.As(err, &a) && a.Type() == ErrRefused
+}
+
+// intent is what one apply is to do.
+type intent struct {
+	fold       device.Fold
+	positions  []device.Position
+	batches    int64
+	records    int64
+	duplicates int64
+	received   time.Time
+}
+
+// turn applies all that waits: one apply in the common case. Where the database
+// refuses it, each batch is tried by itself, so that only the guilty one is
+// kept out.
+func (s *session) turn(ctx workflow.Context) error {
+	fresh := s.fresh(ctx)
+	switch err := s.apply(ctx, merge(fresh)); {
+	case err == nil:
+	case refused(err):
+		for _, b := range fresh {
+			if err := s.apply(ctx, merge([]device.Batch{b})); refused(err) {
+				s.Refusing = append(s.Refusing, Refusal{
+					Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
+					Cause: CauseDatabase, Detail: clip(fmt.Sprintf("seq %s: %v", b.Fold.Seqs, err)), At: workflow.Now(ctx),
+				})
+			} else if err != nil {
+				return fmt.Errorf("apply: %w", err)
+			}
+		}
+	default:
+		return fmt.Errorf("apply: %w", err)
+	}
+	s.Waiting = nil
+	return s.stepOver(ctx)
+}
+
+// fresh returns the waiting batches that are not exact duplicates. A batch is
+// one only when its position was reached and its events are known: in a topic
+// that was made anew, offsets begin again.
+func (s *session) fresh(ctx workflow.Context) []device.Batch {
+	var out []device.Batch
+	var repeated int64
+	seen, positions := known(&s.State), slices.Clone(s.Positions)
+	for _, w := range s.Waiting {
+		b := w.Batch
+		if device.Reached(positions, b.Position()) && seen.Covers(b.Fold.Seqs) {
+			repeated += b.Fold.Events()
+			continue
+		}
+		seen, positions = seen.Union(b.Fold.Seqs), device.Advance(positions, b.Position())
+		out = append(out, b)
+	}
+	if repeated > 0 {
+		s.Counters.Duplicates += repeated
+		s.add(ctx, metricDuplicates, repeated)
+	}
+	return out
+}
+
+// merge folds batches into one intent. It leaves them as they are.
+func merge(batches []device.Batch) intent {
+	var in intent
+	for i, b := range batches {
+		fold := b.Fold
+		if len(batches) > 1 {
+			fold = cloneFold(fold) // Merge may write into both
+		}
+		if i == 0 {
+			in.fold = fold
+		} else {
+			in.fold = device.Merge(in.fold, fold)
+		}
+		in.batches++
+		in.records += int64(b.Records)
+		in.duplicates += b.Fold.Events()
+		in.positions = device.Advance(in.positions, b.Position())
+		if b.Received.After(in.received) {
+			in.received = b.Received
+		}
+	}
+	in.duplicates -= in.fold.Events()
+	return in
+}
+
+// apply computes what the intent changes, has the database take it, and only
+// then makes it the session's state.
+func (s *session) apply(ctx workflow.Context, in intent) error {
+	if in.batches == 0 {
+		return nil
+	}
+	next := cloneState(s.State)
+	change := next.Apply(in.fold)
+	request := s.request(&next, in.positions)
+	if in.received.After(s.Received) {
+		request.Received = in.received
+	}
+	request.Write, request.Repaired, request.OverLimit = change.Write, change.Repaired, change.OverLimit
+	request.Records = in.records
+	request.Duplicates = in.duplicates + change.Duplicates
+	request.AfterClose = change.AfterClose
+	request.Events = in.fold.Events() - change.Duplicates - change.AfterClose
+	if err := s.execute(ActivityApply, summary(in, change), request, nil); err != nil {
+		return err
+	}
+	s.State, s.Received = next, request.Received
+	s.reached(in.positions)
+	s.Counters.Batches += in.batches
+	s.Counters.Events += request.Events
+	s.Counters.Records += request.Records
+	s.Counters.Duplicates += request.Duplicates
+	s.Counters.AfterClose += request.AfterClose
+	s.Counters.Repaired += int64(len(change.Repaired))
+	s.Counters.OverLimit += int64(len(change.OverLimit))
+	s.report(ctx, request, change)
+	s.judge(ctx)
+	return nil
+}
+
+// request is an apply that leaves the session's row as state has it.
+func (s *session) request(state *device.State, positions []device.Position) ApplyRequest {
+	r := ApplyRequest{
+		RAE: s.rae, Session: s.id,
+		AsOf: state.AsOf, Snapshot: state.Snapshot, SnapshotAt: state.SnapshotAt, Hash: state.Hash,
+		Seen: state.Seen, Missing: state.Missing(), Closed: state.Closed, Reason: state.Reason,
+		First: state.First, Last: state.Last, Received: s.Received,
+	}
+	for _, p := range positions {
+		if !device.Reached(s.Positions, p) {
+			r.Positions = append(r.Positions, p)
+		}
+	}
+	return r
+}
+
+func (s *session) reached(positions []device.Position) {
+	for _, p := range positions {
+		s.Positions = device.Advance(s.Positions, p)
+	}
+}
+
+// stepOver records what is refused and has the database pass its positions:
+// the poller waits for them, and would send the same batch for ever.
+func (s *session) stepOver(ctx workflow.Context) error {
+	if len(s.Refusing) == 0 {
+		return nil
+	}
+	var positions []device.Position
+	for _, r := range s.Refusing {
+		if r.Topic != "" && !device.Reached(s.Positions, r.position()) {
+			positions = device.Advance(positions, r.position())
+		}
+	}
+	if len(positions) > 0 {
+		request := s.request(&s.State, positions)
+		request.Skip = true
+		if err := s.execute(ActivityApply, fmt.Sprintf("step over %d refused batches", len(s.Refusing)), request, nil); err != nil {
+			return fmt.Errorf("step over refused batches: %w", err)
+		}
+		s.reached(positions)
+	}
+	for _, r := range s.Refusing {
+		s.refuse(r)
+		s.count(ctx, metricRefused, "cause", r.Cause)
+		s.log.Error("batch refused for good: its events are missing from the session until a snapshot heals it",
+			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "err", r.Detail)
+	}
+	s.Refusing = nil
+	return nil
+}
+
+// judge moves between live and gap.
+func (s *session) judge(ctx workflow.Context) {
+	missing := s.State.Missing()
+	sync := Live
+	if len(missing) > 0 {
+		sync = Gap
+	}
+	if sync == s.Sync {
+		return
+	}
+	s.Sync, s.Since = sync, workflow.Now(ctx)
+	if sync == Gap {
+		s.log.Warn("events are missing: newer ones go on being applied", "missing", missing.String(), "as_of", s.State.AsOf)
+		s.add(ctx, metricGaps, 1)
+	} else {
+		s.log.Info("no events are missing any more", "as_of", s.State.AsOf)
+	}
+}

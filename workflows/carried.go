@@ -1,0 +1,111 @@
+package workflows
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// carriedVersion is the form of Carried that this code writes. Fields may be
+// added without a new version; a changed meaning needs one, and code that
+// still reads the old.
+const carriedVersion = 1
+
+// Carried is the whole state of a session workflow: what one run hands to the
+// next. Nothing that matters lives outside it.
+type Carried struct {
+	Version   int               `json:"v"`
+	State     device.State      `json:"state"`
+	Positions []device.Position `json:"positions,omitempty"`
+	Received  time.Time         `json:"received,omitzero"`
+
+	Sync  Sync      `json:"sync"`
+	Since time.Time `json:"since,omitzero"`
+
+	Counters Counters  `json:"counters"`
+	Refused  []Refusal `json:"refused,omitempty"` // the newest, at most maxRefused
+	Runs     int       `json:"runs"`
+
+	// Waiting are batches that were taken from the signal channel and not
+	// yet applied, in order of arrival; Refusing are refusals whose position
+	// the database does not have yet.
+	Waiting  []Waiting `json:"waiting,omitempty"`
+	Refusing []Refusal `json:"refusing,omitempty"`
+
+	SearchAttributes bool `json:"search_attributes,omitempty"`
+}
+
+// Waiting is a batch and the bytes its signal had.
+type Waiting struct {
+	Batch device.Batch `json:"batch"`
+	Bytes int          `json:"bytes"`
+}
+
+// maxRefused bounds the refusals a session remembers. The counter goes on.
+const maxRefused = 16
+
+// next is what a run begins with. A version that this code does not know stops
+// the workflow task, not the workflow: Temporal tries the task again until a
+// worker that knows it is there.
+func (c *Carried) next() Carried {
+	if c == nil {
+		return Carried{Version: carriedVersion, Sync: Loading, Runs: 1}
+	}
+	if c.Version != carriedVersion {
+		panic(fmt.Sprintf("the run before carried state version %d, this worker reads version %d: run a worker of the version that wrote it, or a newer one", c.Version, carriedVersion))
+	}
+	out := *c
+	out.Runs++
+	return out
+}
+
+// refusalBytes is what a waiting refusal counts, from above.
+const refusalBytes = 1 << 10
+
+// bytes is what waits, about as large as it is when it is carried.
+func (c *Carried) bytes() int {
+	n := len(c.Refusing) * refusalBytes
+	for _, w := range c.Waiting {
+		n += w.Bytes
+	}
+	return n
+}
+
+// idle reports whether nothing waits to be applied.
+func (c *Carried) idle() bool { return len(c.Waiting) == 0 && len(c.Refusing) == 0 }
+
+func (c *Carried) refuse(r Refusal) {
+	c.Counters.Refused++
+	c.Refused = append(c.Refused, r)
+	if n := len(c.Refused) - maxRefused; n > 0 {
+		c.Refused = slices.Delete(c.Refused, 0, n)
+	}
+}
+
+// known are the seqs that need not be applied again: seen, or covered by a
+// snapshot, or past the close and so refused for ever.
+func known(s *device.State) device.SeqSet {
+	var k device.SeqSet
+	if s.Snapshot > 0 {
+		k = device.SeqSet{{From: 1, To: s.Snapshot}}
+	}
+	k = k.Union(s.Seen)
+	if s.Closed > 0 {
+		k = k.Union(device.SeqSet{{From: s.Closed, To: device.MaxSeq}})
+	}
+	return k
+}
+
+// cloneState returns a state that Apply may change without touching s.
+func cloneState(s device.State) device.State {
+	s.Attributes = maps.Clone(s.Attributes)
+	return s
+}
+
+func cloneFold(f device.Fold) device.Fold {
+	f.Attributes = maps.Clone(f.Attributes)
+	return f
+}

@@ -1,0 +1,200 @@
+package workflows
+
+import (
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Names under which others reach the workflow and it reaches its activities.
+// They are in histories and in other processes: never change one.
+const (
+	DeviceSessionName = "DeviceSession"
+	TaskQueue         = "rollcall-sessions" // default; a deployment may name its own
+	QueryState        = "state"             // answers with a StateView
+	ActivityApply     = "ApplyBatch"        // takes an ApplyRequest
+	ActivityLoad      = "LoadSession"       // takes a session, answers with Loaded
+
+	// ErrRefused is the type of the application error with which ApplyBatch
+	// says that the database will never take these values.
+	ErrRefused = "Refused"
+	// ErrBadInput is the type of the application error with which the
+	// workflow fails when it was started for something that is no session.
+	ErrBadInput = "BadInput"
+)
+
+// Input starts a DeviceSession.
+type Input struct {
+	RAE     string `json:"rae"`
+	Session string `json:"session"`
+	// Carried is what the run before hands on; nil in the first run of a
+	// chain, which then asks the database for the session.
+	Carried *Carried `json:"carried,omitempty"`
+	Options Options  `json:"options,omitzero"`
+}
+
+// Options bound a run. They are part of the input, not of the worker's
+// configuration, because a replay must find them as they were.
+type Options struct {
+	// SignalsPerRun is after how many signals the session continues as new.
+	// Default 500: the server never takes more than 10,000 in a run and does
+	// not count them in its suggestion, and short runs are faster than long
+	// ones. A low number costs a new run, with the whole state in its input,
+	// that much more often.
+	SignalsPerRun int `json:"signals_per_run,omitempty"`
+	// TurnBytes is how many bytes of signals one apply takes at most.
+	// Default 1 MiB; at least one signal is always taken.
+	TurnBytes int `json:"turn_bytes,omitempty"`
+	// CarryBytes is how many bytes of waiting signals a run may hand to the
+	// next. Default 1 MiB, half of what the server takes as one payload. If
+	// more wait, they are applied before the session continues as new.
+	CarryBytes int `json:"carry_bytes,omitempty"`
+}
+
+func (o Options) withDefaults() Options {
+	if o.SignalsPerRun <= 0 {
+		o.SignalsPerRun = 500
+	}
+	if o.TurnBytes <= 0 {
+		o.TurnBytes = 1 << 20
+	}
+	if o.CarryBytes <= 0 {
+		o.CarryBytes = 1 << 20
+	}
+	return o
+}
+
+// ApplyRequest is what one apply writes, in one transaction: what changed, the
+// session's row after the change, and how far ingestion has come.
+type ApplyRequest struct {
+	RAE     string `json:"rae"`
+	Session string `json:"session"`
+
+	AsOf       int64         `json:"as_of"`
+	Snapshot   int64         `json:"snapshot,omitempty"`
+	SnapshotAt time.Time     `json:"snapshot_at,omitzero"`
+	Hash       string        `json:"hash,omitempty"` // of that snapshot
+	Seen       device.SeqSet `json:"seen,omitempty"`
+	Missing    device.SeqSet `json:"missing,omitempty"`
+	Closed     int64         `json:"closed,omitempty"`
+	Reason     string        `json:"reason,omitempty"`
+	First      time.Time     `json:"first"`
+	Last       time.Time     `json:"last"`
+	Received   time.Time     `json:"received"`
+
+	Write     map[string]device.Attribute `json:"write,omitempty"`
+	Positions []device.Position           `json:"positions,omitempty"` // those that advance
+
+	// What this apply adds to the session's counters.
+	Repaired   []string `json:"repaired,omitempty"`
+	OverLimit  []string `json:"over_limit,omitempty"`
+	Events     int64    `json:"events,omitempty"`
+	Records    int64    `json:"records,omitempty"`
+	Duplicates int64    `json:"duplicates,omitempty"`
+	AfterClose int64    `json:"after_close,omitempty"`
+
+	// Skip marks an apply that only steps over refused batches. It holds
+	// nothing that a database could refuse for good, so a refusal of it is
+	// an outage: it is retried until it succeeds.
+	Skip bool `json:"skip,omitempty"`
+}
+
+// Loaded is what the database knows of a session, and what this worker's
+// server allows.
+type Loaded struct {
+	Found     bool              `json:"found"`
+	State     device.State      `json:"state"`
+	Positions []device.Position `json:"positions,omitempty"`
+	// SearchAttributes says that the platform's search attributes are
+	// registered. It comes with the load, and so is in the history: an
+	// upsert that the server does not know would stop the workflow.
+	SearchAttributes bool `json:"search_attributes,omitempty"`
+}
+
+// Sync is how a session's record relates to the edge's.
+type Sync string
+
+// Sync states.
+const (
+	Loading Sync = "loading" // asking the database what it knows
+	Live    Sync = "live"    // every event up to as_of_seq is applied
+	Gap     Sync = "gap"     // events are missing below as_of_seq; newer ones go on being applied
+)
+
+// Counters count from the first run of the chain: a session that was started
+// again from the database counts anew, the database's own counters go on.
+type Counters struct {
+	Signals    int64 `json:"signals"`     // received
+	Batches    int64 `json:"batches"`     // applied
+	Events     int64 `json:"events"`      // applied, each once
+	Records    int64 `json:"records"`     // Kafka records in the applied batches
+	Duplicates int64 `json:"duplicates"`  // events that had been applied before
+	AfterClose int64 `json:"after_close"` // events refused because the session was closed
+	OverLimit  int64 `json:"over_limit"`  // attributes refused because the state would not fit one event
+	Repaired   int64 `json:"repaired"`    // attributes that a snapshot had to correct
+	Refused    int64 `json:"refused"`     // batches that can never be applied
+}
+
+// Refusal is a batch that was kept out for good. Its events are missing from
+// the session until a snapshot heals it; its coordinates say where in Kafka
+// the records are.
+type Refusal struct {
+	Topic     string    `json:"topic,omitempty"` // empty: the payload had no readable coordinates
+	Partition int32     `json:"partition"`
+	First     int64     `json:"first"`
+	Last      int64     `json:"last"`
+	Cause     string    `json:"cause"` // one word, for counting: see the Cause constants
+	Detail    string    `json:"detail"`
+	At        time.Time `json:"at"`
+}
+
+// Causes of a Refusal.
+const (
+	CausePayload  = "payload"  // not JSON of a batch
+	CauseVersion  = "version"  // a schema version that this worker does not read
+	CauseInvalid  = "invalid"  // a batch that breaks its contract
+	CauseForeign  = "foreign"  // of another session, or of another RAE than the session's
+	CauseDatabase = "database" // the database will never take the values
+)
+
+// StateView answers the query "state": the session's record as the database
+// has it. It is bounded by the limits of package device.
+type StateView struct {
+	Session string `json:"session"`
+	RAE     string `json:"rae"`
+
+	Attributes map[string]device.Attribute `json:"attributes"` // that have a value
+	AsOf       int64                       `json:"as_of_seq"`  // highest seq applied
+	Hash       string                      `json:"hash"`       // device.Hash of Attributes
+
+	FirstObserved time.Time `json:"first_observed,omitzero"` // by the edge's clock
+	LastObserved  time.Time `json:"last_observed,omitzero"`  // by the edge's clock
+	LastReceived  time.Time `json:"last_received,omitzero"`  // Kafka timestamp of the newest record applied
+
+	Sync      Sync          `json:"sync_state"`
+	SyncSince time.Time     `json:"sync_since,omitzero"`
+	Missing   device.SeqSet `json:"missing,omitempty"` // ranges [from,to] of seq
+	Snapshot  int64         `json:"snapshot_seq,omitempty"`
+
+	Closed int64  `json:"closed_seq,omitempty"`
+	Reason string `json:"closed_reason,omitempty"`
+
+	Counters  Counters          `json:"counters"`
+	Refused   []Refusal         `json:"refused,omitempty"` // the newest ones
+	Waiting   int               `json:"waiting"`           // batches taken and not yet applied
+	Runs      int               `json:"runs"`              // of this chain, this one included
+	Positions []device.Position `json:"positions"`
+}
+
+// Result is what a session comes to when it is closed.
+type Result struct {
+	Session    string   `json:"session"`
+	RAE        string   `json:"rae"`
+	AsOf       int64    `json:"as_of_seq"`
+	Closed     int64    `json:"closed_seq"`
+	Reason     string   `json:"closed_reason,omitempty"`
+	Hash       string   `json:"hash"`
+	Attributes int      `json:"attributes"`
+	Counters   Counters `json:"counters"`
+	Runs       int      `json:"runs"`
+}

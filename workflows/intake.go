@@ -1,0 +1,130 @@
+package workflows
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// take moves one signal from the channel into what waits, or into what is
+// refused, and returns the bytes that adds. It reads the payload raw: the SDK
+// drops a signal that it cannot decode, and a dropped signal would be neither
+// counted nor acknowledged.
+func (s *session) take(ctx workflow.Context, raw converter.RawValue) int {
+	s.Counters.Signals++
+	s.signals++
+	payload := raw.Payload()
+	batch, refusal := s.decode(payload, workflow.Now(ctx))
+	if refusal != nil {
+		s.Refusing = append(s.Refusing, *refusal)
+		return refusalBytes
+	}
+	s.Waiting = append(s.Waiting, Waiting{Batch: batch, Bytes: len(payload.GetData())})
+	return len(payload.GetData())
+}
+
+// drain takes what the channel holds until more than most bytes wait, and
+// reports whether it is empty. It does not block.
+func (s *session) drain(ctx workflow.Context, most int) bool {
+	for bytes := s.bytes(); bytes <= most; {
+		var raw converter.RawValue
+		if !s.inbox.ReceiveAsync(&raw) {
+			return true
+		}
+		bytes += s.take(ctx, raw)
+	}
+	return false
+}
+
+// decode reads a signal's payload. What can never be applied comes back as a
+// Refusal, with its Kafka coordinates as far as they can be read: the poller
+// waits for them to be passed.
+func (s *session) decode(payload *commonpb.Payload, now time.Time) (device.Batch, *Refusal) {
+	var batch device.Batch
+	refuse := func(cause, format string, args ...any) (device.Batch, *Refusal) {
+		r := coordinates(payload.GetData())
+		r.Cause, r.Detail, r.At = cause, clip(fmt.Sprintf(format, args...)), now
+		return device.Batch{}, &r
+	}
+	if enc := string(payload.GetMetadata()[converter.MetadataEncoding]); enc != converter.MetadataEncodingJSON {
+		return refuse(CausePayload, "payload of encoding %q, not %s", enc, converter.MetadataEncodingJSON)
+	}
+	var version struct {
+		Version int `json:"v"`
+	}
+	if err := json.Unmarshal(payload.GetData(), &version); err != nil {
+		return refuse(CausePayload, "payload is not a batch: %v", err)
+	}
+	if version.Version != device.BatchVersion {
+		return refuse(CauseVersion, "batch of schema version %d: this worker reads version %d", version.Version, device.BatchVersion)
+	}
+	if err := json.Unmarshal(payload.GetData(), &batch); err != nil {
+		return refuse(CausePayload, "payload is not a batch: %v", err)
+	}
+	if err := batch.Check(); err != nil {
+		return refuse(CauseInvalid, "%v", err)
+	}
+	if err := checkSeqs(batch.Fold); err != nil {
+		return refuse(CauseInvalid, "%v", err)
+	}
+	if batch.Fold.Session != s.id {
+		return refuse(CauseForeign, "batch of session %s", batch.Fold.Session)
+	}
+	if batch.Fold.RAE != s.rae {
+		return refuse(CauseForeign, "batch of RAE %q: the session is one of RAE %q", batch.Fold.RAE, s.rae)
+	}
+	return batch, nil
+}
+
+// coordinates reads what it can of a batch that is refused.
+func coordinates(data []byte) Refusal {
+	var c struct {
+		Topic     string `json:"topic"`
+		Partition int32  `json:"partition"`
+		First     int64  `json:"first"`
+		Last      int64  `json:"last"`
+	}
+	err := json.Unmarshal(data, &c)
+	if err != nil || c.Topic == "" || len(c.Topic) > maxTopic || c.Partition < 0 || c.First < 0 || c.Last < c.First || c.Last > device.MaxSeq {
+		return Refusal{}
+	}
+	return Refusal{Topic: c.Topic, Partition: c.Partition, First: c.First, Last: c.Last}
+}
+
+const maxTopic = 249 // Kafka's own limit
+
+func (r Refusal) position() device.Position {
+	return device.Position{Topic: r.Topic, Partition: r.Partition, Next: r.Last + 1}
+}
+
+// checkSeqs holds what the state relies on: ranges in order, and no attribute
+// from beyond the events that the fold says it has.
+func checkSeqs(f device.Fold) error {
+	var last int64
+	for _, r := range f.Seqs {
+		if r.From <= last || r.To < r.From {
+			return fmt.Errorf("seq ranges %s are not in order", clip(f.Seqs.String()))
+		}
+		last = r.To
+	}
+	if last > device.MaxSeq || f.Snapshot > last || f.Closed > last {
+		return fmt.Errorf("seq %d past the last event, %d", max(last, f.Snapshot, f.Closed), last)
+	}
+	return nil
+}
+
+// clip shortens outside text before it is kept in the state.
+func clip(s string) string {
+	const most = 300
+	if len(s) <= most {
+		return strings.ToValidUTF8(s, "\uFFFD")
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}

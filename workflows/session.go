@@ -1,0 +1,182 @@
+package workflows
+
+import (
+	"fmt"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Register makes the workflows known to a worker, under their names.
+func Register(r worker.WorkflowRegistry) {
+	r.RegisterWorkflowWithOptions(DeviceSession, workflow.RegisterOptions{Name: DeviceSessionName})
+}
+
+// DeviceSession keeps one device session's record until the session is closed.
+// A signal with start brings it to life; it ends when the closed event is
+// applied and nothing waits, and a later signal starts it again with what the
+// database knows. It has no retry policy and no timeout: it does not fail.
+//
+// The exception is an input that names no session, or a workflow ID that is not
+// that session's: two workflows must never write one session.
+func DeviceSession(ctx workflow.Context, in Input) (Result, error) {
+	if err := checkInput(ctx, in); err != nil {
+		return Result{}, temporal.NewNonRetryableApplicationError(err.Error(), ErrBadInput, nil)
+	}
+	s := &session{
+		Carried: in.Carried.next(),
+		rae:     in.RAE,
+		id:      in.Session,
+		options: in.Options.withDefaults(),
+		given:   in.Options,
+		log:     log.With(workflow.GetLogger(ctx), "session", in.Session, "rae", in.RAE),
+	}
+	if err := s.setup(ctx); err != nil {
+		return Result{}, err
+	}
+	return s.run(ctx)
+}
+
+func checkInput(ctx workflow.Context, in Input) error {
+	if err := device.CheckSession(in.Session); err != nil {
+		return err
+	}
+	if err := device.CheckRAE(in.RAE); err != nil {
+		return err
+	}
+	if id := workflow.GetInfo(ctx).WorkflowExecution.ID; id != device.WorkflowID(in.Session) {
+		return fmt.Errorf("workflow ID %q is not %q", clip(id), device.WorkflowID(in.Session))
+	}
+	return nil
+}
+
+// session is one run of a DeviceSession. What outlives the run is in Carried.
+//
+// The invariant: State, Positions and the counters change only after an apply
+// succeeded, and then all together. A batch leaves Waiting only then, or as a
+// duplicate. So nothing is lost in whatever way an apply, a worker or a run
+// ends.
+type session struct {
+	Carried
+	rae, id string
+	options Options
+	given   Options // as they came, for the next run
+	log     log.Logger
+
+	inbox workflow.ReceiveChannel
+	// applies is the context of everything that must be finished once it was
+	// begun: it is not cancelled with the workflow.
+	applies   workflow.Context
+	signals   int  // received in this run
+	cancelled bool // the workflow was asked to stop
+	details   string
+}
+
+// setup answers queries first, then learns what the database knows.
+func (s *session) setup(ctx workflow.Context) error {
+	err := workflow.SetQueryHandlerWithOptions(ctx, QueryState, func() (StateView, error) { return s.view(), nil },
+		workflow.QueryHandlerOptions{Description: "The session's record as the database has it: attributes, as-of seq, sync state, missing ranges, counters, ingest positions."})
+	if err != nil {
+		return fmt.Errorf("set query handler: %w", err)
+	}
+	s.inbox = workflow.GetSignalChannelWithOptions(ctx, device.SignalEvents, workflow.SignalChannelOptions{
+		Description: "A batch: a fold of the session's events and the Kafka coordinates it covers. Sent by the poller.",
+	})
+	s.applies, _ = workflow.NewDisconnectedContext(ctx)
+	if s.Sync == Loading {
+		if err := s.load(ctx); err != nil {
+			return err
+		}
+	}
+	s.show(ctx)
+	return nil
+}
+
+// load picks up a session that an earlier chain of runs has written.
+func (s *session) load(ctx workflow.Context) error {
+	var loaded Loaded
+	if err := s.execute(ActivityLoad, "load session "+s.id, s.id, &loaded); err != nil {
+		return fmt.Errorf("load session: %w", err)
+	}
+	s.SearchAttributes = loaded.SearchAttributes
+	s.Positions = loaded.Positions
+	if loaded.Found && loaded.State.AsOf > 0 {
+		// A row without an event holds positions only: it was written to
+		// step over a refused batch.
+		s.State = loaded.State
+		if s.State.RAE != s.rae {
+			s.log.Warn("session was started for another RAE than it is of", "session_rae", s.State.RAE)
+			s.rae = s.State.RAE
+		}
+	}
+	s.Sync, s.Since = Live, workflow.Now(ctx)
+	s.judge(ctx)
+	return nil
+}
+
+// run is the session's life: wait, take, apply, show.
+func (s *session) run(ctx workflow.Context) (Result, error) {
+	signalled := workflow.NewSelector(ctx)
+	signalled.AddReceive(s.inbox, func(c workflow.ReceiveChannel, _ bool) {
+		var raw converter.RawValue
+		c.Receive(ctx, &raw)
+		s.take(ctx, raw)
+	})
+	signalled.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
+	for {
+		empty := s.drain(ctx, s.options.TurnBytes)
+		if !s.idle() {
+			if err := s.turn(ctx); err != nil {
+				return Result{}, err
+			}
+			s.show(ctx)
+			if why := s.due(ctx); why != "" && s.drain(ctx, s.options.CarryBytes) && s.bytes() <= s.options.CarryBytes {
+				return Result{}, s.continueAsNew(ctx, why)
+			}
+			continue
+		}
+		switch {
+		case !empty:
+		case s.State.Closed > 0:
+			return s.result(), nil
+		case s.cancelled:
+			return Result{}, ctx.Err()
+		default:
+			signalled.Select(ctx)
+		}
+	}
+}
+
+// due says why the session should continue as new now, or nothing.
+func (s *session) due(ctx workflow.Context) string {
+	info := workflow.GetInfo(ctx)
+	switch {
+	case s.cancelled || s.State.Closed > 0 && s.idle():
+		return "" // it ends instead
+	case info.GetTargetWorkerDeploymentVersionChanged():
+		return "version"
+	case info.GetContinueAsNewSuggested():
+		return "suggested"
+	case s.signals >= s.options.SignalsPerRun:
+		return "signals"
+	}
+	return ""
+}
+
+// continueAsNew hands everything on. The channel was drained in this very step
+// of the workflow, with nothing that blocks since: a signal that comes later
+// makes the server refuse the command, and the step is run again with it.
+func (s *session) continueAsNew(ctx workflow.Context, why string) error {
+	s.count(ctx, metricContinued, "reason", why)
+	in := Input{RAE: s.rae, Session: s.id, Carried: &s.Carried, Options: s.given}
+	var options workflow.ContinueAsNewErrorOptions
+	if why == "version" {
+		options.InitialVersioningBehavior = workflow.ContinueAsNewVersioningBehaviorAutoUpgrade
+	}
+	return workflow.NewContinueAsNewErrorWithOptions(ctx, options, DeviceSessionName, in)
+}

@@ -1,0 +1,202 @@
+package workflows
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Metrics of the workflow, written by the SDK's replay-aware handler. A
+// Prometheus bridge adds _total to a counter.
+const (
+	metricEvents     = "rollcall_session_events"          // applied, each once
+	metricDuplicates = "rollcall_session_duplicates"      // events that had been applied before
+	metricAfterClose = "rollcall_session_after_close"     // events refused after the close
+	metricOverLimit  = "rollcall_session_over_limit"      // attributes refused at the state's limits
+	metricRepaired   = "rollcall_session_repaired"        // attributes that a snapshot had to correct
+	metricGaps       = "rollcall_session_gaps"            // times a session went from live to gap
+	metricRefused    = "rollcall_session_refused_batches" // by cause
+	metricEscalated  = "rollcall_session_escalations"     // local activities that became regular ones, by activity
+	metricContinued  = "rollcall_session_continued"       // continue-as-new, by reason
+)
+
+func (s *session) add(ctx workflow.Context, name string, n int64) {
+	if n > 0 {
+		workflow.GetMetricsHandler(ctx).Counter(name).Inc(n)
+	}
+}
+
+func (s *session) count(ctx workflow.Context, name, label, value string) {
+	workflow.GetMetricsHandler(ctx).WithTags(map[string]string{label: value}).Counter(name).Inc(1)
+}
+
+func (s *session) report(ctx workflow.Context, r ApplyRequest, c device.Change) {
+	s.add(ctx, metricEvents, r.Events)
+	s.add(ctx, metricDuplicates, r.Duplicates)
+	s.add(ctx, metricAfterClose, r.AfterClose)
+	s.add(ctx, metricOverLimit, int64(len(c.OverLimit)))
+	s.add(ctx, metricRepaired, int64(len(c.Repaired)))
+	if len(c.OverLimit) > 0 {
+		s.log.Error("attributes refused: the session's state would no longer fit one event", "attributes", c.OverLimit, "as_of", r.AsOf)
+	}
+	if c.AfterClose > 0 {
+		s.log.Warn("events refused: the session was closed before them", "events", c.AfterClose, "closed", r.Closed)
+	}
+	if len(c.Repaired) > 0 || len(c.Healed) > 0 {
+		s.log.Info("snapshot applied", "snapshot", r.Snapshot, "healed", c.Healed.String(), "repaired", c.Repaired)
+	}
+}
+
+// summary is what the Web UI shows of an apply: "apply seq 120–184 (65 events,
+// 4 attributes)".
+func summary(in intent, c device.Change) string {
+	f := in.fold
+	text := "apply seq " + device.Range{From: f.Seqs.First(), To: f.Seqs.Last()}.String()
+	return clip(fmt.Sprintf("%s (%s, %s)", text, plural(f.Events(), "event"), plural(int64(len(c.Write)), "attribute")))
+}
+
+func plural(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// view is the answer to the query.
+func (s *session) view() StateView {
+	live := s.State.Live()
+	if live == nil {
+		live = map[string]device.Attribute{}
+	}
+	return StateView{
+		Session: s.id, RAE: s.rae,
+		Attributes: live, AsOf: s.State.AsOf, Hash: device.Hash(live),
+		FirstObserved: s.State.First, LastObserved: s.State.Last, LastReceived: s.Received,
+		Sync: s.Sync, SyncSince: s.Since, Missing: s.State.Missing(), Snapshot: s.State.Snapshot,
+		Closed: s.State.Closed, Reason: s.State.Reason,
+		Counters: s.Counters, Refused: slices.Clone(s.Refused), Waiting: len(s.Waiting) + len(s.Refusing),
+		Runs: s.Runs, Positions: slices.Clone(s.Positions),
+	}
+}
+
+func (s *session) result() Result {
+	live := s.State.Live()
+	return Result{
+		Session: s.id, RAE: s.rae, AsOf: s.State.AsOf, Closed: s.State.Closed, Reason: s.State.Reason,
+		Hash: device.Hash(live), Attributes: len(live), Counters: s.Counters, Runs: s.Runs,
+	}
+}
+
+// Search attributes of a session, all of type Keyword, and the device attribute
+// whose value each shows. SyncState and RaeSerial come from the session itself.
+var searchAttributes = []struct{ key, attribute string }{
+	{"ConnectionStatus", "connection.status"},
+	{"DeviceModel", "device.model"},
+	{"Esn", "netflix.esn"},
+	{"TestState", "state.test"},
+}
+
+// SearchAttributes are the names, all of type Keyword, that a server must know
+// before a session sets any of them.
+func SearchAttributes() []string {
+	names := []string{"RaeSerial", "SyncState"}
+	for _, a := range searchAttributes {
+		names = append(names, a.key)
+	}
+	return names
+}
+
+// show puts what people look for where they look: search attributes, which cost
+// a visibility write and so are set on change only, and the status card.
+func (s *session) show(ctx workflow.Context) {
+	if card := s.card(); card != s.details {
+		s.details = card
+		workflow.SetCurrentDetails(ctx, card)
+	}
+	if !s.SearchAttributes {
+		return
+	}
+	have := workflow.GetTypedSearchAttributes(ctx)
+	var updates []temporal.SearchAttributeUpdate
+	want := func(name, value string) {
+		key := temporal.NewSearchAttributeKeyKeyword(name)
+		switch old, ok := have.GetKeyword(key); {
+		case value == "" && ok:
+			updates = append(updates, key.ValueUnset())
+		case value != "" && value != old:
+			updates = append(updates, key.ValueSet(value))
+		}
+	}
+	want("RaeSerial", s.rae)
+	want("SyncState", string(s.Sync))
+	for _, a := range searchAttributes {
+		want(a.key, s.text(a.attribute))
+	}
+	if len(updates) == 0 {
+		return
+	}
+	if err := workflow.UpsertTypedSearchAttributes(ctx, updates...); err != nil {
+		s.log.Error("set search attributes", "err", err)
+	}
+}
+
+// maxKeyword bounds a search attribute's value: PostgreSQL and SQLite keep a
+// Keyword in 255 characters.
+const maxKeyword = 255
+
+// text is an attribute's value if it is a string, short enough to search for.
+func (s *session) text(attribute string) string {
+	var v string
+	if a, ok := s.State.Attributes[attribute]; !ok || json.Unmarshal(a.Value, &v) != nil {
+		return ""
+	}
+	if r := []rune(v); len(r) > maxKeyword {
+		return string(r[:maxKeyword])
+	}
+	return v
+}
+
+// card is the session at a glance, in markdown.
+func (s *session) card() string {
+	var b strings.Builder
+	b.WriteString(fmt.Sprintf("**%s** · as of seq %d · %s\n\n", s.Sync, s.State.AsOf, plural(int64(len(s.State.Live())), "attribute")))
+	row := func(name, value string) {
+		if value != "" {
+			b.WriteString("- " + name + ": " + value + "\n")
+		}
+	}
+	row("RAE", code(s.rae))
+	for _, a := range searchAttributes {
+		row(a.key, code(s.text(a.attribute)))
+	}
+	if !s.State.Last.IsZero() {
+		row("last observed", s.State.Last.UTC().Format(time.RFC3339))
+	}
+	if missing := s.State.Missing(); len(missing) > 0 {
+		row("missing seq", missing.String()+", since "+s.Since.UTC().Format(time.RFC3339))
+	}
+	if s.State.Closed > 0 {
+		row("closed", fmt.Sprintf("at seq %d: %s", s.State.Closed, code(s.State.Reason)))
+	}
+	c := s.Counters
+	row("events", fmt.Sprintf("%d applied, %d duplicates, %d after close", c.Events, c.Duplicates, c.AfterClose))
+	if c.Refused > 0 {
+		row("refused batches", fmt.Sprintf("%d; the last: %s", c.Refused, code(s.Refused[len(s.Refused)-1].Detail)))
+	}
+	return b.String()
+}
+
+// code keeps outside text from being read as markdown.
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + strings.NewReplacer("`", "'", "\n", " ", "\r", " ").Replace(s) + "`"
+}

@@ -1,0 +1,26 @@
+package workflows
+
+import (
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// StartOptions are the options with which every starter starts a session's
+// workflow, so that there is one per session whoever comes first: a running one
+// is used, a closed one is followed by a new run. There is no retry policy,
+// because a retry would lose the signal of a signal with start, and no timeout.
+// An empty taskQueue is TaskQueue.
+func StartOptions(taskQueue, rae, session string) client.StartWorkflowOptions {
+	if taskQueue == "" {
+		taskQueue = TaskQueue
+	}
+	return client.StartWorkflowOptions{
+		ID:                       device.WorkflowID(session),
+		TaskQueue:                taskQueue,
+		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		StaticSummary:            clip("session " + session[:min(8, len(session))] + " on RAE " + rae),
+	}
+}
