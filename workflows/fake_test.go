@@ -1,0 +1,228 @@
+package workflows_test
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+const (
+	rae     = "RAE-0001"
+	session = "7d6bd6a0-3c6e-4f4e-9f3a-0c0f3f0a9b11"
+	topic   = device.KafkaEvents
+)
+
+var epoch = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+
+// database is what the activities would have written: the contract of the
+// store, in memory.
+type database struct {
+	mu        sync.Mutex
+	state     *workflows.ApplyRequest // the newest row
+	attrs     map[string]device.Attribute
+	positions []device.Position
+	applies   []workflows.ApplyRequest
+	loads     int
+	local     map[string]int
+	regular   map[string]int
+
+	// fail, if set, may refuse or fail an activity before it does anything.
+	fail func(ctx context.Context, name string, in *workflows.ApplyRequest) error
+	// search is what Loaded says of search attributes.
+	search bool
+	// applied is called after every apply, without the lock.
+	applied func(workflows.ApplyRequest)
+}
+
+func (d *database) note(ctx context.Context, name string) {
+	if d.local == nil {
+		d.local, d.regular = map[string]int{}, map[string]int{}
+	}
+	if activity.GetInfo(ctx).IsLocalActivity {
+		d.local[name]++
+	} else {
+		d.regular[name]++
+	}
+}
+
+func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) error {
+	if err := d.apply(ctx, in); err != nil {
+		return err
+	}
+	if d.applied != nil {
+		d.applied(in)
+	}
+	return nil
+}
+
+func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note(ctx, workflows.ActivityApply)
+	if d.fail != nil {
+		if err := d.fail(ctx, workflows.ActivityApply, &in); err != nil {
+			return err
+		}
+	}
+	if d.attrs == nil {
+		d.attrs = map[string]device.Attribute{}
+	}
+	for name, a := range in.Write {
+		if old, ok := d.attrs[name]; !ok || old.Seq < a.Seq {
+			d.attrs[name] = a
+		}
+	}
+	for _, p := range in.Positions {
+		d.positions = device.Advance(d.positions, p)
+	}
+	d.state = &in
+	d.applies = append(d.applies, in)
+	return nil
+}
+
+func (d *database) LoadSession(ctx context.Context, _ string) (workflows.Loaded, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note(ctx, workflows.ActivityLoad)
+	d.loads++
+	if d.fail != nil {
+		if err := d.fail(ctx, workflows.ActivityLoad, nil); err != nil {
+			return workflows.Loaded{}, err
+		}
+	}
+	out := workflows.Loaded{SearchAttributes: d.search}
+	if d.state == nil {
+		return out, nil
+	}
+	r := d.state
+	out.Found = true
+	out.State = device.State{
+		RAE: r.RAE, Session: r.Session, AsOf: r.AsOf, Snapshot: r.Snapshot, SnapshotAt: r.SnapshotAt, Hash: r.Hash,
+		Seen: r.Seen, Closed: r.Closed, Reason: r.Reason, First: r.First, Last: r.Last, Attributes: maps.Clone(d.attrs),
+	}
+	out.Positions = append(out.Positions, d.positions...)
+	return out, nil
+}
+
+func (d *database) live() map[string]device.Attribute {
+	s := device.State{Attributes: d.attrs}
+	return s.Live()
+}
+
+func outage() error { return temporal.NewApplicationError("connection refused", "") }
+
+func databaseRefusal() error {
+	return temporal.NewNonRetryableApplicationError("invalid byte sequence (SQLSTATE 22021)", workflows.ErrRefused, nil)
+}
+
+// harness runs one workflow in the SDK's environment.
+type harness struct {
+	*testsuite.TestWorkflowEnvironment
+	t  testing.TB
+	db *database
+}
+
+func newHarness(t testing.TB, db *database) *harness {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{})
+	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, db: db}
+	workflows.Register(h)
+	h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(session), TaskQueue: workflows.TaskQueue})
+	h.RegisterActivityWithOptions(db.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
+	h.RegisterActivityWithOptions(db.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	h.SetTestTimeout(20 * time.Second)
+	return h
+}
+
+func input() workflows.Input { return workflows.Input{RAE: rae, Session: session} }
+
+// at runs f in the workflow's time, d after its start.
+func (h *harness) at(d time.Duration, f func()) { h.RegisterDelayedCallback(f, d) }
+
+func (h *harness) signal(b any) { h.SignalWorkflow(device.SignalEvents, b) }
+
+// stop ends a session that would wait for ever.
+func (h *harness) stop(d time.Duration) { h.at(d, h.CancelWorkflow) }
+
+func (h *harness) run(in workflows.Input) { h.ExecuteWorkflow(workflows.DeviceSessionName, in) }
+
+func (h *harness) view() workflows.StateView {
+	h.t.Helper()
+	v, err := h.QueryWorkflow(workflows.QueryState)
+	require.NoError(h.t, err)
+	var view workflows.StateView
+	require.NoError(h.t, v.Get(&view))
+	return view
+}
+
+type quiet struct{}
+
+func (quiet) Debug(string, ...any) {}
+func (quiet) Info(string, ...any)  {}
+func (quiet) Warn(string, ...any)  {}
+func (quiet) Error(string, ...any) {}
+
+// delta is an event that sets names to the event's own seq.
+func delta(seq int64, names ...string) device.Event {
+	typ := device.Delta
+	if seq == 1 {
+		typ = device.Opened
+	}
+	e := device.Event{RAE: rae, Session: session, Type: typ, Seq: seq, Time: epoch.Add(time.Duration(seq) * time.Second), Attributes: map[string]device.Attribute{}}
+	for _, name := range names {
+		value, _ := json.Marshal(seq)
+		e.Attributes[name] = device.Attribute{Value: value, Seq: seq, At: e.Time}
+	}
+	return e
+}
+
+func snapshot(seq int64, attributes map[string]device.Attribute) device.Event {
+	return device.Event{
+		RAE: rae, Session: session, Type: device.Snapshot, Seq: seq, Time: epoch.Add(time.Duration(seq) * time.Second),
+		Attributes: attributes, Hash: device.Hash(attributes),
+	}
+}
+
+func closed(seq int64) device.Event {
+	return device.Event{RAE: rae, Session: session, Type: device.Closed, Seq: seq, Time: epoch.Add(time.Duration(seq) * time.Second), Reason: "left"}
+}
+
+// batch folds events as the poller would, from offset on.
+func batch(offset int64, events ...device.Event) device.Batch {
+	b := device.Batch{
+		Version: device.BatchVersion, Topic: topic, Partition: 3,
+		First: offset, Last: offset + int64(len(events)) - 1, Records: len(events),
+		Received: epoch.Add(time.Hour + time.Duration(offset)*time.Second),
+	}
+	for _, e := range events {
+		f := device.FoldOf(e)
+		f.Attributes = maps.Clone(f.Attributes)
+		b.Fold = device.Merge(b.Fold, f)
+	}
+	return b
+}
+
+func position(next int64) []device.Position {
+	return []device.Position{{Topic: topic, Partition: 3, Next: next}}
+}
+
+func values(attributes map[string]device.Attribute) map[string]string {
+	out := map[string]string{}
+	for name, a := range attributes {
+		out[name] = string(a.Value)
+	}
+	return out
+}

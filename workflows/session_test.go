@@ -1,0 +1,601 @@
+package workflows_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+func TestAppliesWhatItIsSent(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(10, delta(1, "a", "b"))) })
+	h.at(time.Second, func() { h.signal(batch(11, delta(2, "b"), delta(3, "c"))) })
+	h.stop(time.Minute)
+	h.run(input())
+
+	require.True(t, temporal.IsCanceledError(h.GetWorkflowError()))
+	v := h.view()
+	require.Equal(t, map[string]string{"a": "1", "b": "2", "c": "3"}, values(v.Attributes))
+	require.EqualValues(t, 3, v.AsOf)
+	require.Equal(t, device.Hash(db.live()), v.Hash)
+	require.Equal(t, workflows.Live, v.Sync)
+	require.Empty(t, v.Missing)
+	require.Equal(t, position(13), v.Positions)
+	require.Equal(t, position(13), db.positions)
+	require.Equal(t, workflows.Counters{Signals: 2, Batches: 2, Events: 3, Records: 3}, v.Counters)
+	require.Equal(t, epoch.Add(time.Second), v.FirstObserved.UTC())
+	require.Equal(t, epoch.Add(3*time.Second), v.LastObserved.UTC())
+	require.Equal(t, epoch.Add(time.Hour+11*time.Second), v.LastReceived.UTC())
+	require.Equal(t, 2, db.local[workflows.ActivityApply])
+	require.Zero(t, db.regular[workflows.ActivityApply])
+}
+
+func TestOneApplyTakesAllThatWaits(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() {
+		for seq := int64(1); seq <= 20; seq++ {
+			h.signal(batch(seq, delta(seq, "a")))
+		}
+	})
+	h.stop(time.Minute)
+	h.run(input())
+
+	require.Len(t, db.applies, 1)
+	require.EqualValues(t, 20, db.applies[0].Events)
+	require.Len(t, db.applies[0].Write, 1)
+	require.EqualValues(t, 20, h.view().AsOf)
+}
+
+func TestTurnIsBoundedByBytes(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() {
+		for seq := int64(1); seq <= 20; seq++ {
+			h.signal(batch(seq, delta(seq, "a")))
+		}
+	})
+	h.stop(time.Minute)
+	in := input()
+	in.Options.TurnBytes = 1000
+	h.run(in)
+
+	require.Greater(t, len(db.applies), 3)
+	require.EqualValues(t, 20, h.view().AsOf)
+	require.Equal(t, position(21), db.positions)
+}
+
+func TestDuplicates(t *testing.T) {
+	t.Run("the same batch again is not applied", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		b := batch(10, delta(1, "a"), delta(2, "b"))
+		h.at(0, func() { h.signal(b) })
+		h.at(time.Second, func() { h.signal(b) })
+		h.stop(time.Minute)
+		h.run(input())
+		require.Len(t, db.applies, 1)
+		require.EqualValues(t, 2, h.view().Counters.Duplicates)
+		require.EqualValues(t, 2, h.view().Counters.Events)
+	})
+	t.Run("twice in one turn counts once", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		b := batch(10, delta(1, "a"), delta(2, "b"))
+		h.at(0, func() { h.signal(b); h.signal(b) })
+		h.stop(time.Minute)
+		h.run(input())
+		require.Len(t, db.applies, 1)
+		c := h.view().Counters
+		require.EqualValues(t, 2, c.Records)
+		require.EqualValues(t, 2, c.Duplicates)
+	})
+	t.Run("known events at new offsets still move the position", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(10, delta(1, "a"), delta(2, "b"))) })
+		h.at(time.Second, func() { h.signal(batch(12, delta(1, "a"), delta(2, "b"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		require.Len(t, db.applies, 2)
+		require.Empty(t, db.applies[1].Write)
+		require.Equal(t, position(14), db.applies[1].Positions)
+		require.EqualValues(t, 2, db.applies[1].Duplicates)
+		require.Zero(t, db.applies[1].Events)
+	})
+	t.Run("a topic made anew loses nothing", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(5000, delta(1, "a"))) })
+		h.at(time.Second, func() { h.signal(batch(0, delta(2, "b"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.EqualValues(t, 2, v.AsOf)
+		require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(v.Attributes))
+		require.Equal(t, position(5001), v.Positions)
+	})
+}
+
+func TestGapIsSeenAndHeals(t *testing.T) {
+	gap := func(h *harness) {
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(time.Second, func() { h.signal(batch(2, delta(5, "a"), delta(6, "b"))) })
+	}
+	t.Run("reported, and newer events go on", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		gap(h)
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.Equal(t, workflows.Gap, v.Sync)
+		require.Equal(t, device.SeqSet{{From: 2, To: 4}}, v.Missing)
+		require.EqualValues(t, 6, v.AsOf)
+		require.Equal(t, device.SeqSet{{From: 2, To: 4}}, db.state.Missing)
+	})
+	t.Run("healed by what was late", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		gap(h)
+		h.at(2*time.Second, func() { h.signal(batch(4, delta(4, "c"), delta(2, "a"), delta(3, "b"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, map[string]string{"a": "5", "b": "6", "c": "4"}, values(v.Attributes))
+	})
+	t.Run("healed by a snapshot, which says what it repaired", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		gap(h)
+		h.at(2*time.Second, func() {
+			h.signal(batch(4, snapshot(7, map[string]device.Attribute{
+				"a": delta(5, "a").Attributes["a"], "b": delta(6, "b").Attributes["b"], "c": delta(3, "c").Attributes["c"],
+			})))
+		})
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.Equal(t, workflows.Live, v.Sync)
+		require.EqualValues(t, 7, v.Snapshot)
+		require.EqualValues(t, 1, v.Counters.Repaired)
+		require.Equal(t, []string{"c"}, db.state.Repaired)
+		require.Equal(t, device.Hash(v.Attributes), db.state.Hash)
+	})
+}
+
+func TestOutageEscalatesToARegularActivity(t *testing.T) {
+	db := &database{}
+	tries := 0
+	db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+		if name != workflows.ActivityApply {
+			return nil
+		}
+		if tries++; tries <= 12 {
+			return outage()
+		}
+		return nil
+	}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.at(6*time.Second, func() { // while the apply is in trouble the query shows what is applied
+		v := h.view()
+		require.Zero(t, v.AsOf)
+		require.Equal(t, 1, v.Waiting)
+		h.signal(batch(2, delta(2, "a")))
+	})
+	h.stop(time.Hour)
+	h.run(input())
+	require.EqualValues(t, 2, h.view().AsOf)
+	require.Greater(t, db.regular[workflows.ActivityApply], 0)
+	require.Len(t, db.applies, 2)
+	require.Zero(t, h.view().Counters.Refused)
+}
+
+func TestLoadEscalatesToo(t *testing.T) {
+	db := &database{}
+	db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+		if name == workflows.ActivityLoad && db.regular[name] < 3 {
+			return outage()
+		}
+		return nil
+	}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.stop(time.Hour)
+	h.run(input())
+	require.EqualValues(t, 1, h.view().AsOf)
+	require.Equal(t, 3, db.regular[workflows.ActivityLoad])
+}
+
+func TestDatabaseRefusalKeepsOutOnlyTheGuilty(t *testing.T) {
+	db := &database{}
+	db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+		if in != nil {
+			if _, bad := in.Write["bad"]; bad {
+				return databaseRefusal()
+			}
+		}
+		return nil
+	}
+	h := newHarness(t, db)
+	h.at(0, func() {
+		h.signal(batch(1, delta(1, "a")))
+		h.signal(batch(2, delta(2, "bad")))
+		h.signal(batch(3, delta(3, "c")))
+		h.signal(batch(4, delta(4, "bad")))
+	})
+	h.stop(time.Hour)
+	h.run(input())
+	v := h.view()
+	require.Equal(t, map[string]string{"a": "1", "c": "3"}, values(v.Attributes))
+	require.Equal(t, position(5), db.positions, "the poller waits for the last position")
+	require.EqualValues(t, 2, v.Counters.Refused)
+	require.Len(t, v.Refused, 2)
+	require.Equal(t, workflows.CauseDatabase, v.Refused[0].Cause)
+	require.EqualValues(t, 2, v.Refused[0].First)
+	require.Contains(t, v.Refused[0].Detail, "SQLSTATE 22021")
+	require.Equal(t, workflows.Gap, v.Sync, "what was refused is missing")
+	require.Equal(t, device.SeqSet{{From: 2, To: 2}}, v.Missing)
+	require.Zero(t, v.Waiting)
+}
+
+func TestOutageWhileSteppingOverIsNeverRefused(t *testing.T) {
+	db := &database{}
+	skips := 0
+	db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+		if in == nil || !in.Skip {
+			return nil
+		}
+		if skips++; skips < 15 {
+			return outage()
+		}
+		return nil
+	}
+	h := newHarness(t, db)
+	b := batch(7, delta(1, "a"))
+	b.Version = 99
+	h.at(0, func() { h.signal(b) })
+	h.stop(time.Hour)
+	h.run(input())
+	require.Equal(t, position(8), db.positions)
+	require.EqualValues(t, 1, h.view().Counters.Refused)
+}
+
+func TestBadSignals(t *testing.T) {
+	with := func(change func(*device.Batch)) device.Batch {
+		b := batch(7, delta(2, "a"))
+		change(&b)
+		return b
+	}
+	raw := func(s string) converter.RawValue {
+		p, err := converter.GetDefaultDataConverter().ToPayload(json.RawMessage(s))
+		require.NoError(t, err)
+		return converter.NewRawValue(p)
+	}
+	for _, tc := range []struct {
+		name   string
+		signal any
+		cause  string
+		passed bool // its position is passed
+	}{
+		{"unknown version", with(func(b *device.Batch) { b.Version = 99 }), workflows.CauseVersion, true},
+		{"unknown version and shape", raw(`{"v":2,"topic":"` + topic + `","partition":3,"first":7,"last":7,"fold":["new"]}`), workflows.CauseVersion, true},
+		{"no events", with(func(b *device.Batch) { b.Fold.Seqs = nil }), workflows.CauseInvalid, true},
+		{"ranges out of order", with(func(b *device.Batch) { b.Fold.Seqs = device.SeqSet{{From: 5, To: 6}, {From: 2, To: 2}} }), workflows.CauseInvalid, true},
+		{"ranges below one", raw(`{"v":1,"topic":"` + topic + `","partition":3,"first":7,"last":7,"records":1,"fold":{"seqs":[[-1,4]]}}`), workflows.CausePayload, true},
+		{"snapshot past its events", with(func(b *device.Batch) { b.Fold.Snapshot = 9 }), workflows.CauseInvalid, true},
+		{"another session", with(func(b *device.Batch) { b.Fold.Session = "11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11" }), workflows.CauseForeign, true},
+		{"another RAE", with(func(b *device.Batch) { b.Fold.RAE = "RAE-0666" }), workflows.CauseForeign, true},
+		{"no coordinates", with(func(b *device.Batch) { b.Topic = "" }), workflows.CauseInvalid, false},
+		{"offsets backwards", with(func(b *device.Batch) { b.First = 9 }), workflows.CauseInvalid, false},
+		{"a string", "hello", workflows.CausePayload, false},
+		{"a number", 7, workflows.CausePayload, false},
+		{"bytes", []byte{1, 2, 3}, workflows.CausePayload, false},
+		{"null", nil, workflows.CausePayload, false},
+		{"an array", []int{1}, workflows.CausePayload, false},
+		{"an empty object", struct{}{}, workflows.CauseVersion, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			db := &database{}
+			h := newHarness(t, db)
+			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+			h.at(time.Second, func() { h.signal(tc.signal) })
+			h.at(2*time.Second, func() { h.signal(batch(9, delta(2, "b"))) })
+			h.stop(time.Minute)
+			h.run(input())
+			v := h.view()
+			require.EqualValues(t, 2, v.AsOf, "the session goes on")
+			require.EqualValues(t, 3, v.Counters.Signals)
+			require.EqualValues(t, 1, v.Counters.Refused)
+			require.Len(t, v.Refused, 1)
+			require.Equal(t, tc.cause, v.Refused[0].Cause, v.Refused[0].Detail)
+			if tc.passed {
+				require.Equal(t, topic, v.Refused[0].Topic)
+				require.Len(t, db.applies, 3)
+				require.True(t, db.applies[1].Skip)
+				require.Equal(t, position(8), db.applies[1].Positions)
+			} else {
+				require.Len(t, db.applies, 2)
+			}
+		})
+	}
+}
+
+func TestRefusalsRememberedAreBounded(t *testing.T) {
+	h := newHarness(t, &database{})
+	h.at(0, func() {
+		for i := range 100 {
+			h.signal(strings.Repeat("x", i))
+		}
+	})
+	h.stop(time.Minute)
+	h.run(input())
+	require.EqualValues(t, 100, h.view().Counters.Refused)
+	require.LessOrEqual(t, len(h.view().Refused), 16)
+}
+
+func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+	h.at(time.Second, func() { h.signal(batch(3, closed(3))) })
+	h.run(input())
+	require.NoError(t, h.GetWorkflowError())
+	var result workflows.Result
+	require.NoError(t, h.GetWorkflowResult(&result))
+	require.EqualValues(t, 3, result.Closed)
+	require.Equal(t, "left", result.Reason)
+	require.Equal(t, 2, result.Attributes)
+	require.Equal(t, device.Hash(db.live()), result.Hash)
+
+	t.Run("a late signal starts it again", func(t *testing.T) {
+		h := newHarness(t, db)
+		late := batch(4, delta(4, "a"), delta(5, "z"))
+		h.at(0, func() { h.signal(late) })
+		h.run(input())
+		require.NoError(t, h.GetWorkflowError())
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.EqualValues(t, 2, result.Counters.AfterClose)
+		require.Equal(t, 2, result.Attributes)
+		require.Equal(t, position(6), db.positions)
+		require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
+	})
+	t.Run("and the same again is a duplicate", func(t *testing.T) {
+		h := newHarness(t, db)
+		n := len(db.applies)
+		h.at(0, func() { h.signal(batch(4, delta(4, "a"), delta(5, "z"))) })
+		h.run(input())
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.Zero(t, result.Counters.AfterClose)
+		require.EqualValues(t, 2, result.Counters.Duplicates)
+		require.Len(t, db.applies, n)
+	})
+}
+
+func TestFreshRunLoadsWhatTheDatabaseKnows(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"), delta(5, "c"))) })
+	h.stop(time.Minute) // stands for a termination
+	h.run(input())
+
+	h = newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"), delta(5, "c"))) }) // redelivered
+	h.at(time.Second, func() {
+		require.Equal(t, workflows.Gap, h.view().Sync)
+		h.signal(batch(6, delta(6, "a"), delta(3, "x"), delta(4, "b")))
+	})
+	h.stop(time.Minute)
+	h.run(input())
+	v := h.view()
+	require.Equal(t, workflows.Live, v.Sync)
+	require.EqualValues(t, 3, v.Counters.Duplicates)
+	require.Equal(t, map[string]string{"a": "6", "b": "4", "c": "5", "x": "3"}, values(v.Attributes))
+	require.Equal(t, values(db.live()), values(v.Attributes))
+}
+
+func TestPositionsOnlyRowIsNoSession(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	b := batch(7, delta(1, "a"))
+	b.Version = 99
+	h.at(0, func() { h.signal(b) })
+	h.stop(time.Minute)
+	h.run(input())
+
+	h = newHarness(t, db)
+	h.at(0, func() { h.signal(batch(8, delta(1, "a"))) })
+	h.stop(time.Minute)
+	h.run(input())
+	require.Equal(t, epoch.Add(time.Second), h.view().FirstObserved.UTC())
+}
+
+func TestContinueAsNew(t *testing.T) {
+	next := func(t *testing.T, h *harness) workflows.Input {
+		t.Helper()
+		var can *workflow.ContinueAsNewError
+		require.ErrorAs(t, h.GetWorkflowError(), &can)
+		require.Equal(t, workflows.DeviceSessionName, can.WorkflowType.Name)
+		var in workflows.Input
+		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &in))
+		return in
+	}
+	t.Run("after so many signals, with all that waits", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		in := input()
+		in.Options.SignalsPerRun = 3
+		// While the third is applied, three more come: they are in the
+		// channel when the run ends.
+		db.applied = func(r workflows.ApplyRequest) {
+			if r.AsOf == 3 {
+				for seq := int64(4); seq <= 6; seq++ {
+					h.signal(batch(seq, delta(seq, fmt.Sprint("n", seq))))
+				}
+				h.signal("not a batch")
+			}
+		}
+		for seq := int64(1); seq <= 3; seq++ {
+			h.at(time.Duration(seq)*time.Second, func() { h.signal(batch(seq, delta(seq, "a"))) })
+		}
+		h.run(in)
+		carried := next(t, h)
+		require.Equal(t, in.Options, carried.Options)
+		require.Equal(t, rae, carried.RAE)
+		require.Len(t, carried.Carried.Waiting, 3)
+		require.Len(t, carried.Carried.Refusing, 1)
+		require.EqualValues(t, 3, carried.Carried.State.AsOf)
+
+		db.applied = nil
+		h = newHarness(t, db)
+		h.stop(time.Minute)
+		h.run(carried)
+		v := h.view()
+		require.EqualValues(t, 6, v.AsOf)
+		require.Equal(t, 2, v.Runs)
+		require.Equal(t, position(7), v.Positions)
+		require.EqualValues(t, 7, v.Counters.Signals)
+		require.EqualValues(t, 1, v.Counters.Refused)
+		require.Equal(t, 1, db.loads, "only the first run of a chain asks the database")
+	})
+	t.Run("applies first what is too much to carry", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		in := input()
+		in.Options = workflows.Options{SignalsPerRun: 1, CarryBytes: 1000, TurnBytes: 1000}
+		db.applied = func(r workflows.ApplyRequest) {
+			if r.AsOf == 1 {
+				for seq := int64(2); seq <= 30; seq++ {
+					h.signal(batch(seq, delta(seq, "a")))
+				}
+			}
+		}
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(in)
+		carried := next(t, h)
+		n := 0
+		for _, w := range carried.Carried.Waiting {
+			n += w.Bytes
+		}
+		require.LessOrEqual(t, n, 1000)
+		require.Greater(t, len(db.applies), 2)
+		last := carried.Carried.State.AsOf
+		for _, w := range carried.Carried.Waiting {
+			require.Equal(t, last+1, w.Batch.Fold.Seqs.First())
+			last = w.Batch.Fold.Seqs.Last()
+		}
+		require.EqualValues(t, 30, last, "none lost")
+	})
+	t.Run("when the server suggests it", func(t *testing.T) {
+		h := newHarness(t, &database{})
+		h.SetContinueAsNewSuggested(true)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(input())
+		require.Equal(t, 1, next(t, h).Carried.Runs)
+	})
+	t.Run("a closed session ends instead", func(t *testing.T) {
+		h := newHarness(t, &database{})
+		h.SetContinueAsNewSuggested(true)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"), closed(2))) })
+		h.run(input())
+		require.NoError(t, h.GetWorkflowError())
+	})
+	t.Run("a state of an unknown version blocks the task, not the session", func(t *testing.T) {
+		h := newHarness(t, &database{})
+		in := input()
+		in.Carried = &workflows.Carried{Version: 99}
+		h.run(in)
+		var p *temporal.PanicError
+		require.ErrorAs(t, h.GetWorkflowError(), &p, "the SDK's environment ends on what a worker would try again")
+		require.Contains(t, p.Error(), "version 99")
+	})
+}
+
+func TestCancelFinishesWhatItHas(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() {
+		h.signal(batch(1, delta(1, "a")))
+		h.CancelWorkflow()
+	})
+	h.run(input())
+	require.True(t, temporal.IsCanceledError(h.GetWorkflowError()))
+	require.Equal(t, position(2), db.positions)
+}
+
+func TestLimits(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	first := delta(1)
+	for i := range device.MaxAttributes {
+		name := fmt.Sprintf("n%03d", i)
+		first.Attributes[name] = device.Attribute{Value: json.RawMessage("1"), Seq: 1, At: first.Time}
+	}
+	h.at(0, func() { h.signal(batch(1, first)) })
+	h.at(time.Second, func() { h.signal(batch(2, delta(2, "one.too.many", "n000"))) })
+	h.stop(time.Minute)
+	h.run(input())
+	v := h.view()
+	require.Len(t, v.Attributes, device.MaxAttributes)
+	require.EqualValues(t, 1, v.Counters.OverLimit)
+	require.Equal(t, []string{"one.too.many"}, db.applies[1].OverLimit)
+	require.Equal(t, "2", string(v.Attributes["n000"].Value))
+	require.EqualValues(t, 2, v.AsOf)
+}
+
+func TestSearchAttributesOnlyWhereTheyAreKnown(t *testing.T) {
+	upserts := func(t *testing.T, search bool) int {
+		db := &database{search: search}
+		h := newHarness(t, db)
+		n := 0
+		h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(arguments) { n++ })
+		e := delta(1)
+		e.Attributes["connection.status"] = device.Attribute{Value: json.RawMessage(`"up"`), Seq: 1, At: e.Time}
+		h.at(0, func() { h.signal(batch(1, e)) })
+		for seq := int64(2); seq < 9; seq++ { // nothing of this is shown
+			h.at(time.Duration(seq)*time.Second, func() { h.signal(batch(seq, delta(seq, "a"))) })
+		}
+		h.stop(time.Minute)
+		h.run(input())
+		return n
+	}
+	require.Zero(t, upserts(t, false))
+	require.Equal(t, 2, upserts(t, true), "at the start, and when the status came")
+	require.Equal(t, []string{"RaeSerial", "SyncState", "ConnectionStatus", "DeviceModel", "Esn", "TestState"}, workflows.SearchAttributes())
+}
+
+func TestRefusesToStartForWhatIsNoSession(t *testing.T) {
+	for name, change := range map[string]func(*workflows.Input, *client.StartWorkflowOptions){
+		"no session":          func(in *workflows.Input, _ *client.StartWorkflowOptions) { in.Session = "" },
+		"no RAE":              func(in *workflows.Input, _ *client.StartWorkflowOptions) { in.RAE = "" },
+		"another workflow ID": func(_ *workflows.Input, o *client.StartWorkflowOptions) { o.ID = "mine" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, &database{})
+			in, options := input(), client.StartWorkflowOptions{ID: device.WorkflowID(session)}
+			change(&in, &options)
+			h.SetStartWorkflowOptions(options)
+			h.run(in)
+			var a *temporal.ApplicationError
+			require.True(t, errors.As(h.GetWorkflowError(), &a))
+			require.Equal(t, workflows.ErrBadInput, a.Type())
+			require.True(t, a.NonRetryable())
+		})
+	}
+}
