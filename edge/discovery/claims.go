@@ -6,15 +6,20 @@ import "time"
 // is forgotten: at worst an attribute changes its source once more.
 const maxClaims = 8192
 
-// claimTTL is UPnP's usual advertisement lifetime.
-const claimTTL = 30 * time.Minute
+// How long a silent source holds an attribute: as long as what it announced lives.
+const (
+	claimTTL     = 30 * time.Minute // UPnP's usual advertisement lifetime
+	claimTTLHost = 2 * time.Minute  // of mDNS host names, RFC 6762 section 10
+)
 
 // claims keeps single-valued attributes steady when a device announces several values for them. A TV
 // with four UPnP root devices announces four locations every minute; taking each as a change would
 // give an endless stream of events. So the first source (a UDN, a service type) holds the attribute:
-// only it may change the value, until it withdraws, falls silent for claimTTL (a UDN that was made anew
-// leaves no goodbye), or a source of higher rank claims it.
+// only it may change the value, until it withdraws, falls silent for its time to live (a UDN that was
+// made anew leaves no goodbye), or a source of higher rank claims it. Of several host names the first
+// announced is shown in the same way; the others stay in their set.
 type claims struct {
+	now  time.Time // of the frame; recorded time, so that a replay's speed does not matter
 	held map[claimKey]claim
 }
 
@@ -31,9 +36,13 @@ func newClaims() claims { return claims{held: map[claimKey]claim{}} }
 // take reports whether source may set the attribute of o's device, and holds it from then on.
 func (c *claims) take(o *Observation, attr, source string, rank int) bool {
 	key := claimKey{o.MAC, attr}
+	ttl := claimTTL
+	if attr == AttrMDNSHostname {
+		ttl = claimTTLHost
+	}
 	held, ok := c.held[key]
 	if ok && held.source != source &&
-		(held.rank > rank || held.rank == rank && o.Time.Sub(held.at) < claimTTL) {
+		(held.rank > rank || held.rank == rank && c.now.Sub(held.at) < ttl) {
 		return false
 	}
 	if !ok && len(c.held) >= maxClaims {
@@ -42,7 +51,7 @@ func (c *claims) take(o *Observation, attr, source string, rank int) bool {
 			break
 		}
 	}
-	c.held[key] = claim{source, rank, o.Time}
+	c.held[key] = claim{source, rank, c.now}
 	return true
 }
 

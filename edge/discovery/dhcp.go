@@ -41,7 +41,7 @@ func (p *Parser) readDHCP(pkt *packet, o *Observation) error {
 	switch m.MessageType() {
 	case dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeInform:
 	case dhcpv4.MessageTypeRequest:
-		p.address(addr4(m.ClientIPAddr), o) // renewing: it holds the address
+		p.uses(addr4(m.ClientIPAddr), o) // renewing: it holds the address
 	case dhcpv4.MessageTypeDecline:
 		o.Unset = append(o.Unset, AttrIPv4) // somebody else has it
 	case dhcpv4.MessageTypeRelease:
@@ -56,8 +56,8 @@ func (p *Parser) readDHCP(pkt *packet, o *Observation) error {
 func (p *Parser) readDHCPServer(m *dhcpv4.DHCPv4, o *Observation) error {
 	switch m.MessageType() {
 	case dhcpv4.MessageTypeAck:
-		p.address(addr4(m.YourIPAddr), o)
-		p.address(addr4(m.ClientIPAddr), o)
+		p.uses(addr4(m.YourIPAddr), o)
+		p.uses(addr4(m.ClientIPAddr), o)
 	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeNak:
 	default:
 		return fmt.Errorf("%w: message type %d from a server", errMalformed, m.MessageType())

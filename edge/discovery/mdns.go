@@ -161,7 +161,7 @@ func (p *Parser) readMDNS(pkt *packet, o *Observation) error {
 	}
 	const response = 0x80
 	if pkt.payload[2]&response == 0 || pkt.sport != portMDNS {
-		p.source(pkt, o)
+		p.uses(pkt.src, o)
 		return nil
 	}
 	m, broken, err := parseMDNS(pkt.payload)
@@ -169,8 +169,8 @@ func (p *Parser) readMDNS(pkt *packet, o *Observation) error {
 	if err != nil {
 		return err
 	}
-	p.source(pkt, o)
-	own := ownership{m: &m, pkt: pkt}
+	p.uses(pkt.src, o)
+	own := ownership{m: &m, pkt: pkt, mac: o.MAC, holders: p.holders}
 	if own.nothing() {
 		p.stats.foreign[protoMDNS].Add(1)
 		return nil
@@ -185,15 +185,13 @@ func (p *Parser) readMDNS(pkt *packet, o *Observation) error {
 
 // mdnsHosts takes the host name and the addresses of hosts that are the sender.
 func (p *Parser) mdnsHosts(m *mdnsMessage, own ownership, pkt *packet, o *Observation) {
-	hostname := ""
 	for _, host := range m.hosts {
-		if own.host(host) == notOurs {
+		whose := own.host(host)
+		if whose == notOurs {
 			continue
 		}
-		if hostname == "" && len(m.addrs[host]) > 0 {
-			hostname = m.spelled[host]
-		}
-		if own.host(host) != ours {
+		p.mdnsHostname(m.spelled[host], len(m.addrs[host]) == 0, o)
+		if whose != ours {
 			continue
 		}
 		for _, addr := range m.gone[host] {
@@ -208,11 +206,24 @@ func (p *Parser) mdnsHosts(m *mdnsMessage, own ownership, pkt *packet, o *Observ
 			}
 		}
 	}
-	if hostname == "" && len(m.hosts) == 0 {
-		hostname = m.target
+	if len(m.hosts) == 0 {
+		p.mdnsHostname(m.target, false, o)
 	}
-	hostname = p.clean(hostLabel(hostname))
+}
+
+// mdnsHostname takes one of the sender's names, or its withdrawal.
+func (p *Parser) mdnsHostname(name string, goodbye bool, o *Observation) {
+	hostname := p.clean(hostLabel(name))
 	if hostname == "" {
+		return
+	}
+	if goodbye {
+		o.drop(AttrMDNSHostnames, hostname)
+		p.claims.release(o, AttrMDNSHostname, hostname)
+		return
+	}
+	o.add(AttrMDNSHostnames, hostname)
+	if !p.claims.take(o, AttrMDNSHostname, hostname, 0) {
 		return
 	}
 	o.set(AttrMDNSHostname, hostname)

@@ -38,7 +38,7 @@ func (p *Parser) readARP(pkt *packet, o *Observation) error {
 	if p.learn != nil {
 		p.learn.neighbour(addr, o.MAC)
 	}
-	p.address(addr, o)
+	p.uses(addr, o)
 	return nil
 }
 
@@ -54,9 +54,9 @@ func (p *Parser) readNDP(pkt *packet, o *Observation) error {
 	if len(b) < size {
 		return fmt.Errorf("%w: neighbour discovery type %d of %d bytes", errMalformed, b[0], len(b))
 	}
-	p.source(pkt, o)
+	p.uses(pkt.src, o)
 	if b[0] == ndNeighbourAdvert {
-		p.address(netip.AddrFrom16([16]byte(b[8:24])), o)
+		p.uses(netip.AddrFrom16([16]byte(b[8:24])), o)
 	}
 	return nil
 }

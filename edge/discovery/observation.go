@@ -57,6 +57,7 @@ const (
 	AttrDHCPParams     = "dhcp.fingerprint" // the parameter request list, "1,3,6,15"
 	AttrDHCPMUD        = "dhcp.mud_url"
 	AttrMDNSHostname   = "mdns.hostname"
+	AttrMDNSHostnames  = "mdns.hostnames" // set: some devices answer to several
 	AttrMDNSServices   = "mdns.services"  // set, "_googlecast._tcp"
 	AttrMDNSInstances  = "mdns.instances" // set, "Kitchen._googlecast._tcp"
 	AttrMDNSName       = "mdns.name"

@@ -16,12 +16,15 @@ const (
 )
 
 // ownership decides which records of an mDNS response are about the host that sent it. Reflectors,
-// sleep proxies and bridges answer for others: a host whose address records name another address than
-// the sender's is somebody else, and so are the services that point to it. Without address records
-// there is nothing to compare, and the sender is believed: most answers carry none.
+// sleep proxies and bridges answer for others: a host whose address records name other addresses than
+// the sender's is somebody else, and so are the services that point to it. Where there is nothing to
+// compare (most answers carry no address records; an IPv6 host has many addresses) the sender is
+// believed.
 type ownership struct {
-	m   *mdnsMessage
-	pkt *packet
+	m       *mdnsMessage
+	pkt     *packet
+	mac     string
+	holders map[netip.Addr]string
 }
 
 // host judges a host name (canonical) by its addresses, those of a goodbye included.
@@ -29,10 +32,11 @@ func (w ownership) host(name string) belonging {
 	comparable := false
 	for _, addrs := range [][]netip.Addr{w.m.addrs[name], w.m.gone[name]} {
 		for _, addr := range addrs {
-			if addr == w.pkt.src || addr.Is6() && fromMAC(addr, w.pkt.srcMAC) {
+			holder, held := w.holders[addr]
+			if addr == w.pkt.src || holder == w.mac || addr.Is6() && fromMAC(addr, w.pkt.srcMAC) {
 				return ours
 			}
-			comparable = comparable || addr.Is4() == w.pkt.src.Is4()
+			comparable = comparable || held || addr.Is4() && w.pkt.src.Is4()
 		}
 	}
 	if comparable {

@@ -17,8 +17,11 @@ const (
 	portMDNS       = 5353
 )
 
-// maxMACNames bounds the parser's memory of how MACs are spelled.
-const maxMACNames = 4096
+// Bounds of the parser's memories; one that is full is emptied and fills again.
+const (
+	maxMACNames = 4096
+	maxHolders  = 8192
+)
 
 // errMalformed: the frame's content breaks the rules of its protocol.
 var errMalformed = errors.New("malformed")
@@ -47,8 +50,8 @@ type Options struct {
 }
 
 // Parser turns frames into observations. It keeps no state of devices, only what it must to stay
-// steady: the LAN, and which of several sources of a single-valued attribute was believed (claims),
-// both bounded. Parse belongs to one goroutine; LAN may be called from any.
+// steady: the LAN, which MAC uses which address, and which of several sources of a single-valued
+// attribute was believed (claims), all bounded. Parse belongs to one goroutine; LAN may be called from any.
 type Parser struct {
 	stats    *Stats
 	log      *slog.Logger
@@ -57,6 +60,7 @@ type Parser struct {
 	named    func(mac string) bool
 	claims   claims
 	macNames map[hwAddr]string
+	holders  map[netip.Addr]string // MAC that was seen to use an address
 }
 
 // NewParser returns a parser. It panics without Stats.
@@ -70,7 +74,7 @@ func NewParser(o Options) *Parser {
 	if o.Named == nil {
 		o.Named = func(string) bool { return false }
 	}
-	p := &Parser{stats: o.Stats, log: o.Logger, named: o.Named, claims: newClaims(), macNames: map[hwAddr]string{}}
+	p := &Parser{stats: o.Stats, log: o.Logger, named: o.Named, claims: newClaims(), macNames: map[hwAddr]string{}, holders: map[netip.Addr]string{}}
 	p.lan.Store(o.LAN.clone())
 	if o.Learn {
 		p.learn = newLearner(p.lan.Load(), o.OnRouter)
@@ -106,6 +110,10 @@ func (p *Parser) Parse(f Frame) []Observation {
 	}
 	if read == nil {
 		return p.traffic(f, mac)
+	}
+	p.claims.now = f.Recorded
+	if f.Recorded.IsZero() {
+		p.claims.now = f.Time
 	}
 	o := Observation{MAC: mac, Time: f.Time, Kind: protocolNames[proto]}
 	err = read(p, &pkt, &o)
@@ -176,18 +184,28 @@ func (p *Parser) knowledge() *LAN {
 	return p.lan.Load()
 }
 
-// source puts the frame's source address into the observation, if it is a device address.
-func (p *Parser) source(pkt *packet, o *Observation) { p.address(pkt.src, o) }
-
-func (p *Parser) address(addr netip.Addr, o *Observation) {
-	if !p.knowledge().DeviceAddr(addr) {
+// uses takes an address that the device was seen to use.
+func (p *Parser) uses(addr netip.Addr, o *Observation) {
+	if !p.address(addr, o) {
 		return
+	}
+	if len(p.holders) >= maxHolders {
+		clear(p.holders)
+	}
+	p.holders[addr] = o.MAC
+}
+
+// address takes an address the device has, if it is a device address of this LAN.
+func (p *Parser) address(addr netip.Addr, o *Observation) bool {
+	if !p.knowledge().DeviceAddr(addr) {
+		return false
 	}
 	if addr.Is4() {
 		o.set(AttrIPv4, addr.String())
 	} else {
-		o.add(AttrIPv6, addr.WithZone("").String())
+		o.add(AttrIPv6, addr.String())
 	}
+	return true
 }
 
 func (p *Parser) refuse(f Frame, proto protocol, err error) {

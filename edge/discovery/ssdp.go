@@ -65,7 +65,7 @@ func (p *Parser) readSSDP(pkt *packet, o *Observation) error {
 	if err != nil {
 		return err
 	}
-	p.source(pkt, o)
+	p.uses(pkt.src, o)
 	if m.method == "M-SEARCH" {
 		return nil
 	}
