@@ -1,0 +1,164 @@
+package registry_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/edge/registry"
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// crashDir tells the test binary that it is the child which will be killed.
+const crashDir = "ROLLCALL_TEST_CRASH_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		if err := churn(dir); err != nil {
+			slog.Error("churn", "err", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func crashOptions(dir string) registry.Options {
+	return registry.Options{
+		Path: filepath.Join(dir, "registry.db"), RAE: rae, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		SnapshotInterval: 20 * time.Millisecond, OfflineAfter: 10 * time.Millisecond, MaxOutboxBytes: 20_000,
+	}
+}
+
+// churn observes, ticks and forgets as fast as it can, while a consumer writes
+// each event it gets to a file before it acknowledges it. It runs until it is
+// killed.
+func churn(dir string) error {
+	r, err := registry.Open(crashOptions(dir))
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(dir, "handed-out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	go func() { _ = consume(r, log) }()
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	ctx := context.Background()
+	for n := r.Position().Frame + 1; ; n++ {
+		steps := make([]registry.Step, 1+random.IntN(4))
+		for i := range steps {
+			for range 1 + random.IntN(3) {
+				steps[i].Observations = append(steps[i].Observations, step(random, time.Now()))
+			}
+			steps[i].Position = registry.Position{Source: "churn", Frame: n}
+		}
+		if err := r.Observe(ctx, steps...); err != nil {
+			return err
+		}
+		if random.IntN(10) == 0 {
+			_ = r.Forget(ctx, steps[0].Observations[0].MAC, "churn")
+		}
+		if err := r.Tick(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func consume(r *registry.Registry, log *os.File) error {
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	for {
+		entries, err := r.Read(0, 1+random.IntN(20))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			b, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			if _, err := log.Write(append(b, '\n')); err != nil {
+				return err
+			}
+		}
+		if len(entries) > 0 {
+			if err := r.Ack(context.Background(), entries[random.IntN(len(entries))].Key); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// TestKill9 kills a churning process again and again, at any point, and checks
+// after each time what was ever handed out against the record.
+func TestKill9(t *testing.T) {
+	rounds := 25
+	if testing.Short() {
+		rounds = 5
+	}
+	dir := t.TempDir()
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
+	frame, events := int64(0), 0
+	for range rounds {
+		child := exec.Command(os.Args[0], "-test.run=^$")
+		child.Env = append(os.Environ(), crashDir+"="+dir)
+		child.Stderr = os.Stderr
+		require.NoError(t, child.Start())
+		// The file grows as soon as the child works; then it is hit anywhere.
+		before := size(filepath.Join(dir, "handed-out"))
+		require.Eventually(t, func() bool { return size(filepath.Join(dir, "handed-out")) > before }, 10*time.Second, time.Millisecond)
+		time.Sleep(time.Duration(random.IntN(120_000)) * time.Microsecond) // the moment is what is random here
+		require.NoError(t, child.Process.Kill())
+		require.EqualError(t, child.Wait(), "signal: killed")
+
+		handed := handedOut(t, filepath.Join(dir, "handed-out"))
+		r, err := registry.Open(crashOptions(dir))
+		require.NoError(t, err)
+		waiting, _ := decode(t, r)
+		requireLawful(t, append(handed, waiting...), r.Devices())
+		require.GreaterOrEqual(t, r.Position().Frame, frame)
+		frame, events = r.Position().Frame, len(handed)
+		require.NoError(t, r.Close())
+	}
+	t.Logf("%d kills: %d frames taken in, %d events handed out", rounds, frame, events)
+}
+
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// handedOut reads the consumer's file. Its last line may be cut off by the
+// kill: that event was not acknowledged.
+func handedOut(t *testing.T, path string) []device.Event {
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	var out []device.Event
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		var e registry.Entry
+		if err := json.Unmarshal(s.Bytes(), &e); err != nil {
+			require.False(t, s.Scan(), "line %s is damaged, and not the last", strconv.Quote(s.Text()))
+			break
+		}
+		event, err := device.DecodeRecord(e.Topic, e.Payload)
+		require.NoError(t, err)
+		out = append(out, event)
+	}
+	return out
+}
