@@ -1,0 +1,293 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// recordBytes is what a record that is not done costs beside its fold.
+const recordBytes = 64
+
+// assignment is one partition from when it is assigned until it is revoked or
+// lost. A partition that comes back is a new assignment: nothing that is late
+// for the old one can reach it.
+//
+// It holds: bytes is the sum of its chunks, letters and pending records, until
+// it is closed; every pending record belongs to a waiting chunk, a flight or a
+// letter. leaving ends new flights; closed (in the tracker) ends all effects.
+type assignment struct {
+	topic     string
+	partition int32
+	ctx       context.Context // ends when the assignment is closed
+	cancel    context.CancelFunc
+	total     *budget
+
+	mu      sync.Mutex
+	tracker tracker
+	lanes   map[string]*lane
+	bytes   int
+	out     int           // flights and letters not yet done
+	leaving bool          // nothing new is sent
+	settled chan struct{} // closed when leaving and out is 0
+
+	started   int64 // first offset fetched, -1 before
+	replayed  int64 // an earlier owner may have sent what is below; see newAssignment
+	maxSpan   int64
+	committed int64 // last offset committed by us, -1 before
+	end       int64 // the partition's high watermark when last fetched
+}
+
+// newAssignment is for a partition that was just assigned. maxSpan is how many
+// records past the committed offset an earlier owner may have sent. That, and
+// the partition's end at the first fetch, bound what may be a replay.
+func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget) *assignment {
+	a := &assignment{
+		topic: topic, partition: partition, total: total, tracker: newTracker(), lanes: map[string]*lane{},
+		settled: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
+	}
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	return a
+}
+
+// incoming is a record as it was decoded.
+type incoming struct {
+	record *kgo.Record
+	fold   device.Fold
+	bad    *device.Invalid // not nil: it becomes a dead letter
+}
+
+func decode(r *kgo.Record) incoming {
+	e, err := device.DecodeRecord(string(r.Key), r.Value)
+	if err == nil {
+		return incoming{record: r, fold: device.FoldOf(e)}
+	}
+	in := incoming{record: r}
+	if !errors.As(err, &in.bad) {
+		in.bad = &device.Invalid{Cause: "undecodable", Detail: err.Error()}
+	}
+	return in
+}
+
+// flight is a chunk that has left its lane. One goroutine at a time owns it.
+type flight struct {
+	lane      *lane
+	chunk     *chunk
+	batch     device.Batch
+	fresh     bool      // false: look before sending whether it was applied already
+	signalled time.Time // zero: it has not been
+}
+
+// letter is a record on its way to the dead-letter topic.
+type letter struct {
+	a         *assignment
+	unit      *unit
+	record    *kgo.Record
+	reason    string
+	bytes     int
+	truncated bool
+}
+
+// add takes decoded records, in offset order. It returns the lanes that became
+// ready, the dead letters, and how often the offsets went back.
+func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Record) (ready []*lane, letters []*letter, rewinds int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tracker.closed || a.leaving {
+		return nil, nil, 0
+	}
+	a.end = end
+	for _, i := range in {
+		r := i.record
+		if a.started < 0 {
+			a.started, a.replayed = r.Offset, min(r.Offset+a.maxSpan, end)
+		}
+		grown := recordBytes
+		u := &unit{}
+		if i.bad != nil {
+			l := &letter{a: a, unit: u, record: dlq(i), reason: string(i.bad.Cause)}
+			l.bytes = letterBytes(l.record)
+			grown += l.bytes
+			letters = append(letters, l)
+			a.out++
+		} else {
+			l := a.lane(i.fold.Session)
+			c, more := l.add(i.fold, r)
+			u, grown = &c.unit, grown+more
+			if len(l.waiting) == 1 && c.records == 0 && !l.flying && l.stopped.IsZero() {
+				l.oldest, l.offset = c.oldest, c.first
+				ready = append(ready, l)
+			}
+		}
+		if !a.tracker.fetched(r.Offset, r.LeaderEpoch, u) {
+			rewinds++
+		}
+		a.grow(grown)
+	}
+	return ready, letters, rewinds
+}
+
+func (a *assignment) lane(session string) *lane {
+	l := a.lanes[session]
+	if l == nil {
+		l = &lane{a: a, session: session, place: -1}
+		a.lanes[session] = l
+	}
+	return l
+}
+
+func (a *assignment) grow(n int) {
+	a.bytes += n
+	a.total.add(n)
+}
+
+// take moves l's head chunk into flight. It is nil where nothing may be sent.
+func (a *assignment) take(l *lane) *flight {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tracker.closed || a.leaving || l.flying || len(l.waiting) == 0 {
+		return nil
+	}
+	c := l.waiting[0]
+	l.waiting[0] = nil
+	l.waiting = l.waiting[1:]
+	l.flying, l.stopped = true, time.Time{}
+	a.out++
+	return &flight{lane: l, chunk: c, batch: c.batch(a.topic, a.partition), fresh: c.first >= a.replayed}
+}
+
+// applied marks f's records done. It reports how many there were, 0 for an ack
+// that came too late, and whether the lane is ready again.
+func (a *assignment) applied(f *flight) (records int, again bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := f.lane
+	l.flying = false
+	if a.tracker.complete(&f.chunk.unit) {
+		records = f.chunk.records
+		a.grow(-f.chunk.bytes - records*recordBytes)
+	}
+	if again = len(l.waiting) > 0; again {
+		l.oldest, l.offset = l.waiting[0].oldest, l.waiting[0].first
+	} else {
+		delete(a.lanes, l.session)
+	}
+	a.landed()
+	return records, again && !a.leaving
+}
+
+// refused puts f's chunk back and stops its lane until then.
+func (a *assignment) refused(f *flight, until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := f.lane
+	l.flying, l.stopped = false, until
+	l.waiting = append([]*chunk{f.chunk}, l.waiting...)
+	l.oldest, l.offset = f.chunk.oldest, f.chunk.first
+	a.landed()
+}
+
+// dropped forgets f: its assignment is closed.
+func (a *assignment) dropped() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.landed()
+}
+
+// buried marks l's record done: its produce was acknowledged.
+func (a *assignment) buried(l *letter) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	done := a.tracker.complete(l.unit)
+	if done {
+		a.grow(-l.bytes - recordBytes)
+	}
+	a.landed()
+	return done
+}
+
+// landed is called under the lock for each flight and letter that is over.
+func (a *assignment) landed() {
+	a.out--
+	if a.leaving && a.out == 0 {
+		close(a.settled)
+	}
+}
+
+// retry returns the lanes whose stop is over, and how many are still stopped.
+func (a *assignment) retry(now time.Time) (ready []*lane, stopped int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.lanes {
+		switch {
+		case l.stopped.IsZero():
+		case now.Before(l.stopped):
+			stopped++
+		default:
+			l.stopped = time.Time{}
+			ready = append(ready, l)
+		}
+	}
+	return ready, stopped
+}
+
+// leave ends new flights; settled is closed when the last one has landed.
+func (a *assignment) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.leaving {
+		a.leaving = true
+		if a.out == 0 {
+			close(a.settled)
+		}
+	}
+}
+
+// close ends the assignment and returns what may be committed of it. From here
+// on nothing that is late has an effect.
+func (a *assignment) close() (kgo.EpochOffset, bool) {
+	a.leave()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	offset, ok := a.uncommitted()
+	a.tracker.closed = true
+	a.grow(-a.bytes)
+	a.lanes = nil
+	a.cancel()
+	return offset, ok
+}
+
+// uncommitted is what may be committed and has not been. Called under the lock.
+func (a *assignment) uncommitted() (kgo.EpochOffset, bool) {
+	o, ok := a.tracker.committable()
+	return o, ok && o.Offset > a.committed
+}
+
+// load is what the valve and the metrics look at.
+type load struct {
+	bytes, span, out int
+	lag              int64
+}
+
+func (a *assignment) load() load {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := load{bytes: a.bytes, span: a.tracker.span(), out: a.out}
+	if done := max(a.tracker.next.Offset, a.started); done >= 0 {
+		l.lag = max(0, a.end-done)
+	}
+	return l
+}
+
+func letterBytes(r *kgo.Record) int {
+	n := 256 + len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += 64 + len(h.Key) + len(h.Value)
+	}
+	return n
+}

@@ -1,0 +1,156 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+// Temporal is what the poller needs of a Temporal client.
+type Temporal interface {
+	SignalWithStartWorkflow(ctx context.Context, workflowID, signalName string, signalArg any,
+		options client.StartWorkflowOptions, workflow any, workflowArgs ...any) (client.WorkflowRun, error)
+}
+
+// Acks reads ingest positions: what has been applied to the database, by
+// session. A session that has none is left out of the answer.
+type Acks interface {
+	Positions(ctx context.Context, sessions []string) (map[string][]device.Position, error)
+}
+
+// Options of a Poller. Kafka, Temporal and Acks are required.
+type Options struct {
+	// Kafka says how the cluster is reached.
+	Kafka kafka.Options
+	// KafkaOpts are appended to the poller's own, and win over them.
+	KafkaOpts []kgo.Opt
+	// Group is the consumer group. Default "rollcall-poller".
+	Group string
+	// InstanceID makes the group membership static: a poller that comes back
+	// under the same name within the session timeout keeps its partitions
+	// without a rebalance; one that does not come back keeps them from
+	// others for that long. Default none: dynamic.
+	InstanceID string
+	// Topic is read. Default device.KafkaEvents.
+	Topic string
+	// DeadLetterTopic takes what can never be applied. Default
+	// device.KafkaDeadLetters.
+	DeadLetterTopic string
+
+	Temporal Temporal
+	// TaskQueue is that of the session workers. Default "rollcall-sessions".
+	TaskQueue string
+	Acks      Acks
+
+	// Window is how many sessions may have a batch sent and not yet applied.
+	// Default 48. Too few leave the sink idle between acks; past about 64
+	// on a two-core Temporal, signals outrun the workers, the sticky queue's
+	// schedule-to-start timeout fires, and throughput falls to a tenth.
+	Window int
+	// PartitionBytes and TotalBytes bound what is held in memory, counted as
+	// device.Fold.Size plus 64 bytes a record. At the bound a partition's
+	// fetch is paused, below half of it resumed. Defaults 16 MiB and 64 MiB.
+	// Fetches come on top: see FetchBytes.
+	PartitionBytes, TotalBytes int
+	// PartitionRecords bounds the fetched and not yet committable records of
+	// a partition, so that a restart never reads far back. Default 100,000.
+	PartitionRecords int
+	// FetchBytes bounds one fetch, as it is on the wire. Four may
+	// be buffered, and a batch may decompress to four times as much. Default
+	// 4 MiB.
+	FetchBytes int
+
+	// CommitInterval and CommitRecords: commit when either is reached.
+	// Defaults 1 s and 1,000.
+	CommitInterval time.Duration
+	CommitRecords  int
+
+	// AckMin and AckMax bound the cadence of position reads: quicker while
+	// they find something, slower while they do not. Defaults 25 and 250 ms.
+	AckMin, AckMax time.Duration
+	// AckTimeout is how long a signalled batch may stay un-applied, by a
+	// position read that succeeded, before it is signalled again. Default
+	// 30 s. Replays are harmless, but each is work for a sink that may only
+	// be slow.
+	AckTimeout time.Duration
+	// StopRetry is how long a lane rests whose signal Temporal refused for
+	// good (the execution's signal limit). Nothing else ends such a stop
+	// but somebody who mends the workflow. Default 1 min.
+	StopRetry time.Duration
+	// RevokeTimeout bounds the wait for what is in flight when a partition is
+	// revoked. It must be well under the group's rebalance timeout (60 s).
+	// Default 5 s. What does not make it is applied again by the next owner.
+	RevokeTimeout time.Duration
+	// DrainTimeout bounds the wait for what is folded and in flight when Run
+	// is stopped. Default 20 s.
+	DrainTimeout time.Duration
+
+	Logger     *slog.Logger          // default slog.Default
+	Registerer prometheus.Registerer // default: metrics are kept and shown nowhere
+}
+
+func (o *Options) setDefaults() {
+	or(&o.Group, "rollcall-poller")
+	or(&o.Topic, device.KafkaEvents)
+	or(&o.DeadLetterTopic, device.KafkaDeadLetters)
+	or(&o.TaskQueue, taskQueue)
+	or(&o.Window, 48)
+	or(&o.PartitionBytes, 16<<20)
+	or(&o.TotalBytes, 64<<20)
+	or(&o.PartitionRecords, 100_000)
+	or(&o.FetchBytes, 4<<20)
+	or(&o.CommitInterval, time.Second)
+	or(&o.CommitRecords, 1000)
+	or(&o.AckMin, 25*time.Millisecond)
+	or(&o.AckMax, 250*time.Millisecond)
+	or(&o.AckTimeout, 30*time.Second)
+	or(&o.StopRetry, time.Minute)
+	or(&o.RevokeTimeout, 5*time.Second)
+	or(&o.DrainTimeout, 20*time.Second)
+	or(&o.Logger, slog.Default())
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+}
+
+func or[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// check is called after setDefaults.
+func (o *Options) check() error {
+	var errs []error
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	need(o.Temporal != nil, "no Temporal client")
+	need(o.Acks != nil, "no source of acks")
+	need(o.Topic != o.DeadLetterTopic, "topic and dead-letter topic are both %q", o.Topic)
+	need(o.Window > 0, "window %d is not positive", o.Window)
+	need(o.PartitionBytes >= device.MaxSignalBytes, "partition bytes %d are less than one signal's %d", o.PartitionBytes, device.MaxSignalBytes)
+	need(o.TotalBytes >= o.PartitionBytes, "total bytes %d are less than partition bytes %d", o.TotalBytes, o.PartitionBytes)
+	need(o.PartitionRecords > 0 && o.CommitRecords > 0, "partition records %d and commit records %d must be positive", o.PartitionRecords, o.CommitRecords)
+	need(o.FetchBytes >= 1<<20 && o.FetchBytes <= 1<<30, "fetch bytes %d are not between 1 MiB and 1 GiB", o.FetchBytes)
+	need(o.AckMin > 0 && o.AckMin <= o.AckMax, "ack cadence %s to %s is empty", o.AckMin, o.AckMax)
+	for name, d := range map[string]time.Duration{
+		"commit interval": o.CommitInterval, "ack timeout": o.AckTimeout, "stop retry": o.StopRetry,
+		"revoke timeout": o.RevokeTimeout, "drain timeout": o.DrainTimeout,
+	} {
+		need(d > 0, "%s %s is not positive", name, d)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,97 @@
+package poller
+
+import (
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+// launch takes l's head into flight. Where an earlier owner of the partition
+// may have sent it, the positions are read first: after a restart most of what
+// is fetched again was applied, and needs no signal.
+func (p *Poller) launch(l *lane) bool {
+	f := l.a.take(l)
+	if f == nil {
+		return false
+	}
+	if f.fresh {
+		p.workers.Go(func() { p.send(f) })
+	} else {
+		p.acks.watch(f)
+	}
+	return true
+}
+
+// send signals f until it is accepted, refused for good, or its partition is
+// no longer ours. A signal that an outage fails keeps its place in the window:
+// that is what closes the window, and what then pauses the partitions.
+func (p *Poller) send(f *flight) {
+	a := f.lane.a
+	for n := 0; ; n++ {
+		start := time.Now()
+		err := p.signaller.signal(a.ctx, f.batch)
+		if a.ctx.Err() != nil {
+			p.drop(f)
+			return
+		}
+		v := classify(err)
+		p.metrics.signals.WithLabelValues(string(v)).Inc()
+		switch v {
+		case accepted:
+			p.metrics.signalSeconds.Observe(time.Since(start).Seconds())
+			f.signalled = time.Now()
+			p.acks.watch(f)
+			return
+		case refused:
+			p.log.Error("lane stopped: Temporal refused the signal; look at the workflow, continue it as new or terminate it",
+				"session", f.lane.session, "rae", f.batch.Fold.RAE, "partition", a.partition, "offset", f.batch.First,
+				"retry_in", p.opts.StopRetry, "err", err)
+			a.refused(f, time.Now().Add(p.opts.StopRetry))
+			p.sched.release()
+			return
+		}
+		if n == 3 {
+			p.log.Warn("signals do not get through; partitions pause until they do",
+				"session", f.lane.session, "partition", a.partition, "err", err)
+		}
+		base := 50 * time.Millisecond
+		if v == busy {
+			base = 100 * time.Millisecond
+		}
+		if kafka.Sleep(a.ctx, kafka.Backoff(n, base, 10*time.Second)) != nil {
+			p.drop(f)
+			return
+		}
+	}
+}
+
+// drop ends a flight whose partition is no longer ours.
+func (p *Poller) drop(f *flight) {
+	f.lane.a.dropped()
+	p.sched.release()
+}
+
+// land ends a flight whose batch is in the database.
+func (p *Poller) land(f *flight) {
+	a := f.lane.a
+	records, again := a.applied(f)
+	if records > 0 {
+		if f.signalled.IsZero() {
+			p.metrics.duplicates.Add(float64(records))
+		} else {
+			p.metrics.ackSeconds.Observe(time.Since(f.signalled).Seconds())
+			p.metrics.applied.Add(float64(records))
+		}
+		p.completed(a, records)
+	}
+	if again {
+		p.sched.offer(f.lane)
+	}
+	p.sched.release()
+}
+
+// completed is called after records of a were done.
+func (p *Poller) completed(a *assignment, records int) {
+	p.valve.adjust(a)
+	p.commits.completed(records)
+}

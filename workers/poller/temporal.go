@@ -1,0 +1,70 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// signalTimeout bounds one SignalWithStart, the SDK's own tries included.
+const signalTimeout = 10 * time.Second
+
+// signaller sends batches to the sessions' workflows.
+type signaller struct {
+	temporal  Temporal
+	taskQueue string
+}
+
+// signal sends b to its session's workflow, and starts that if it is not
+// running. There is no retry policy, because a retried run would lose the
+// signals of the one before; and no execution timeout, because a session ends
+// when its device's record does.
+func (s signaller) signal(ctx context.Context, b device.Batch) error {
+	ctx, cancel := context.WithTimeout(ctx, signalTimeout)
+	defer cancel()
+	id := device.WorkflowID(b.Fold.Session)
+	_, err := s.temporal.SignalWithStartWorkflow(ctx, id, device.SignalEvents, b, client.StartWorkflowOptions{
+		ID:                       id,
+		TaskQueue:                s.taskQueue,
+		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		StaticSummary:            "a device on RAE " + b.Fold.RAE,
+	}, workflowName, input(b))
+	return err
+}
+
+// verdict is what an error of a signal means for its lane.
+type verdict string
+
+const (
+	accepted verdict = "accepted"
+	busy     verdict = "busy"    // the sink has too much: try again, later
+	outage   verdict = "outage"  // the sink cannot be reached or does not work: try again
+	refused  verdict = "refused" // this signal will not be taken as things are: stop the lane
+)
+
+// classify decides. Only InvalidArgument stops a lane: it is how the server
+// says that the execution has had all the signals it may have (and that a
+// payload is too large, which the lanes prevent). Everything else may pass, a
+// namespace that is missing and a permission that is denied among them: those
+// are somebody's to mend, and nothing is lost while they are.
+func classify(err error) verdict {
+	var invalid *serviceerror.InvalidArgument
+	var exhausted *serviceerror.ResourceExhausted
+	var deadline *serviceerror.DeadlineExceeded
+	switch {
+	case err == nil:
+		return accepted
+	case errors.As(err, &invalid):
+		return refused
+	case errors.As(err, &exhausted), errors.As(err, &deadline), errors.Is(err, context.DeadlineExceeded):
+		return busy
+	}
+	return outage
+}

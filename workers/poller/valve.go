@@ -1,0 +1,106 @@
+package poller
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// budget is the bytes that all assignments hold together.
+type budget struct{ bytes atomic.Int64 }
+
+func (b *budget) add(n int) { b.bytes.Add(int64(n)) }
+
+// valve pauses a partition's fetch while the partition, or all together, hold
+// too much, and resumes it when they hold less than half of that.
+//
+// It holds: every decision is made and carried out under one lock from what is
+// held then, and one is made after every change. So a pause that should have
+// ended has ended: what ended it was followed by a decision. Pausing throws away
+// what the client had buffered of the partition, hence the distance between the
+// marks.
+type valve struct {
+	partitionBytes, partitionRecords int
+	total                            *budget
+	totalBytes                       int64
+	pause, resume                    func(partition int32)
+	paused                           func(n int) // tells the metric
+
+	mu       sync.Mutex
+	full     bool
+	adjusted map[int32]*gate
+}
+
+type gate struct {
+	a    *assignment
+	shut bool
+}
+
+// open makes way for a new assignment: a pause survives a rebalance in the
+// client, so that what was paused before is resumed here.
+func (v *valve) open(a *assignment) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.adjusted[a.partition] = &gate{a: a}
+	v.resume(a.partition)
+}
+
+// forget is called when a is gone.
+func (v *valve) forget(a *assignment) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if g := v.adjusted[a.partition]; g != nil && g.a == a {
+		delete(v.adjusted, a.partition)
+	}
+	v.adjustAll()
+}
+
+// adjust decides for a, and for all where the total has crossed a mark.
+func (v *valve) adjust(a *assignment) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	held := v.total.bytes.Load()
+	if (!v.full && held >= v.totalBytes) || (v.full && held < v.totalBytes/2) {
+		v.adjustAll()
+		return
+	}
+	if g := v.adjusted[a.partition]; g != nil && g.a == a {
+		v.decide(g)
+	}
+}
+
+func (v *valve) adjustAll() {
+	held := v.total.bytes.Load()
+	v.full = held >= v.totalBytes || v.full && held >= v.totalBytes/2
+	for _, g := range v.adjusted {
+		v.decide(g)
+	}
+	v.tell()
+}
+
+func (v *valve) decide(g *gate) {
+	l := g.a.load()
+	shut := v.full || l.bytes >= v.partitionBytes || l.span >= v.partitionRecords
+	if g.shut {
+		shut = v.full || l.bytes >= v.partitionBytes/2 || l.span >= v.partitionRecords/2
+	}
+	if shut == g.shut {
+		return
+	}
+	g.shut = shut
+	if shut {
+		v.pause(g.a.partition)
+	} else {
+		v.resume(g.a.partition)
+	}
+	v.tell()
+}
+
+func (v *valve) tell() {
+	n := 0
+	for _, g := range v.adjusted {
+		if g.shut {
+			n++
+		}
+	}
+	v.paused(n)
+}
