@@ -1,0 +1,165 @@
+// Package activities holds what a DeviceSession workflow has done for it
+// outside of deterministic code: read and write the database.
+//
+// Every activity may run more than once, also at the same time as an earlier
+// try of itself that was given up: the store's writes are conditional on seq
+// and on ingest positions, so that doing them again changes nothing.
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// Applier writes one session's update and returns when it is committed. It is
+// where updates of many sessions can be gathered into one transaction: the
+// activities need only this of it.
+//
+// An error that wraps store.ErrRefused is for good; every other one is an
+// outage, and the caller tries again with the same update.
+type Applier interface {
+	Apply(ctx context.Context, u store.Update) error
+}
+
+// Loader reads a session back.
+type Loader interface {
+	Load(ctx context.Context, session string) (device.State, []device.Position, bool, error)
+}
+
+// Store is what of *store.Store the session worker uses.
+type Store interface {
+	Loader
+	Apply(ctx context.Context, updates []store.Update) error
+}
+
+// Direct is the Applier that makes each update a transaction of its own.
+type Direct struct{ Store Store }
+
+// Apply implements Applier.
+func (d Direct) Apply(ctx context.Context, u store.Update) error {
+	return d.Store.Apply(ctx, []store.Update{u})
+}
+
+// Options are the dependencies of Activities.
+type Options struct {
+	Applier    Applier               // required
+	Loader     Loader                // required
+	Logger     *slog.Logger          // default: slog.Default()
+	Registerer prometheus.Registerer // default: none
+	// SearchAttributes says that the server knows workflows.SearchAttributes.
+	// A session learns it when it is loaded, and keeps it.
+	SearchAttributes bool
+}
+
+// Activities implements the activities of a DeviceSession.
+type Activities struct {
+	applier Applier
+	loader  Loader
+	log     *slog.Logger
+	search  bool
+
+	took *prometheus.HistogramVec
+}
+
+// New returns the activities, or says which dependency is missing.
+func New(o Options) (*Activities, error) {
+	switch {
+	case o.Applier == nil:
+		return nil, errors.New("activities: no Applier")
+	case o.Loader == nil:
+		return nil, errors.New("activities: no Loader")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	a := &Activities{applier: o.Applier, loader: o.Loader, log: o.Logger, search: o.SearchAttributes}
+	a.took = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "rollcall_session_activity_seconds",
+		Help:    "How long a try of an activity took, by activity and outcome (ok, refused, error).",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16), // 0.5 ms to 16 s
+	}, []string{"activity", "outcome"})
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(a.took); err != nil {
+			return nil, fmt.Errorf("activities: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// Register makes the activities known to a worker, under their names.
+func (a *Activities) Register(r worker.ActivityRegistry) {
+	r.RegisterActivityWithOptions(a.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
+	r.RegisterActivityWithOptions(a.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+}
+
+// ApplyBatch writes one apply. Values that the database will never take come
+// back as a non-retryable workflows.ErrRefused, unless the request only steps
+// over refused batches: then there is nothing in it to refuse, and trying again
+// is all that is left.
+func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) error {
+	begun := time.Now()
+	err := a.applier.Apply(ctx, update(in))
+	switch {
+	case err == nil:
+		a.observe(workflows.ActivityApply, "ok", begun)
+		return nil
+	case errors.Is(err, store.ErrRefused) && !in.Skip:
+		a.observe(workflows.ActivityApply, "refused", begun)
+		return temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
+	}
+	a.observe(workflows.ActivityApply, "error", begun)
+	return a.failed(ctx, "apply batch", in.Session, err)
+}
+
+// LoadSession reads what the database knows of a session.
+func (a *Activities) LoadSession(ctx context.Context, session string) (workflows.Loaded, error) {
+	begun := time.Now()
+	state, positions, found, err := a.loader.Load(ctx, session)
+	if err != nil {
+		a.observe(workflows.ActivityLoad, "error", begun)
+		return workflows.Loaded{}, a.failed(ctx, "load", session, err)
+	}
+	a.observe(workflows.ActivityLoad, "ok", begun)
+	return workflows.Loaded{Found: found, State: state, Positions: positions, SearchAttributes: a.search}, nil
+}
+
+// failed says what happened once for each activity, at its first regular try:
+// the tries of the local activity before it are short, and the later ones are
+// counted by Temporal, which shows them with the last failure. The log has one
+// line for an outage and session, not one a try.
+func (a *Activities) failed(ctx context.Context, what, session string, err error) error {
+	if info := activity.GetInfo(ctx); !info.IsLocalActivity && info.Attempt == 1 {
+		a.log.WarnContext(ctx, what+" failed: Temporal tries again until it succeeds", "session", session, "err", err)
+	}
+	return fmt.Errorf("%s of session %s: %w", what, session, err)
+}
+
+func (a *Activities) observe(activity, outcome string, begun time.Time) {
+	a.took.WithLabelValues(activity, outcome).Observe(time.Since(begun).Seconds())
+}
+
+// update is the store's form of a request. The two are apart because one is in
+// histories, and so cannot change, and the other is free to.
+func update(in workflows.ApplyRequest) store.Update {
+	return store.Update{
+		RAE: in.RAE, Session: in.Session,
+		AsOf: in.AsOf, Snapshot: in.Snapshot, SnapshotAt: in.SnapshotAt, Hash: in.Hash,
+		Seen: in.Seen, Missing: in.Missing, Closed: in.Closed, Reason: in.Reason,
+		First: in.First, Last: in.Last, Received: in.Received,
+		Write: in.Write, Positions: in.Positions,
+		Repaired: in.Repaired, OverLimit: in.OverLimit,
+		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose,
+	}
+}

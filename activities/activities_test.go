@@ -1,0 +1,133 @@
+package activities_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/rollcall-platform/rollcall/activities"
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+type fakeStore struct {
+	updates []store.Update
+	err     error
+	state   device.State
+}
+
+func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
+	f.updates = append(f.updates, u...)
+	return f.err
+}
+
+func (f *fakeStore) Load(context.Context, string) (device.State, []device.Position, bool, error) {
+	return f.state, []device.Position{{Topic: "t", Next: 1}}, true, f.err
+}
+
+func environment(t *testing.T, s *fakeStore) *testsuite.TestActivityEnvironment {
+	var suite testsuite.WorkflowTestSuite
+	a, err := activities.New(activities.Options{
+		Applier: activities.Direct{Store: s}, Loader: s, Registerer: prometheus.NewRegistry(), SearchAttributes: true,
+	})
+	require.NoError(t, err)
+	env := suite.NewTestActivityEnvironment()
+	a.Register(env)
+	return env
+}
+
+func TestApplyBatch(t *testing.T) {
+	refused := fmt.Errorf("apply: %w", store.ErrRefused)
+	for _, tc := range []struct {
+		name  string
+		err   error
+		skip  bool
+		final bool
+	}{
+		{name: "an outage is tried again", err: errors.New("connection refused")},
+		{name: "a refusal is final", err: refused, final: true},
+		{name: "but not of what only steps over", err: refused, skip: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := environment(t, &fakeStore{err: tc.err}).ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: "s", Skip: tc.skip})
+			var a *temporal.ApplicationError
+			require.ErrorAs(t, err, &a)
+			require.Equal(t, tc.final, a.NonRetryable())
+			require.Equal(t, tc.final, a.Type() == workflows.ErrRefused)
+			require.Contains(t, err.Error(), tc.err.Error())
+		})
+	}
+}
+
+// A field that is added to one form and forgotten in the other would be lost
+// without a sound.
+func TestEveryFieldReachesTheStore(t *testing.T) {
+	var in workflows.ApplyRequest
+	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	v := reflect.ValueOf(&in).Elem()
+	for i := range v.NumField() {
+		f := v.Field(i)
+		switch f.Interface().(type) {
+		case string:
+			f.SetString(v.Type().Field(i).Name)
+		case int64:
+			f.SetInt(int64(i + 1))
+		case time.Time:
+			f.Set(reflect.ValueOf(at.Add(time.Duration(i) * time.Hour)))
+		case device.SeqSet:
+			f.Set(reflect.ValueOf(device.SeqSet{{From: int64(i + 1), To: int64(i + 1)}}))
+		case []string:
+			f.Set(reflect.ValueOf([]string{v.Type().Field(i).Name}))
+		case map[string]device.Attribute:
+			f.Set(reflect.ValueOf(map[string]device.Attribute{"a": {Value: []byte(`1`), Seq: 1, At: at}}))
+		case []device.Position:
+			f.Set(reflect.ValueOf([]device.Position{{Topic: "t", Partition: 1, Next: 2}}))
+		case bool: // Skip: an instruction, not data
+		default:
+			t.Fatalf("field %s of type %s: teach this test", v.Type().Field(i).Name, f.Type())
+		}
+	}
+	s := &fakeStore{}
+	_, err := environment(t, s).ExecuteActivity(workflows.ActivityApply, in)
+	require.NoError(t, err)
+	require.Len(t, s.updates, 1)
+	out := reflect.ValueOf(s.updates[0])
+	for i := range out.NumField() {
+		name := out.Type().Field(i).Name
+		want := v.FieldByName(name)
+		require.True(t, want.IsValid(), "store.Update.%s has no counterpart", name)
+		require.Equal(t, want.Interface(), out.Field(i).Interface(), name)
+	}
+	require.Equal(t, v.NumField()-1, out.NumField(), "all but Skip")
+}
+
+func TestLoadSession(t *testing.T) {
+	s := &fakeStore{state: device.State{AsOf: 7}}
+	v, err := environment(t, s).ExecuteActivity(workflows.ActivityLoad, "s")
+	require.NoError(t, err)
+	var loaded workflows.Loaded
+	require.NoError(t, v.Get(&loaded))
+	require.True(t, loaded.Found)
+	require.True(t, loaded.SearchAttributes)
+	require.EqualValues(t, 7, loaded.State.AsOf)
+
+	s.err = errors.New("connection refused")
+	_, err = environment(t, s).ExecuteActivity(workflows.ActivityLoad, "s")
+	require.ErrorContains(t, err, "connection refused")
+}
+
+func TestNewNamesWhatIsMissing(t *testing.T) {
+	_, err := activities.New(activities.Options{Loader: &fakeStore{}})
+	require.ErrorContains(t, err, "Applier")
+	_, err = activities.New(activities.Options{Applier: activities.Direct{}})
+	require.ErrorContains(t, err, "Loader")
+}
