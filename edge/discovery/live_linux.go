@@ -269,8 +269,13 @@ func (s *LiveSource) SendARP(ip netip.Addr) error {
 // senderFor picks this host's address in the prefix of ip.
 func (s *LiveSource) senderFor(ip netip.Addr) (netip.Addr, error) {
 	for _, p := range s.lan.Prefixes {
-		if p.Addr().Is4() && p.Contains(ip) {
-			return p.Addr(), nil
+		if !ip.Is4() || !p.Contains(ip) {
+			continue
+		}
+		for own := range s.lan.RouterIPs {
+			if p.Contains(own) {
+				return own, nil
+			}
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("probe %s: not on the LAN of interface %s", ip, s.iface.Name)

@@ -1,0 +1,88 @@
+package discovery
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/bpf"
+)
+
+// ethernet puts a network header behind an Ethernet header with VLAN tags.
+func ethernet(kind uint16, tags int, rest ...byte) []byte {
+	b := make([]byte, 12)
+	for range tags {
+		b = binary.BigEndian.AppendUint16(b, etherVLAN)
+		b = append(b, 0, 7)
+	}
+	b = binary.BigEndian.AppendUint16(b, kind)
+	return append(b, rest...)
+}
+
+func ipv4UDP(options int, fragment, sport, dport uint16, payload string) []byte {
+	b := make([]byte, 20+4*options)
+	b[0] = byte(0x45 + options)
+	binary.BigEndian.PutUint16(b[6:], fragment)
+	b[9] = ipUDP
+	return append(b, udp(sport, dport, payload)...)
+}
+
+func ipv6(next byte, payload []byte) []byte {
+	b := make([]byte, ipv6Header)
+	b[0], b[6] = 0x60, next
+	return append(b, payload...)
+}
+
+func udp(sport, dport uint16, payload string) []byte {
+	b := binary.BigEndian.AppendUint16(nil, sport)
+	b = binary.BigEndian.AppendUint16(b, dport)
+	return append(append(b, 0, 0, 0, 0), payload...)
+}
+
+func TestCaptureFilter(t *testing.T) {
+	raw, err := captureFilter(0)
+	require.NoError(t, err)
+	program, ok := bpf.Disassemble(raw)
+	require.True(t, ok)
+	vm, err := bpf.NewVM(program)
+	require.NoError(t, err)
+
+	cases := []struct {
+		name string
+		kind uint16
+		rest []byte
+		pass bool
+	}{
+		{"arp", etherARP, make([]byte, 28), true},
+		{"dhcp", etherIPv4, ipv4UDP(0, 0, 68, 67, "xxxx"), true},
+		{"dhcp reply behind IP options", etherIPv4, ipv4UDP(3, 0x4000, 67, 68, "xxxx"), true},
+		{"ssdp", etherIPv4, ipv4UDP(0, 0, 40000, 1900, "xxxx"), true},
+		{"ssdp response from 1900", etherIPv4, ipv4UDP(0, 0, 1900, 40000, "xxxx"), true},
+		{"ssdp response from any port", etherIPv4, ipv4UDP(0, 0, 40001, 40000, "HTTP/1.1 200 OK"), true},
+		{"mdns", etherIPv4, ipv4UDP(0, 0, 5353, 5353, "xxxx"), true},
+		{"mdns over IPv6", etherIPv6, ipv6(ipUDP, udp(5353, 5353, "xxxx")), true},
+		{"ssdp over IPv6", etherIPv6, ipv6(ipUDP, udp(40000, 1900, "xxxx")), true},
+		{"neighbour advertisement", etherIPv6, ipv6(ipICMPv6, []byte{136, 0, 0, 0}), true},
+		{"router solicitation", etherIPv6, ipv6(ipICMPv6, []byte{133, 0, 0, 0}), true},
+		{"ping over IPv6", etherIPv6, ipv6(ipICMPv6, []byte{128, 0, 0, 0}), false},
+		{"multicast listener report", etherIPv6, ipv6(ipICMPv6, []byte{143, 0, 0, 0}), false},
+		{"second fragment", etherIPv4, ipv4UDP(0, 100, 68, 67, "xxxx"), false},
+		{"dns", etherIPv4, ipv4UDP(0, 0, 40000, 53, "xxxx"), false},
+		{"tcp", etherIPv4, func() []byte { b := ipv4UDP(0, 0, 68, 67, "xxxx"); b[9] = 6; return b }(), false},
+		{"dns over IPv6", etherIPv6, ipv6(ipUDP, udp(40000, 53, "xxxx")), false},
+		{"eapol", 0x888e, make([]byte, 60), false},
+	}
+	for _, c := range cases {
+		for tags := range 2 {
+			n, err := vm.Run(ethernet(c.kind, tags, c.rest...))
+			require.NoError(t, err)
+			require.Equal(t, c.pass, n > 0, "%s with %d tags", c.name, tags)
+			if c.pass {
+				require.Equal(t, captureLength, n)
+			}
+		}
+	}
+	sampled, err := captureFilter(64)
+	require.NoError(t, err)
+	require.Less(t, len(sampled), 4096, "the kernel's limit")
+}
