@@ -58,9 +58,10 @@ type Options struct {
 	Loader     Loader                // required
 	Logger     *slog.Logger          // default: slog.Default()
 	Registerer prometheus.Registerer // default: none
-	// SearchAttributes says that the server knows workflows.SearchAttributes.
-	// A session learns it when it is loaded, and keeps it.
-	SearchAttributes bool
+	// SearchAttributes says whether the server knows
+	// workflows.SearchAttributes. It is asked at each load; a session that
+	// was loaded keeps the answer. Default: no.
+	SearchAttributes func() bool
 }
 
 // Activities implements the activities of a DeviceSession.
@@ -68,7 +69,7 @@ type Activities struct {
 	applier Applier
 	loader  Loader
 	log     *slog.Logger
-	search  bool
+	search  func() bool
 
 	took *prometheus.HistogramVec
 }
@@ -83,6 +84,9 @@ func New(o Options) (*Activities, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.SearchAttributes == nil {
+		o.SearchAttributes = func() bool { return false }
 	}
 	a := &Activities{applier: o.Applier, loader: o.Loader, log: o.Logger, search: o.SearchAttributes}
 	a.took = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -132,7 +136,7 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 		return workflows.Loaded{}, a.failed(ctx, "load", session, err)
 	}
 	a.observe(workflows.ActivityLoad, "ok", begun)
-	return workflows.Loaded{Found: found, State: state, Positions: positions, SearchAttributes: a.search}, nil
+	return workflows.Loaded{Found: found, State: state, Positions: positions, SearchAttributes: a.search()}, nil
 }
 
 // failed says what happened once for each activity, at its first regular try:

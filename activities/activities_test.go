@@ -37,7 +37,7 @@ func (f *fakeStore) Load(context.Context, string) (device.State, []device.Positi
 func environment(t *testing.T, s *fakeStore) *testsuite.TestActivityEnvironment {
 	var suite testsuite.WorkflowTestSuite
 	a, err := activities.New(activities.Options{
-		Applier: activities.Direct{Store: s}, Loader: s, Registerer: prometheus.NewRegistry(), SearchAttributes: true,
+		Applier: activities.Direct{Store: s}, Loader: s, Registerer: prometheus.NewRegistry(), SearchAttributes: func() bool { return true },
 	})
 	require.NoError(t, err)
 	env := suite.NewTestActivityEnvironment()

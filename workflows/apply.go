@@ -213,7 +213,7 @@ func (s *session) stepOver(ctx workflow.Context) error {
 	if len(positions) > 0 {
 		request := s.request(&s.State, positions)
 		request.Skip = true
-		if err := s.execute(ActivityApply, fmt.Sprintf("step over %d refused batches", len(s.Refusing)), request, nil); err != nil {
+		if err := s.execute(ActivityApply, "step over "+plural(int64(len(s.Refusing)), "refused batch"), request, nil); err != nil {
 			return fmt.Errorf("step over refused batches: %w", err)
 		}
 		s.reached(positions)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/converter"
@@ -119,3 +120,5 @@ func allReached(db *database, batches []device.Batch) bool {
 	}
 	return true
 }
+
+type assertT = assert.CollectT

@@ -1,0 +1,177 @@
+// Package session hosts the DeviceSession workflow and its activities in a
+// Temporal worker.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/rollcall-platform/rollcall/activities"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// Worker runs sessions until it is told to stop.
+type Worker struct {
+	options    Options
+	activities *activities.Activities
+	search     atomic.Bool
+
+	mu  sync.Mutex
+	why error // not ready because
+}
+
+// New validates the options and registers the metrics; it reaches for nothing.
+func New(o Options) (*Worker, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	w := &Worker{options: o, why: errors.New("not started")}
+	var err error
+	w.activities, err = activities.New(activities.Options{
+		Applier: o.Applier, Loader: o.Store, Logger: o.Logger, Registerer: o.Registerer, SearchAttributes: w.search.Load,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("session worker: %w", err)
+	}
+	if o.StickyCache > 0 {
+		worker.SetStickyWorkflowCacheSize(o.StickyCache)
+	}
+	return w, nil
+}
+
+// Run waits for Temporal, then takes tasks until ctx is cancelled. It returns
+// nil after the tasks in progress are done or StopTimeout is over. When the
+// server ends the worker, as it does when the namespace is deleted, Run waits
+// and begins again.
+func (w *Worker) Run(ctx context.Context) error {
+	log := w.options.Logger
+	for wait := (backoff{}); ctx.Err() == nil; {
+		begun := time.Now()
+		err := w.serve(ctx)
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		if time.Since(begun) > time.Minute {
+			wait = backoff{}
+		}
+		w.notReady(err)
+		pause := wait.next()
+		log.WarnContext(ctx, "waiting for Temporal: is the server running, and are TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE right?",
+			"namespace", w.options.Namespace, "task_queue", w.options.TaskQueue, "retry_in", pause.Round(time.Millisecond), "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	w.notReady(errors.New("stopped"))
+	return nil
+}
+
+// Ready is nil while the worker takes tasks, else why it does not.
+func (w *Worker) Ready() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.why
+}
+
+func (w *Worker) notReady(why error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.why = why
+}
+
+// serve runs one worker until ctx is cancelled, or until it cannot go on.
+func (w *Worker) serve(ctx context.Context) error {
+	if err := w.reach(ctx); err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	o := w.options
+	tasks := worker.New(o.Client, o.TaskQueue, worker.Options{
+		MaxConcurrentWorkflowTaskPollers:        o.WorkflowPollers,
+		MaxConcurrentWorkflowTaskExecutionSize:  o.WorkflowTasks,
+		MaxConcurrentLocalActivityExecutionSize: o.WorkflowTasks,
+		MaxConcurrentActivityExecutionSize:      o.Activities,
+		MaxConcurrentActivityTaskPollers:        2,
+		WorkerStopTimeout:                       o.StopTimeout,
+		DisableRegistrationAliasing:             true,
+		OnFatalError:                            func(err error) { failed <- err },
+	})
+	workflows.Register(tasks)
+	w.activities.Register(tasks)
+	if err := tasks.Start(); err != nil {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	w.notReady(nil)
+	o.Logger.InfoContext(ctx, "session worker started", "namespace", o.Namespace, "task_queue", o.TaskQueue, "search_attributes", w.search.Load())
+	select {
+	case <-ctx.Done():
+		w.notReady(errors.New("stopping"))
+		tasks.Stop()
+		o.Logger.Info("session worker stopped")
+		return nil
+	case err := <-failed: // the SDK has stopped it
+		return fmt.Errorf("worker ended: %w", err)
+	}
+}
+
+// reach asks the server whether it is there and what it knows.
+func (w *Worker) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := w.options.Client.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+		return fmt.Errorf("reach Temporal: %w", err)
+	}
+	switch w.options.SearchAttributes {
+	case On:
+		w.search.Store(true)
+	case Off:
+		w.search.Store(false)
+	default:
+		known, err := w.knows(ctx)
+		if err != nil {
+			w.options.Logger.WarnContext(ctx, "sessions will set no search attributes", "err", err)
+		}
+		w.search.Store(known)
+	}
+	return nil
+}
+
+// knows reports whether the namespace has every search attribute of a session;
+// if it has not, the error says which to register, and how.
+func (w *Worker) knows(ctx context.Context) (bool, error) {
+	have, err := w.options.Client.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: w.options.Namespace})
+	if err != nil {
+		return false, fmt.Errorf("list search attributes: %w", err)
+	}
+	var missing string
+	for _, name := range workflows.SearchAttributes() {
+		if have.GetCustomAttributes()[name] != enumspb.INDEXED_VALUE_TYPE_KEYWORD {
+			missing += " --name " + name + " --type Keyword"
+		}
+	}
+	if missing != "" {
+		return false, fmt.Errorf("the namespace lacks some: temporal operator search-attribute create --namespace %s%s", w.options.Namespace, missing)
+	}
+	return true, nil
+}
+
+// backoff is the pause before the next try: it doubles from half a second to 15
+// s, and each pause is drawn from its upper half, so that workers that lost
+// their server together do not come back together.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, 500*time.Millisecond), 15*time.Second)
+	return b.last/2 + rand.N(b.last/2)
+}

@@ -1,0 +1,275 @@
+package workflows_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/google/uuid"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// Tests on a real Temporal Server run where this names one. To get one for the
+// purpose: temporal server start-dev --headless, with --search-attribute
+// NAME=Keyword for each of workflows.SearchAttributes().
+const addressVariable = "ROLLCALL_TEST_TEMPORAL_ADDRESS"
+
+var record = flag.Bool("record", false, "write testdata/*.json anew from runs on the server of "+addressVariable)
+
+// server is a worker and its client on a real Temporal Server.
+type server struct {
+	client.Client
+	t     *testing.T
+	db    *database
+	queue string
+}
+
+func newServer(t *testing.T, db *database) *server {
+	t.Helper()
+	address := os.Getenv(addressVariable)
+	if address == "" {
+		t.Skipf("no Temporal Server: set %s to host:port, for one from `temporal server start-dev`", addressVariable)
+	}
+	c, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}, Identity: "test"})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	s := &server{Client: c, t: t, db: db, queue: "test-" + uuid.NewString()}
+	s.work()
+	return s
+}
+
+// work starts a worker that ends with the test.
+func (s *server) work() worker.Worker {
+	w := worker.New(s.Client, s.queue, worker.Options{MaxConcurrentWorkflowTaskPollers: 4, DisableRegistrationAliasing: true, Identity: "test"})
+	workflows.Register(w)
+	w.RegisterActivityWithOptions(s.db.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
+	w.RegisterActivityWithOptions(s.db.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	require.NoError(s.t, w.Start())
+	s.t.Cleanup(w.Stop)
+	return w
+}
+
+func (s *server) signal(in workflows.Input, payload any) (run string) {
+	s.t.Helper()
+	if b, ok := payload.(device.Batch); ok {
+		b.Fold.Session = in.Session
+		payload = b
+	}
+	// As a poller would: a session that just continues as new is busy.
+	require.EventuallyWithT(s.t, func(t *assertT) {
+		r, err := s.SignalWithStartWorkflow(s.t.Context(), device.WorkflowID(in.Session), device.SignalEvents, payload,
+			workflows.StartOptions(s.queue, in.RAE, in.Session), workflows.DeviceSessionName, in)
+		require.NoError(t, err)
+		run = r.GetRunID()
+	}, 20*time.Second, 20*time.Millisecond)
+	return run
+}
+
+func (s *server) view(in workflows.Input) (v workflows.StateView, err error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 15*time.Second)
+	defer cancel()
+	q, err := s.QueryWorkflow(ctx, device.WorkflowID(in.Session), "", workflows.QueryState)
+	if err == nil {
+		err = q.Get(&v)
+	}
+	return v, err
+}
+
+// until waits for what the query shows.
+func (s *server) until(in workflows.Input, what string, done func(workflows.StateView) bool) (v workflows.StateView) {
+	s.t.Helper()
+	var err error
+	require.Eventually(s.t, func() bool {
+		v, err = s.view(in)
+		return err == nil && done(v)
+	}, 60*time.Second, 50*time.Millisecond, "%s: %+v", what, v)
+	return v
+}
+
+func (s *server) asOf(in workflows.Input, seq int64) workflows.StateView {
+	s.t.Helper()
+	return s.until(in, fmt.Sprintf("as of seq %d", seq), func(v workflows.StateView) bool { return v.AsOf >= seq && v.Waiting == 0 })
+}
+
+func (s *server) end(in workflows.Input) {
+	require.NoError(s.t, s.TerminateWorkflow(context.WithoutCancel(s.t.Context()), device.WorkflowID(in.Session), "", "end of test"))
+}
+
+// history reads a run's history; an empty run is the newest.
+func (s *server) history(in workflows.Input, run string) *historypb.History {
+	s.t.Helper()
+	h := &historypb.History{}
+	for it := s.GetWorkflowHistory(s.t.Context(), device.WorkflowID(in.Session), run, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); it.HasNext(); {
+		e, err := it.Next()
+		require.NoError(s.t, err)
+		h.Events = append(h.Events, e)
+	}
+	return h
+}
+
+func (s *server) save(name string, in workflows.Input, run string) {
+	s.t.Helper()
+	h := s.history(in, run)
+	for _, e := range h.GetEvents() { // the sticky queue is named after the machine
+		if q := e.GetWorkflowTaskScheduledEventAttributes().GetTaskQueue(); q.GetKind() == enumspb.TASK_QUEUE_KIND_STICKY {
+			q.Name = "sticky"
+		}
+	}
+	b, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(h)
+	require.NoError(s.t, err)
+	require.NoError(s.t, os.WriteFile(filepath.Join("testdata", name+".json"), append(b, '\n'), 0o644))
+}
+
+// TestRecord writes the histories that TestReplay replays. Run it when a
+// history of a new path is wanted, on a server of the version in use:
+//
+//	ROLLCALL_TEST_TEMPORAL_ADDRESS=127.0.0.1:7233 go test ./workflows -run TestRecord -record
+//
+// Do not record to make a failing TestReplay pass: the old histories are those
+// of sessions that run.
+func TestRecord(t *testing.T) {
+	if !*record {
+		t.Skip("nothing to record: run with -record")
+	}
+	require.NoError(t, os.MkdirAll("testdata", 0o755))
+	scenario := func(name string, db *database, play func(t *testing.T, s *server, in workflows.Input)) {
+		t.Run(name, func(t *testing.T) {
+			in := input()
+			in.Session = uuid.NewString()
+			play(t, newServer(t, db), in)
+		})
+	}
+	scenario("life", &database{search: true}, func(_ *testing.T, s *server, in workflows.Input) {
+		run := s.signal(in, batch(1, delta(1, "a"), delta(2, "b")))
+		s.asOf(in, 2)
+		s.signal(in, batch(1, delta(1, "a"), delta(2, "b")))
+		s.signal(in, batch(3, delta(3, "a"), snapshot(4, map[string]device.Attribute{"a": delta(3, "a").Attributes["a"], "b": delta(2, "b").Attributes["b"]})))
+		s.asOf(in, 4)
+		s.signal(in, batch(5, closed(5)))
+		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), nil))
+		s.save("life", in, run)
+		late := s.signal(in, batch(6, delta(6, "a")))
+		require.NotEqual(t, run, late)
+		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), late).Get(t.Context(), nil))
+		s.save("late", in, late)
+	})
+	scenario("gap", &database{search: true}, func(t *testing.T, s *server, in workflows.Input) {
+		s.signal(in, batch(1, delta(1, "a")))
+		s.asOf(in, 1)
+		s.signal(in, batch(2, delta(4, "a"), delta(5, "b")))
+		v := s.asOf(in, 5)
+		require.Equal(t, workflows.Gap, v.Sync)
+		s.signal(in, batch(4, snapshot(6, map[string]device.Attribute{
+			"a": delta(4, "a").Attributes["a"], "b": delta(5, "b").Attributes["b"], "c": delta(2, "c").Attributes["c"],
+		})))
+		v = s.asOf(in, 6)
+		require.Equal(t, workflows.Live, v.Sync)
+		require.EqualValues(t, 1, v.Counters.Repaired)
+		s.save("gap", in, "")
+		s.end(in)
+	})
+	var down atomic.Bool
+	outageDB := &database{}
+	outageDB.fail = func(context.Context, string, *workflows.ApplyRequest) error {
+		if down.Load() {
+			return outage()
+		}
+		return nil
+	}
+	scenario("outage", outageDB, func(t *testing.T, s *server, in workflows.Input) {
+		s.signal(in, batch(1, delta(1, "a")))
+		s.asOf(in, 1)
+		down.Store(true)
+		s.signal(in, batch(2, delta(2, "a"), delta(3, "b")))
+		require.Eventually(t, func() bool {
+			d, err := s.DescribeWorkflowExecution(t.Context(), device.WorkflowID(in.Session), "")
+			return err == nil && len(d.GetPendingActivities()) == 1 && d.GetPendingActivities()[0].GetLastFailure().GetMessage() != ""
+		}, 30*time.Second, 100*time.Millisecond, "a pending activity with its last failure")
+		s.signal(in, batch(4, delta(4, "c")))
+		down.Store(false)
+		s.asOf(in, 4)
+		s.save("outage", in, "")
+		s.end(in)
+	})
+	refusing := &database{}
+	refusing.fail = func(_ context.Context, _ string, r *workflows.ApplyRequest) error {
+		if r != nil && r.Write["bad"].Seq > 0 {
+			return databaseRefusal()
+		}
+		return nil
+	}
+	scenario("refused", refusing, func(t *testing.T, s *server, in workflows.Input) {
+		s.signal(in, batch(1, delta(1, "a")))
+		s.signal(in, batch(2, delta(2, "bad")))
+		s.until(in, "the database's refusal", func(v workflows.StateView) bool { return v.Counters.Refused == 1 })
+		newer := batch(3, delta(3, "a"))
+		newer.Version = 2
+		s.signal(in, newer)
+		s.signal(in, "not a batch")
+		s.signal(in, batch(4, delta(4, "a")))
+		v := s.asOf(in, 4)
+		require.EqualValues(t, 3, v.Counters.Refused)
+		require.Equal(t, position(5), s.db.positions)
+		s.save("refused", in, "")
+		s.end(in)
+	})
+	scenario("runs", &database{search: true}, func(t *testing.T, s *server, in workflows.Input) {
+		in.Options.SignalsPerRun = 4
+		var runs []string
+		for seq := int64(1); seq <= 30; seq++ {
+			run := s.signal(in, batch(seq, delta(seq, "a", fmt.Sprint("n", seq))))
+			if len(runs) == 0 || runs[len(runs)-1] != run {
+				runs = append(runs, run)
+			}
+		}
+		v := s.asOf(in, 30)
+		require.Greater(t, v.Runs, 2)
+		require.Len(t, v.Attributes, 31)
+		require.Greater(t, len(runs), 2)
+		s.save("runs-first", in, runs[0])
+		s.save("runs-second", in, runs[1])
+		s.end(in)
+	})
+}
+
+// 50 signals a second into one session through ten runs: none lost, none
+// applied twice.
+func TestStreamThroughTenRuns(t *testing.T) {
+	db := &database{search: true}
+	s := newServer(t, db)
+	in := input()
+	in.Session = uuid.NewString()
+	in.Options.SignalsPerRun = 20
+	const events = 300
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for seq := int64(1); seq <= events; seq++ {
+		<-tick.C
+		s.signal(in, batch(seq, delta(seq, "a", fmt.Sprint("n", seq%50))))
+	}
+	v := s.asOf(in, events)
+	require.Empty(t, v.Missing)
+	require.EqualValues(t, events, v.Counters.Events)
+	require.EqualValues(t, events, v.Counters.Signals)
+	require.Zero(t, v.Counters.Duplicates)
+	require.GreaterOrEqual(t, v.Runs, 10)
+	require.Equal(t, device.Hash(db.live()), v.Hash)
+	require.Equal(t, position(events+1), db.positions)
+	t.Logf("%d runs, %d applies", v.Runs, len(db.applies))
+	s.end(in)
+}
