@@ -22,6 +22,15 @@ type record struct {
 	sets   map[string]map[string]bool
 	seen   map[string]int // observations by kind
 	last   discovery.Presence
+
+	history map[string]map[string]bool // every text an attribute ever had
+}
+
+func (r *record) remember(attr, value string) {
+	if r.history[attr] == nil {
+		r.history[attr] = map[string]bool{}
+	}
+	r.history[attr][value] = true
 }
 
 func (r *record) list(attr string) []string { return slices.Sorted(maps.Keys(r.sets[attr])) }
@@ -32,10 +41,10 @@ type ledger map[string]*record
 func (l ledger) fold(o discovery.Observation) {
 	r := l[o.MAC]
 	if r == nil {
-		if o.Presence == discovery.Refresh {
+		if o.Presence != discovery.Seen {
 			return
 		}
-		r = &record{values: map[string]any{}, sets: map[string]map[string]bool{}, seen: map[string]int{}}
+		r = &record{values: map[string]any{}, sets: map[string]map[string]bool{}, seen: map[string]int{}, history: map[string]map[string]bool{}}
 		l[o.MAC] = r
 	}
 	r.seen[o.Kind]++
@@ -44,12 +53,18 @@ func (l ledger) fold(o discovery.Observation) {
 		delete(r.values, attr)
 	}
 	maps.Copy(r.values, o.Set)
+	for attr, v := range o.Set {
+		if s, ok := v.(string); ok {
+			r.remember(attr, s)
+		}
+	}
 	for attr, members := range o.Add {
 		if r.sets[attr] == nil {
 			r.sets[attr] = map[string]bool{}
 		}
 		for _, m := range members {
 			r.sets[attr][m] = true
+			r.remember(attr, m)
 		}
 	}
 	for attr, members := range o.Drop {
@@ -117,7 +132,11 @@ func TestCapturesOfRealDevices(t *testing.T) {
 			}
 			device := devices[mac]
 			require.NotNil(t, device, "the device itself")
-			require.NotEmpty(t, device.values[discovery.AttrIPv4])
+			address := discovery.AttrIPv4
+			if device.last == discovery.Left {
+				address = discovery.AttrLastIPv4
+			}
+			require.NotEmpty(t, device.values[address])
 			require.NotEmpty(t, device.values[discovery.AttrDHCPParams])
 			for router := range lan.RouterMACs {
 				require.NotContains(t, devices, router)

@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -38,11 +37,15 @@ func (p *Parser) readDHCP(pkt *packet, o *Observation) error {
 	if m.OpCode == dhcpv4.OpcodeBootReply {
 		return p.readDHCPServer(m, o)
 	}
+	// A client that has an address says so in the message, or, where it forgets to, by its source.
+	p.uses(addr4(m.ClientIPAddr), o)
+	if _, said := o.Set[AttrIPv4]; !said && o.MAC == sender {
+		p.uses(pkt.src, o)
+	}
 	switch m.MessageType() {
-	case dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeInform:
-	case dhcpv4.MessageTypeRequest:
-		p.uses(addr4(m.ClientIPAddr), o) // renewing: it holds the address
+	case dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform:
 	case dhcpv4.MessageTypeDecline:
+		delete(o.Set, AttrIPv4)
 		o.Unset = append(o.Unset, AttrIPv4) // somebody else has it
 	case dhcpv4.MessageTypeRelease:
 		o.Presence = Left
@@ -78,7 +81,7 @@ func (p *Parser) dhcpIdentity(m *dhcpv4.DHCPv4, o *Observation) {
 		o.set(AttrHostname, hostname)
 	}
 	o.set(AttrDHCPVendor, p.clean(string(m.Options.Get(dhcpv4.OptionClassIdentifier))))
-	o.set(AttrDHCPClientID, p.clean(clientID(m.Options.Get(dhcpv4.OptionClientIdentifier))))
+	o.set(AttrDHCPClientID, p.clean(octets(m.Options.Get(dhcpv4.OptionClientIdentifier))))
 	o.set(AttrDHCPMUD, p.clean(string(m.Options.Get(dhcpv4.GenericOptionCode(optionMUD)))))
 	if params := m.Options.Get(dhcpv4.OptionParameterRequestList); len(params) > 0 && m.MessageType() != dhcpv4.MessageTypeInform {
 		o.set(AttrDHCPParams, p.clean(fingerprint(params)))
@@ -132,23 +135,10 @@ func clientFQDN(option []byte) string {
 	return strings.Join(labels, ".")
 }
 
-// clientID spells option 61: text where it is text, else its bytes.
-func clientID(option []byte) string {
-	text := option
-	if len(text) > 1 && text[0] == 0 { // type 0: not a hardware address
-		text = text[1:]
-	}
-	if len(text) > 2 && plain(string(text)) {
-		return string(text)
-	}
-	var b strings.Builder
-	for i, octet := range option {
-		if i > 0 {
-			b.WriteByte(':')
-		}
-		b.WriteString(hex.EncodeToString([]byte{octet}))
-	}
-	return b.String()
+// octets spells bytes as hex with colons: a client identifier may be text, but need not be, and one form
+// for all can be compared.
+func octets(b []byte) string {
+	return net.HardwareAddr(b).String()
 }
 
 func fingerprint(params []byte) string {

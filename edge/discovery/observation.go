@@ -14,10 +14,12 @@ type Presence int
 const (
 	// Seen: the device showed itself. A device that is not known yet is created.
 	Seen Presence = iota
-	// Left: the device said that it goes (DHCPRELEASE, or an mDNS goodbye for all of itself).
+	// Left: the device said that it goes: DHCPRELEASE, ssdp:byebye, or an mDNS goodbye with its address.
+	// Its IPv4 address is withdrawn (and told as the last one). It may only have stopped the program that spoke; then any later
+	// frame shows it again, and its address.
 	Left
 	// Refresh: a frame of the MAC was seen, which says nothing about what it is. A known device is
-	// there; an unknown one is not created.
+	// there, and may have an address that was not known; an unknown device is not created.
 	Refresh
 )
 
@@ -48,12 +50,13 @@ const (
 	AttrMAC            = "network.mac"
 	AttrMACLocal       = "network.mac_local" // true, or absent: the MAC is locally administered, often random
 	AttrIPv4           = "network.ipv4"
-	AttrIPv6           = "network.ipv6"     // set
-	AttrHostname       = "network.hostname" // the DHCP host name, else the mDNS one
+	AttrLastIPv4       = "network.last_ipv4" // of a device that left: the address it had
+	AttrIPv6           = "network.ipv6"      // set
+	AttrHostname       = "network.hostname"  // the DHCP host name, else the mDNS one
 	AttrDHCPHostname   = "dhcp.hostname"
 	AttrDHCPFQDN       = "dhcp.fqdn"
 	AttrDHCPVendor     = "dhcp.vendor_class"
-	AttrDHCPClientID   = "dhcp.client_id"   // text, or hex bytes with colons
+	AttrDHCPClientID   = "dhcp.client_id"   // hex bytes with colons
 	AttrDHCPParams     = "dhcp.fingerprint" // the parameter request list, "1,3,6,15"
 	AttrDHCPMUD        = "dhcp.mud_url"
 	AttrMDNSHostname   = "mdns.hostname"
@@ -68,7 +71,7 @@ const (
 	AttrSSDPTypes      = "ssdp.types" // set
 	AttrApplicationURL = "ssdp.application_url"
 	AttrDIALLocation   = "dial.location"
-	AttrUDNs           = "identity.udns" // set
+	AttrUDNs           = "identity.udns" // set, "uuid:…"
 	AttrRokuSerial     = "roku.serial"
 )
 

@@ -109,7 +109,7 @@ func (p *Parser) Parse(f Frame) []Observation {
 		return nil
 	}
 	if read == nil {
-		return p.traffic(f, mac)
+		return p.traffic(f, mac, &pkt)
 	}
 	p.claims.now = f.Recorded
 	if f.Recorded.IsZero() {
@@ -127,14 +127,30 @@ func (p *Parser) Parse(f Frame) []Observation {
 		return nil
 	}
 	if err != nil {
-		return p.traffic(f, mac)
+		return p.traffic(f, mac, &pkt)
 	}
 	o.set(AttrMAC, o.MAC)
 	if locallyAdministered(o.MAC) {
 		o.set(AttrMACLocal, true)
 	}
+	if o.Presence == Left {
+		p.leave(&o)
+	}
 	p.stats.observations.Add(1)
 	return []Observation{o}
+}
+
+// leave withdraws the IPv4 address of a device that goes: somebody else may have it next. People still
+// find it as the last one.
+func (p *Parser) leave(o *Observation) {
+	if s, ok := o.Set[AttrIPv4].(string); ok {
+		delete(o.Set, AttrIPv4)
+		o.set(AttrLastIPv4, s)
+		if addr, err := netip.ParseAddr(s); err == nil {
+			delete(p.holders, addr)
+		}
+	}
+	o.Unset = append(o.Unset, AttrIPv4)
 }
 
 // reader fills in an observation of a frame's sender. It may turn it into one of another device (a DHCP
@@ -167,13 +183,18 @@ func classify(pkt *packet) (protocol, reader) {
 	return protoTraffic, nil
 }
 
-// traffic is the presence of a frame's sender, if it is a device.
-func (p *Parser) traffic(f Frame, mac string) []Observation {
+// traffic is the presence of a frame's sender, if it is a device. Its IPv4 source is told where the
+// parser does not know yet who uses that address.
+func (p *Parser) traffic(f Frame, mac string, pkt *packet) []Observation {
 	if p.knowledge().Router(mac) {
 		return nil
 	}
+	o := Observation{MAC: mac, Time: f.Time, Kind: KindTraffic, Presence: Refresh}
+	if pkt.src.Is4() && p.holders[pkt.src] != mac {
+		p.uses(pkt.src, &o)
+	}
 	p.stats.observations.Add(1)
-	return []Observation{{MAC: mac, Time: f.Time, Kind: KindTraffic, Presence: Refresh}}
+	return []Observation{o}
 }
 
 // knowledge is the LAN as known now, within a Parse.

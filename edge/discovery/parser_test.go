@@ -41,7 +41,7 @@ func TestParse(t *testing.T) {
 		{"the zero MAC is not a device", arpFrame(t, "00:00:00:00:00:00", tvIP), ""},
 		{"a group MAC is not a device", arpFrame(t, "01:00:5e:00:00:fb", tvIP), ""},
 		{"what the router forwards is nobody's", udpFrame(t, routerMAC, "8.8.8.8", tvIP, 53, 4000, []byte("x")), ""},
-		{"other traffic refreshes", udpFrame(t, tvMAC, tvIP, "8.8.8.8", 4000, 53, []byte("x")), "00:11:22:33:44:55 traffic refresh"},
+		{"other traffic refreshes", udpFrame(t, tvMAC, tvIP, "8.8.8.8", 4000, 53, []byte("x")), "00:11:22:33:44:55 traffic refresh set[network.ipv4:10.0.0.20]"},
 		{
 			"dhcp discover", dhcpClient(t, tvMAC, dhcpv4.MessageTypeDiscover,
 				dhcpv4.WithOption(dhcpv4.OptHostName("tv-kitchen")), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("udhcp 1.36")),
@@ -57,27 +57,27 @@ func TestParse(t *testing.T) {
 		{"dhcp renewal holds its address", dhcpClient(t, tvMAC, dhcpv4.MessageTypeRequest, dhcpv4.WithClientIP(net.ParseIP(tvIP))), "00:11:22:33:44:55 dhcp seen set[network.ipv4:10.0.0.20]"},
 		{"dhcp offer gives no address yet", dhcpServer(t, tvMAC, dhcpv4.MessageTypeOffer, dhcpv4.WithYourIP(net.ParseIP(tvIP))), "00:11:22:33:44:55 dhcp seen"},
 		{"dhcp ack is about the client", dhcpServer(t, tvMAC, dhcpv4.MessageTypeAck, dhcpv4.WithYourIP(net.ParseIP(tvIP))), "00:11:22:33:44:55 dhcp seen set[network.ipv4:10.0.0.20]"},
-		{"dhcp release leaves", dhcpClient(t, tvMAC, dhcpv4.MessageTypeRelease), "00:11:22:33:44:55 dhcp left"},
+		{"dhcp release leaves", dhcpClient(t, tvMAC, dhcpv4.MessageTypeRelease, dhcpv4.WithClientIP(net.ParseIP(tvIP))), "00:11:22:33:44:55 dhcp left set[network.last_ipv4:10.0.0.20] unset[network.ipv4]"},
 		{"dhcp decline withdraws", dhcpClient(t, tvMAC, dhcpv4.MessageTypeDecline), "00:11:22:33:44:55 dhcp seen unset[network.ipv4]"},
 		{"dhcp garbage refreshes", udpFrame(t, tvMAC, "0.0.0.0", "255.255.255.255", 68, 67, []byte("garbage")), "00:11:22:33:44:55 traffic refresh"},
 		{
 			"ssdp alive in a VLAN", udpFrame(t, tvMAC, tvIP, "239.255.255.250", 50000, 1900, ssdpText("NOTIFY * HTTP/1.1", "NT: upnp:rootdevice",
 				"NTS: ssdp:alive", "USN: uuid:u1::upnp:rootdevice", "Location: http://10.0.0.20:80/d.xml", "SERVER: L/1 UPnP/1.1 M/2", "CACHE-CONTROL: max-age=1800"), 7),
-			"00:11:22:33:44:55 ssdp seen set[network.ipv4:10.0.0.20 ssdp.location:http://10.0.0.20:80/d.xml ssdp.server:L/1 UPnP/1.1 M/2] add[identity.udns:[u1] ssdp.types:[upnp:rootdevice]]",
+			"00:11:22:33:44:55 ssdp seen set[network.ipv4:10.0.0.20 ssdp.location:http://10.0.0.20:80/d.xml ssdp.server:L/1 UPnP/1.1 M/2] add[identity.udns:[uuid:u1] ssdp.types:[upnp:rootdevice]]",
 		},
 		{
 			"dial search response from any port", udpFrame(t, tvMAC, tvIP, routerIP, 40001, 40002, ssdpText("HTTP/1.1 200 OK", "ST: urn:dial-multiscreen-org:service:dial:1",
 				"USN: uuid:u2::urn:dial-multiscreen-org:service:dial:1", "LOCATION: http://10.0.0.20:8008/dd.xml")),
-			"00:11:22:33:44:55 ssdp seen set[dial.location:http://10.0.0.20:8008/dd.xml network.ipv4:10.0.0.20 ssdp.location:http://10.0.0.20:8008/dd.xml] add[identity.udns:[u2] ssdp.types:[urn:dial-multiscreen-org:service:dial:1]]",
+			"00:11:22:33:44:55 ssdp seen set[dial.location:http://10.0.0.20:8008/dd.xml network.ipv4:10.0.0.20 ssdp.location:http://10.0.0.20:8008/dd.xml] add[identity.udns:[uuid:u2] ssdp.types:[urn:dial-multiscreen-org:service:dial:1]]",
 		},
 		{
 			"roku serial, LF alone, no blank line", ssdpFrame(t, "HTTP/1.1 200 OK\nST: roku:ecp\nUSN: uuid:roku:ecp:X00000SERIAL\n"),
-			"00:11:22:33:44:55 ssdp seen set[network.ipv4:10.0.0.20 roku.serial:X00000SERIAL] add[identity.udns:[roku:ecp:X00000SERIAL] ssdp.types:[roku:ecp]]",
+			"00:11:22:33:44:55 ssdp seen set[network.ipv4:10.0.0.20 roku.serial:X00000SERIAL] add[identity.udns:[uuid:roku:ecp:X00000SERIAL] ssdp.types:[roku:ecp]]",
 		},
-		{"ssdp byebye drops the type", ssdpFrame(t, "NOTIFY * HTTP/1.1", "NT: urn:x:1", "NTS: ssdp:byebye", "USN: uuid:u1::urn:x:1"), "00:11:22:33:44:55 ssdp seen set[network.ipv4:10.0.0.20] drop[ssdp.types:[urn:x:1]]"},
+		{"ssdp byebye drops the type", ssdpFrame(t, "NOTIFY * HTTP/1.1", "NT: urn:x:1", "NTS: ssdp:byebye", "USN: uuid:u1::urn:x:1"), "00:11:22:33:44:55 ssdp left set[network.last_ipv4:10.0.0.20] drop[ssdp.types:[urn:x:1]] unset[network.ipv4]"},
 		{"ssdp search is presence", ssdpFrame(t, "M-SEARCH * HTTP/1.1", "ST: ssdp:all", "MAN: \"ssdp:discover\""), "00:11:22:33:44:55 ssdp seen set[network.ipv4:10.0.0.20]"},
 		{"ssdp for somebody else", ssdpFrame(t, "NOTIFY * HTTP/1.1", "NT: upnp:rootdevice", "NTS: ssdp:alive", "USN: uuid:u9", "LOCATION: http://10.0.0.99/d.xml"), "00:11:22:33:44:55 traffic refresh"},
-		{"ssdp garbage refreshes", ssdpFrame(t, "\x00\xff"), "00:11:22:33:44:55 traffic refresh"},
+		{"ssdp garbage refreshes", ssdpFrame(t, "\x00\xff"), "00:11:22:33:44:55 traffic refresh set[network.ipv4:10.0.0.20]"},
 		{
 			"mdns service with its host", mdnsFrame(t, append(dnssd, hostRecord+tvIP)...),
 			"00:11:22:33:44:55 mdns seen set[mdns.device_id:abc mdns.hostname:tv mdns.model:Cast TV mdns.name:Küche network.hostname:tv network.ipv4:10.0.0.20]" +
@@ -101,7 +101,7 @@ func TestParse(t *testing.T) {
 		},
 		{
 			"mdns goodbye of everything leaves", mdnsFrame(t, "_http._tcp.local. 0 IN PTR Web._http._tcp.local.", "tv.local. 0 IN A "+tvIP),
-			"00:11:22:33:44:55 mdns left set[network.ipv4:10.0.0.20] drop[mdns.hostnames:[tv] mdns.instances:[Web._http._tcp] mdns.services:[_http._tcp]]",
+			"00:11:22:33:44:55 mdns left set[network.last_ipv4:10.0.0.20] drop[mdns.hostnames:[tv] mdns.instances:[Web._http._tcp] mdns.services:[_http._tcp]] unset[network.ipv4]",
 		},
 		{"mdns query is presence", udpFrame(t, tvMAC, tvIP, "224.0.0.251", 5353, 5353, make([]byte, 12)), "00:11:22:33:44:55 mdns seen set[network.ipv4:10.0.0.20]"},
 		{"mdns record with a broken TXT keeps the rest", udpFrame(t, tvMAC, tvIP, "224.0.0.251", 5353, 5353, rawTXT), "00:11:22:33:44:55 mdns seen set[network.ipv4:10.0.0.20]"},
@@ -122,6 +122,20 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// A device that left has no address; if it only stopped a service, its next packet tells the address.
+func TestParseTrafficAfterAGoodbye(t *testing.T) {
+	parser, _ := newParser(t, discovery.Options{LAN: lan()})
+	packet := func() string {
+		return say(parser.Parse(frame(udpFrame(t, tvMAC, tvIP, "8.8.8.8", 4000, 53, nil)))[0])
+	}
+	parser.Parse(frame(arpFrame(t, tvMAC, tvIP)))
+	require.Equal(t, "00:11:22:33:44:55 traffic refresh", packet())
+	gone := parser.Parse(frame(ssdpFrame(t, "NOTIFY * HTTP/1.1", "NT: upnp:rootdevice", "NTS: ssdp:byebye", "USN: uuid:u1::upnp:rootdevice")))[0]
+	require.Equal(t, discovery.Left, gone.Presence)
+	require.Equal(t, "00:11:22:33:44:55 traffic refresh set[network.ipv4:10.0.0.20]", packet())
+	require.Equal(t, "00:11:22:33:44:55 traffic refresh", packet())
+}
+
 // An attribute with several sources on one device stays with the first, so that the record is steady.
 func TestParseKeepsToOneSource(t *testing.T) {
 	parser, _ := newParser(t, discovery.Options{LAN: lan()})
@@ -136,7 +150,7 @@ func TestParseKeepsToOneSource(t *testing.T) {
 	require.Equal(t, "http://10.0.0.20/1", alive("u1", "1", "alive").Set[discovery.AttrSSDPLocation])
 	require.NotContains(t, alive("u2", "2", "alive").Set, discovery.AttrSSDPLocation)
 	require.Equal(t, "http://10.0.0.20/1b", alive("u1", "1b", "alive").Set[discovery.AttrSSDPLocation])
-	require.Equal(t, []string{discovery.AttrSSDPLocation}, alive("u1", "1b", "byebye").Unset)
+	require.Equal(t, []string{discovery.AttrSSDPLocation, discovery.AttrIPv4}, alive("u1", "1b", "byebye").Unset)
 	require.Equal(t, "http://10.0.0.20/2", alive("u2", "2", "alive").Set[discovery.AttrSSDPLocation])
 	at = at.Add(time.Hour)
 	require.Equal(t, "http://10.0.0.20/3", alive("u3", "3", "alive").Set[discovery.AttrSSDPLocation], "u2 fell silent")

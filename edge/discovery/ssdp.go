@@ -10,7 +10,7 @@ import (
 const (
 	maxSSDPHeaders = 64
 	dialType       = "urn:dial-multiscreen-org:"
-	rokuPrefix     = "roku:ecp:"
+	rokuPrefix     = "uuid:roku:ecp:"
 )
 
 var ssdpResponse = []byte("HTTP/1.1 200")
@@ -113,8 +113,10 @@ func (p *Parser) ssdpAlive(o *Observation, m ssdpMessage, kind, udn, location st
 	}
 }
 
-// ssdpByebye withdraws one announcement. The device itself stays: it may only have stopped a service.
+// ssdpByebye withdraws one announcement. A device says byebye for all it has announced, one by one, when
+// it leaves; some also before they announce themselves anew, and then the next frame brings them back.
 func (p *Parser) ssdpByebye(o *Observation, kind, udn string) {
+	o.Presence = Left
 	if isSSDPType(kind) {
 		o.drop(AttrSSDPTypes, kind)
 	}
@@ -137,13 +139,14 @@ func isSSDPType(kind string) bool {
 	return kind != "" && kind != "ssdp:all" && !strings.HasPrefix(strings.ToLower(kind), "uuid:")
 }
 
-// splitUSN splits "uuid:UDN::type" into UDN and type; either may be missing.
+// splitUSN splits "uuid:ID::type" into the UDN, which is "uuid:ID", and the type; either may be missing.
 func splitUSN(usn string) (udn, kind string) {
-	if len(usn) < 5 || !strings.EqualFold(usn[:5], "uuid:") {
+	const scheme = "uuid:"
+	if len(usn) < len(scheme) || !strings.EqualFold(usn[:len(scheme)], scheme) {
 		return "", usn
 	}
-	udn, kind, _ = strings.Cut(usn[5:], "::")
-	return udn, kind
+	udn, kind, _ = strings.Cut(usn[len(scheme):], "::")
+	return scheme + udn, kind
 }
 
 // speaksFor reports whether the sender of a datagram may announce location: its host is the sender's

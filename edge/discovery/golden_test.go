@@ -1,0 +1,114 @@
+package discovery_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/edge/discovery"
+)
+
+// truth is what the devices of the recorded LAN knew of themselves (testdata/lan/README.md).
+type truth struct {
+	Router struct {
+		MAC  string
+		IPv4 string
+		LAN  string
+	}
+	Devices []struct {
+		MAC       string
+		Kind      string
+		Addresses []struct{ IPv4 string }
+		HostNames []struct{ Name, Via string } `json:"host_names"`
+		DHCP      *struct {
+			VendorClass string  `json:"vendor_class"`
+			ClientID    *string `json:"client_id"`
+		}
+		SSDP []struct {
+			UDN, Server, Location string
+			Types                 []string
+		}
+		MDNS  []struct{ Instance, Service string }
+		Final struct {
+			IPv4     *string
+			HostName *string `json:"host_name"`
+			Status   string
+		}
+	}
+}
+
+// TestRecordedLAN: every device of the recording comes out with every address and name it had and all it
+// announced, in the end with the latest; nothing else comes out.
+func TestRecordedLAN(t *testing.T) {
+	const dir = "../../testdata/lan/"
+	b, err := os.ReadFile(dir + "truth.json")
+	require.NoError(t, err)
+	var want truth
+	require.NoError(t, json.Unmarshal(b, &want))
+
+	devices, lan, stats := replay(t, dir+"lan.pcap")
+	require.Empty(t, stats.Malformed)
+	require.Empty(t, stats.Foreign)
+	require.Equal(t, []string{want.Router.MAC}, slices.Collect(maps.Keys(lan.RouterMACs)))
+	require.Len(t, lan.Prefixes, 1)
+	require.Equal(t, want.Router.LAN, lan.Prefixes[0].String())
+	require.NotContains(t, devices, want.Router.MAC)
+	require.Len(t, devices, len(want.Devices))
+
+	for _, w := range want.Devices {
+		t.Run(strings.ReplaceAll(w.Kind, " ", "-")+"/"+w.MAC, func(t *testing.T) {
+			got := devices[w.MAC]
+			require.NotNil(t, got)
+			for _, a := range w.Addresses {
+				require.Contains(t, got.history[discovery.AttrIPv4], a.IPv4)
+			}
+			for _, h := range w.HostNames {
+				attr := discovery.AttrMDNSHostnames
+				if h.Via == "dhcp" {
+					attr = discovery.AttrHostname
+				}
+				require.Contains(t, got.history[attr], h.Name)
+			}
+			if w.DHCP != nil {
+				require.Equal(t, w.DHCP.VendorClass, text(got, discovery.AttrDHCPVendor))
+				if w.DHCP.ClientID != nil {
+					require.Equal(t, *w.DHCP.ClientID, text(got, discovery.AttrDHCPClientID))
+				}
+			}
+			for _, s := range w.SSDP {
+				require.Contains(t, got.history[discovery.AttrUDNs], s.UDN)
+				for _, kind := range s.Types {
+					if !strings.HasPrefix(kind, "uuid:") {
+						require.Contains(t, got.history[discovery.AttrSSDPTypes], kind)
+					}
+				}
+				require.Contains(t, got.history[discovery.AttrSSDPServer], s.Server)
+				require.Contains(t, got.history[discovery.AttrSSDPLocation], s.Location)
+			}
+			for _, m := range w.MDNS {
+				require.Contains(t, got.history[discovery.AttrMDNSServices], m.Service)
+				require.Contains(t, got.history[discovery.AttrMDNSInstances], m.Instance+"."+m.Service)
+			}
+			require.Equal(t, deref(w.Final.IPv4), text(got, discovery.AttrIPv4))
+			require.Equal(t, deref(w.Final.HostName), text(got, discovery.AttrHostname))
+			require.Equal(t, w.Final.Status == "offline", got.last == discovery.Left, "status %s", w.Final.Status)
+		})
+	}
+}
+
+func text(r *record, attr string) string {
+	s, _ := r.values[attr].(string)
+	return s
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
