@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"time"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
@@ -36,7 +35,3 @@ type Update struct {
 	Duplicates int64
 	AfterClose int64
 }
-
-// ErrRefused is wrapped by errors of the database that will never succeed:
-// values that it does not take (SQLSTATE classes 22 and 23).
-var ErrRefused = errors.New("the database refuses the values")
