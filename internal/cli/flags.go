@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"runtime/debug"
@@ -33,6 +32,10 @@ func (f *Flags) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
+// version is set by the linker where the Go tool cannot know it: a container
+// build sees no repository.
+var version string
+
 // Version is the version of the running binary as the Go tool recorded it: the
 // module's version, or the commit it was built from ("+changes" when the work
 // tree differed), and the Go release.
@@ -41,7 +44,10 @@ func Version() string {
 	if !ok {
 		return "(unknown)"
 	}
-	version, revision, changed := info.Main.Version, "", ""
+	if version != "" {
+		return version + " " + info.GoVersion
+	}
+	module, revision, changed := info.Main.Version, "", ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
@@ -50,11 +56,11 @@ func Version() string {
 			changed = "+changes"
 		}
 	}
-	if version == "" || version == "(devel)" {
-		version = "(devel)"
+	if module == "" || module == "(devel)" {
+		module = "(devel)"
 		if revision != "" {
-			version = revision + changed
+			module = revision + changed
 		}
 	}
-	return fmt.Sprintf("%s %s", version, info.GoVersion)
+	return module + " " + info.GoVersion
 }

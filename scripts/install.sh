@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what the tests need beside Go: on Debian and its like, as root, with
+# apt-get. Elsewhere it says what is missing and which tests will be skipped.
+set -euo pipefail
+
+# found COMMAND: in PATH, or where Debian keeps servers.
+found() {
+    command -v "$1" >/dev/null 2>&1 || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null ||
+        [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]
+}
+
+missing=()
+# need COMMAND PACKAGE WHAT-IS-SKIPPED-WITHOUT-IT
+need() {
+    found "$1" && return
+    missing+=("$2")
+    printf '  %-12s (package %s): %s\n' "$1" "$2" "$3"
+}
+
+printf '== what the tests need beside Go\n'
+need gcc gcc 'the race detector is off'
+need postgres postgresql 'PostgreSQL is fetched instead, or store tests are skipped'
+need mosquitto mosquitto 'bridge and uplink tests against a real broker are skipped'
+need dnsmasq dnsmasq-base 'live discovery tests are skipped'
+need ip iproute2 'live discovery tests are skipped'
+need ping iputils-ping 'live discovery tests are skipped'
+
+if [ ${#missing[@]} -eq 0 ]; then
+    printf '  all there\n'
+elif [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    printf '  installing %s\n' "${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    # RUNLEVEL=1: install the servers, do not start them.
+    { apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" libc6-dev; } >/dev/null
+else
+    printf '  not root, or no apt-get: install them yourself (Debian: sudo apt-get install %s)\n' "${missing[*]}"
+fi
