@@ -30,8 +30,8 @@ func (s *session) take(ctx workflow.Context, raw converter.RawValue) int {
 	return len(payload.GetData())
 }
 
-// drain takes what the channel holds until more than most bytes wait, and
-// reports whether it is empty. It does not block.
+// drain takes what the channel holds. It reports false, and stops, when more
+// than most bytes wait: the channel may then hold more. It does not block.
 func (s *session) drain(ctx workflow.Context, most int) bool {
 	for bytes := s.bytes(); bytes <= most; {
 		var raw converter.RawValue

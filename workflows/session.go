@@ -129,19 +129,17 @@ func (s *session) run(ctx workflow.Context) (Result, error) {
 	})
 	signalled.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
 	for {
-		empty := s.drain(ctx, s.options.TurnBytes)
-		if !s.idle() {
+		if s.drain(ctx, s.options.TurnBytes); !s.idle() {
 			if err := s.turn(ctx); err != nil {
 				return Result{}, err
 			}
 			s.show(ctx)
-			if why := s.due(ctx); why != "" && s.drain(ctx, s.options.CarryBytes) && s.bytes() <= s.options.CarryBytes {
+			if why := s.due(ctx); why != "" && s.drain(ctx, s.options.CarryBytes) {
 				return Result{}, s.continueAsNew(ctx, why)
 			}
 			continue
 		}
 		switch {
-		case !empty:
 		case s.State.Closed > 0:
 			return s.result(), nil
 		case s.cancelled:
