@@ -1,0 +1,443 @@
+// Package deploy_test checks what is deployed against the code: nothing pulls an
+// image, so that it runs where there is no container engine.
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/contrib/envconfig"
+	"gopkg.in/yaml.v3"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+const root = ".."
+
+// project is docker-compose.yml with every profile on.
+func project(t *testing.T) *types.Project {
+	t.Helper()
+	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "docker-compose.yml")}, cli.WithProfiles([]string{"*"}))
+	require.NoError(t, err)
+	p, err := options.LoadProject(t.Context())
+	require.NoError(t, err)
+	require.NotEmpty(t, p.Services)
+	return p
+}
+
+// binaries builds what the Dockerfile builds and returns the directory.
+var binaries = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "rollcall-deploy-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-o", dir, "./cmd/rollcall", "./cmd/rollcall-edge")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("%w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, _ := binaries(); dir != "" {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// ours are the services that run our binaries; the value is the binary.
+func ours(p *types.Project) map[string]string {
+	out := map[string]string{}
+	for name, s := range p.Services {
+		if s.Build != nil {
+			out[name] = s.Build.Target
+		}
+	}
+	return out
+}
+
+// checkConfig runs the service's binary with these arguments, the service's
+// environment and --check-config.
+func checkConfig(t *testing.T, p *types.Project, s types.ServiceConfig, args []string) {
+	t.Helper()
+	dir, err := binaries()
+	require.NoError(t, err)
+	host := func(value string) string { return value }
+	for _, secret := range s.Secrets {
+		path := filepath.Join(t.TempDir(), secret.Source)
+		require.NoError(t, os.WriteFile(path, []byte("secret"), 0o600))
+		before := host
+		host = func(value string) string {
+			return strings.ReplaceAll(before(value), "/run/secrets/"+secret.Source, path)
+		}
+	}
+	for _, v := range s.Volumes {
+		if v.Type == types.VolumeTypeBind {
+			before := host
+			host = func(value string) string { return strings.ReplaceAll(before(value), v.Target, v.Source) }
+		}
+	}
+	var command []string
+	for _, arg := range args {
+		command = append(command, host(arg))
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, s.Build.Target), append(command, "--check-config")...)
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	for name, value := range s.Environment {
+		cmd.Env = append(cmd.Env, name+"="+host(*value))
+	}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s %s: %s", s.Name, strings.Join(args, " "), out)
+}
+
+// Every command, flag, value and environment name that the file gives to our
+// services is one that the binary takes.
+func TestServicesOfOurs(t *testing.T) {
+	p := project(t)
+	services := ours(p)
+	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	require.NoError(t, err)
+	for _, want := range []string{"migrate", "bridge", "poller", "worker", "edge"} {
+		require.Contains(t, services, want)
+	}
+	for name, target := range services {
+		t.Run(name, func(t *testing.T) {
+			s := p.Services[name]
+			require.Contains(t, string(dockerfile), " AS "+target+"\n", "a stage of the Dockerfile")
+			require.Contains(t, string(dockerfile), `ENTRYPOINT ["/`+target+`"]`)
+			require.Empty(t, s.Entrypoint, "the image's")
+			checkConfig(t, p, s, s.Command)
+			if s.HealthCheck != nil {
+				test := s.HealthCheck.Test
+				require.Equal(t, []string{"CMD", "/" + target}, []string(test[:2]), "the image has no shell")
+				checkConfig(t, p, s, test[2:])
+			}
+			for env := range s.Environment {
+				require.True(t, strings.HasPrefix(env, "ROLLCALL_") || temporalReads(t, env), "%s is read by nothing", env)
+			}
+		})
+	}
+}
+
+// temporalReads reports whether the Temporal SDK's configuration reads env.
+func temporalReads(t *testing.T, env string) bool {
+	t.Helper()
+	var r recorder
+	_, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{EnvLookup: &r})
+	require.NoError(t, err)
+	return slices.Contains(r.asked, env)
+}
+
+type recorder struct{ asked []string }
+
+func (*recorder) Environ() []string { return nil }
+
+func (r *recorder) LookupEnv(name string) (string, bool) {
+	r.asked = append(r.asked, name)
+	return "", false
+}
+
+// A service that another waits for to be healthy has a health check, and one
+// that another waits for to end does end.
+func TestDependencies(t *testing.T) {
+	p := project(t)
+	for name, s := range p.Services {
+		for on, d := range s.DependsOn {
+			dependency := p.Services[on]
+			switch d.Condition {
+			case types.ServiceConditionHealthy:
+				require.NotNil(t, dependency.HealthCheck, "%s waits for the health of %s", name, on)
+			case types.ServiceConditionCompletedSuccessfully:
+				require.Equal(t, types.RestartPolicyNo, dependency.Restart, "%s waits for the end of %s", name, on)
+			default:
+				require.Fail(t, "a condition that says nothing", "%s on %s: %s", name, on, d.Condition)
+			}
+		}
+		if s.Restart != types.RestartPolicyNo {
+			require.NotNil(t, s.HealthCheck, "%s runs for ever and has no health check", name)
+		}
+	}
+}
+
+var version = regexp.MustCompile(`^v?\d+\.\d+(\.\d+)?(-\w+)?$`)
+
+func TestImagesArePinned(t *testing.T) {
+	for name, s := range project(t).Services {
+		image, tag, _ := strings.Cut(s.Image, ":")
+		if s.Build != nil {
+			require.Equal(t, s.Build.Target+":local", s.Image)
+			continue
+		}
+		require.Regexp(t, version, tag, "%s: image %s", name, image)
+	}
+	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(dockerfile)) {
+		if from, ok := strings.CutPrefix(line, "FROM "); ok {
+			image := strings.Fields(from)[0]
+			if _, tag, ok := strings.Cut(image, ":"); ok {
+				require.Regexp(t, version, tag, image)
+			} else {
+				require.Contains(t, []string{"scratch", "base"}, image)
+			}
+		}
+	}
+}
+
+func TestNothingIsPrivileged(t *testing.T) {
+	for name, s := range project(t).Services {
+		require.False(t, s.Privileged, name)
+		require.Equal(t, []string{"ALL"}, s.CapDrop, name)
+		require.Contains(t, s.SecurityOpt, "no-new-privileges:true", name)
+		require.Empty(t, s.NetworkMode, name)
+		require.Empty(t, s.Pid, name)
+		require.Empty(t, s.Ipc, name)
+		require.Empty(t, s.Devices, name)
+		if name == "cockroachdb-certs" {
+			require.Equal(t, types.RestartPolicyNo, s.Restart, "root gives the keys away, and ends")
+			continue
+		}
+		require.Empty(t, s.CapAdd, name)
+		require.Regexp(t, `^[1-9]\d*:[1-9]\d*$`, s.User, "%s runs as root", name)
+		if s.Build != nil {
+			require.True(t, s.ReadOnly, name)
+		}
+	}
+}
+
+func TestFilesAndVolumes(t *testing.T) {
+	p := project(t)
+	used := map[string]bool{}
+	for name, s := range p.Services {
+		for _, v := range s.Volumes {
+			if v.Type == types.VolumeTypeVolume {
+				used[v.Source] = true
+				require.Contains(t, p.Volumes, v.Source, name)
+				continue
+			}
+			require.True(t, v.ReadOnly, "%s mounts %s writable", name, v.Source)
+			info, err := os.Stat(v.Source)
+			require.NoError(t, err, name)
+			require.True(t, info.Mode().IsRegular(), v.Source)
+		}
+		for _, f := range scriptOf(s) {
+			require.Contains(t, mountTargets(s), f, "%s runs a script that is not mounted", name)
+		}
+	}
+	for name := range p.Volumes {
+		require.True(t, used[name], "volume %s is used by nothing", name)
+	}
+}
+
+// scriptOf is the script that an entrypoint of a shell runs.
+func scriptOf(s types.ServiceConfig) []string {
+	if len(s.Entrypoint) == 2 && s.Entrypoint[0] == "/bin/sh" {
+		return s.Entrypoint[1:]
+	}
+	return nil
+}
+
+func mountTargets(s types.ServiceConfig) []string {
+	var out []string
+	for _, v := range s.Volumes {
+		out = append(out, v.Target)
+	}
+	return out
+}
+
+// deploy/secrets.sh makes the secrets that the file mounts, and no others; a
+// second run changes none.
+func TestSecrets(t *testing.T) {
+	p := project(t)
+	dir := t.TempDir()
+	made := map[string]string{}
+	for range 2 {
+		out, err := exec.CommandContext(t.Context(), "sh", "secrets.sh", dir).CombinedOutput()
+		require.NoError(t, err, string(out))
+		for name, secret := range p.Secrets {
+			require.Equal(t, name, filepath.Base(secret.File))
+			require.Equal(t, filepath.Join("deploy", "secrets"), relative(t, p.WorkingDir, filepath.Dir(secret.File)))
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			require.NoError(t, err)
+			require.Greater(t, len(bytes.TrimSpace(b)), 30)
+			if before, ok := made[name]; ok {
+				require.Equal(t, before, string(b))
+			}
+			made[name] = string(b)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, len(p.Secrets))
+	used := map[string]bool{}
+	for name, s := range p.Services {
+		for env, value := range s.Environment {
+			for _, file := range regexp.MustCompile(`/run/secrets/(\w+)`).FindAllStringSubmatch(*value, -1) {
+				require.True(t, hasSecret(s, file[1]), "%s: %s names a secret that is not mounted", name, env)
+			}
+		}
+		for _, secret := range s.Secrets {
+			require.Contains(t, p.Secrets, secret.Source)
+			used[secret.Source] = true
+		}
+	}
+	require.Len(t, used, len(p.Secrets), "a secret that nobody reads")
+}
+
+func hasSecret(s types.ServiceConfig, name string) bool {
+	return slices.ContainsFunc(s.Secrets, func(c types.ServiceSecretConfig) bool { return c.Source == name })
+}
+
+func relative(t *testing.T, base, path string) string {
+	t.Helper()
+	rel, err := filepath.Rel(base, path)
+	require.NoError(t, err)
+	return rel
+}
+
+// listens is what each service listens at, from its own configuration.
+func listens(t *testing.T, p *types.Project) map[string][]string {
+	t.Helper()
+	out := map[string][]string{
+		"temporal":    {"7233"}, // the server's built-in configuration
+		"temporal-ui": {"8080"},
+		"temporal-db": {"5432"},
+		"prometheus":  {"9090"},
+	}
+	ports := func(name, text, pattern string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			out[name] = append(out[name], m[1])
+		}
+		require.NotEmpty(t, out[name], name)
+	}
+	conf, err := os.ReadFile("mosquitto/mosquitto.conf")
+	require.NoError(t, err)
+	ports("mosquitto", string(conf), `(?m)^listener (\d+)`)
+	ports("kafka", *p.Services["kafka"].Environment["KAFKA_LISTENERS"], `://:(\d+)`)
+	ports("cockroachdb", strings.Join(p.Services["cockroachdb"].Command, " "), `-addr=:(\d+)`)
+	ports("temporal", *p.Services["temporal"].Environment["PROMETHEUS_ENDPOINT"], `:(\d+)$`)
+	for name := range ours(p) {
+		if addr := p.Services[name].Environment["ROLLCALL_ADMIN_ADDR"]; addr != nil {
+			ports(name, *addr, `:(\d+)$`)
+		}
+	}
+	return out
+}
+
+var address = regexp.MustCompile(`\b([a-z][a-z-]+):(\d{4,5})\b`)
+
+// Whatever address one service has of another, the other listens there; and
+// what is published is published to this machine alone.
+func TestPorts(t *testing.T) {
+	p := project(t)
+	listening := listens(t, p)
+	meets := func(who, text string) {
+		for _, m := range address.FindAllStringSubmatch(text, -1) {
+			if m[1] == "localhost" {
+				continue
+			}
+			require.Contains(t, p.Services, m[1], "%s: %s", who, text)
+			require.Contains(t, listening[m[1]], m[2], "%s has the address %s", who, m[0])
+		}
+	}
+	taken := map[string]string{}
+	for name, s := range p.Services {
+		for env, value := range s.Environment {
+			if !strings.HasPrefix(env, "KAFKA_CONTROLLER_") {
+				meets(name+" "+env, *value)
+			}
+		}
+		meets(name, strings.Join(s.Command, " "))
+		for _, port := range s.Ports {
+			require.Equal(t, "127.0.0.1", port.HostIP, name)
+			require.Contains(t, listening[name], fmt.Sprint(port.Target), name)
+			require.Empty(t, taken[port.Published], "%s and %s publish port %s", name, taken[port.Published], port.Published)
+			taken[port.Published] = name
+		}
+	}
+
+	var prometheus struct {
+		ScrapeConfigs []struct {
+			StaticConfigs []struct{ Targets []string } `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	b, err := os.ReadFile("prometheus/prometheus.yml")
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(b, &prometheus))
+	scraped := map[string]bool{}
+	for _, c := range prometheus.ScrapeConfigs {
+		for _, target := range c.StaticConfigs[0].Targets {
+			meets("prometheus.yml", target)
+			host, _, err := net.SplitHostPort(target)
+			require.NoError(t, err)
+			scraped[host] = true
+		}
+	}
+	for name := range ours(p) {
+		if p.Services[name].Restart != types.RestartPolicyNo {
+			require.True(t, scraped[name], "prometheus.yml does not scrape %s", name)
+		}
+	}
+}
+
+// The scripts create what the code uses.
+func TestNames(t *testing.T) {
+	read := func(path string) string {
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return string(b)
+	}
+	var topics []string
+	for _, m := range regexp.MustCompile(`(?m)^create (\S+)`).FindAllStringSubmatch(read("kafka/topics.sh"), -1) {
+		topics = append(topics, m[1])
+	}
+	require.ElementsMatch(t, []string{device.KafkaEvents, device.KafkaDeadLetters, device.KafkaCommands, device.KafkaReplies}, topics)
+
+	attributes := regexp.MustCompile(`for name in (.*); do`).FindStringSubmatch(read("temporal/namespace.sh"))
+	require.ElementsMatch(t, workflows.SearchAttributes(), strings.Fields(attributes[1]))
+
+	acl := read("mosquitto/acl")
+	for _, filter := range []string{device.FilterEvents, device.FilterReplies, device.FilterPresence} {
+		require.Contains(t, acl, "topic read "+filter+"\n")
+	}
+	for _, script := range []string{"secrets.sh", "kafka/topics.sh", "mosquitto/users.sh", "cockroach/certs.sh", "temporal/schema.sh", "temporal/namespace.sh", "temporal/server.sh"} {
+		out, err := exec.CommandContext(t.Context(), "sh", "-n", script).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+}
+
+// .dockerignore lets every package through that the binaries are built from.
+func TestDockerignore(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
+	require.NoError(t, err)
+	var allowed []string
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "!"); ok {
+			allowed = append(allowed, path)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{{end}}{{end}}", "./cmd/rollcall", "./cmd/rollcall-edge")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	for _, path := range strings.Fields(string(out)) {
+		dir := strings.TrimPrefix(path, "github.com/rollcall-platform/rollcall/")
+		require.True(t, slices.ContainsFunc(allowed, func(a string) bool { return dir == a || strings.HasPrefix(dir, a+"/") }), "%s is kept out of the image's build", dir)
+	}
+}
