@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -216,6 +217,36 @@ func TestAcknowledgedSignalsSurviveKill(t *testing.T) {
 	w := startWorker(t, c)
 	defer w.Stop()
 	requireCount(t, c, "killed", signals)
+}
+
+// TestWorkerDeployments: a pinned workflow runs on the version that was current
+// when it started, as the session worker wants it.
+func TestWorkerDeployments(t *testing.T) {
+	server, err := temporal.Start(t.Context(), temporal.Options{DataDir: t.TempDir(), FrontendAddr: freeAddr(t)})
+	require.NoError(t, err)
+	defer closeServer(t, server)
+	c := dial(t, server.Addr())
+	version := worker.WorkerDeploymentVersion{DeploymentName: "session", BuildID: "v1"}
+	w := worker.New(c, taskQueue, worker.Options{DeploymentOptions: worker.DeploymentOptions{UseVersioning: true, Version: version}})
+	w.RegisterWorkflowWithOptions(counter, workflow.RegisterOptions{Name: "counter", VersioningBehavior: workflow.VersioningBehaviorPinned})
+	require.NoError(t, w.Start())
+	defer w.Stop()
+
+	deployment := c.WorkerDeploymentClient().GetHandle("session")
+	require.EventuallyWithT(t, func(t *assert.CollectT) { // until the worker's first poll has registered it
+		_, err := deployment.SetCurrentVersion(context.Background(), client.WorkerDeploymentSetCurrentVersionOptions{BuildID: "v1"})
+		require.NoError(t, err)
+	}, 20*time.Second, 100*time.Millisecond)
+	_, err = c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "pinned", TaskQueue: taskQueue}, "counter")
+	require.NoError(t, err)
+	require.NoError(t, c.SignalWorkflow(t.Context(), "pinned", "", "add", nil))
+	requireCount(t, c, "pinned", 1)
+	description, err := c.DescribeWorkflowExecution(t.Context(), "pinned", "")
+	require.NoError(t, err)
+	info := description.GetWorkflowExecutionInfo().GetVersioningInfo()
+	require.Equal(t, enumspb.VERSIONING_BEHAVIOR_PINNED, info.GetBehavior())
+	require.Equal(t, version.BuildID, info.GetDeploymentVersion().GetBuildId())
+	require.Equal(t, version.DeploymentName, info.GetDeploymentVersion().GetDeploymentName())
 }
 
 // startChild runs a server in a process of its own and returns what kills it.
