@@ -33,6 +33,9 @@ type FileOptions struct {
 	// StartAt is the index of the last frame that needs no replay: frames up to it are skipped without
 	// pacing. Default 0: all are delivered.
 	StartAt int64
+	// Skipped gets each frame that StartAt skips, with its recorded time. A parser that is fed them (its
+	// observations left aside) goes on after a restart as if there had been none. Default: nothing.
+	Skipped func(Frame)
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Wait sleeps for d or until ctx ends, and then returns its error. Default: a timer.
@@ -161,11 +164,15 @@ func (s *FileSource) Next(ctx context.Context) (Frame, error) {
 			return Frame{}, s.err
 		}
 		s.index++
+		frame := Frame{Time: info.Timestamp, Recorded: info.Timestamp, Index: s.index, Data: data, LinkType: LinkEthernet}
 		if s.index <= s.o.StartAt {
+			if s.o.Skipped != nil {
+				s.o.Skipped(frame)
+			}
 			continue
 		}
 		s.schedule(info.Timestamp)
-		s.held = &Frame{Recorded: info.Timestamp, Index: s.index, Data: data, LinkType: LinkEthernet}
+		s.held = &frame
 	}
 	due, err := s.due(ctx)
 	if err != nil {

@@ -2,11 +2,15 @@ package discovery_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -98,6 +102,36 @@ func TestRecordedLAN(t *testing.T) {
 			require.Equal(t, deref(w.Final.HostName), text(got, discovery.AttrHostname))
 			require.Equal(t, w.Final.Status == "offline", got.last == discovery.Left, "status %s", w.Final.Status)
 		})
+	}
+}
+
+// A replay that is cut off anywhere and resumed observes what an uninterrupted one does.
+func TestResumedReplayObservesTheSame(t *testing.T) {
+	const path = "../../testdata/lan/lan.pcap"
+	lan, err := discovery.LearnLAN(t.Context(), path, discovery.LAN{}, 0)
+	require.NoError(t, err)
+	observe := func(startAt int64) (said []string) {
+		parser, _ := newParser(t, discovery.Options{LAN: lan})
+		src := open(t, discovery.FileOptions{
+			Path: path, StartAt: startAt, Now: func() time.Time { return noon },
+			Skipped: func(f discovery.Frame) { parser.Parse(f) },
+		})
+		for {
+			f, err := src.Next(t.Context())
+			if errors.Is(err, io.EOF) {
+				return said
+			}
+			require.NoError(t, err)
+			for _, o := range parser.Parse(f) {
+				said = append(said, fmt.Sprint(f.Index, " ", say(o)))
+			}
+		}
+	}
+	whole := observe(0)
+	for _, cut := range []int64{1, 200, 700, 1200} {
+		rest := observe(cut)
+		require.NotEmpty(t, rest)
+		require.Equal(t, whole[len(whole)-len(rest):], rest, "cut after frame %d", cut)
 	}
 }
 

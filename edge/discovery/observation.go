@@ -12,14 +12,14 @@ import (
 type Presence int
 
 const (
-	// Seen: the device showed itself. A device that is not known yet is created.
+	// Seen means that the device showed itself. A device that is not known yet is created.
 	Seen Presence = iota
-	// Left: the device said that it goes: DHCPRELEASE, ssdp:byebye, or an mDNS goodbye with its address.
+	// Left means that the device said it goes: DHCPRELEASE, ssdp:byebye, or an mDNS goodbye with its address.
 	// Its IPv4 address is withdrawn (and told as the last one). It may only have stopped the program that spoke; then any later
 	// frame shows it again, and its address.
 	Left
-	// Refresh: a frame of the MAC was seen, which says nothing about what it is. A known device is
-	// there, and may have an address that was not known; an unknown device is not created.
+	// Refresh means that a frame of the MAC was seen, which says nothing about what it is. A known
+	// device is there, and may have an address that was not known; an unknown device is not created.
 	Refresh
 )
 
