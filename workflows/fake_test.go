@@ -136,8 +136,16 @@ type harness struct {
 
 func newHarness(t testing.TB, db *database) *harness {
 	t.Helper()
+	return newHarnessWith(t, db, nil)
+}
+
+func newHarnessWith(t testing.TB, db *database, metrics client.MetricsHandler) *harness {
+	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(quiet{})
+	if metrics != nil {
+		suite.SetMetricsHandler(metrics)
+	}
 	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, db: db}
 	workflows.Register(h)
 	h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(session), TaskQueue: workflows.TaskQueue})

@@ -28,13 +28,9 @@ func TestReplay(t *testing.T) {
 			r, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DisableDeadlockDetection: true})
 			require.NoError(t, err)
 			workflows.Register(r)
-			f, err := os.Open(file)
-			require.NoError(t, err)
-			defer func() { _ = f.Close() }()
-			history, err := client.HistoryFromJSON(f, client.HistoryJSONOptions{})
-			require.NoError(t, err)
-			require.NoError(t, r.ReplayWorkflowHistoryWithOptions(quiet{}, history, worker.ReplayWorkflowHistoryOptions{
-				OriginalExecution: workflow.Execution{ID: device.WorkflowID(sessionOf(t, history))},
+			h := history(t, file)
+			require.NoError(t, r.ReplayWorkflowHistoryWithOptions(quiet{}, h, worker.ReplayWorkflowHistoryOptions{
+				OriginalExecution: workflow.Execution{ID: device.WorkflowID(sessionOf(t, h))},
 			}))
 		})
 	}
@@ -47,4 +43,45 @@ func sessionOf(t *testing.T, h *historypb.History) string {
 	var in workflows.Input
 	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(h.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetInput(), &in))
 	return in.Session
+}
+
+// What an operator reads down the history in the Web UI.
+func TestHistoriesReadLikeAStory(t *testing.T) {
+	for name, want := range map[string][]string{
+		"gap": {
+			"apply seq 1 (1 event, 1 attribute)",
+			"apply seq 4–5 (2 events, 2 attributes)",
+			"apply seq 6 (1 event, 1 attribute)", // the snapshot: one was missed
+		},
+		"outage": {
+			"apply seq 1 (1 event, 1 attribute)",
+			"apply seq 2–3 (2 events, 2 attributes)", // the local activity
+			"apply seq 2–3 (2 events, 2 attributes)", // the regular one
+			"apply seq 4 (1 event, 1 attribute)",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, e := range history(t, filepath.Join("testdata", name+".json")).GetEvents() {
+				var summary string
+				if p := e.GetUserMetadata().GetSummary(); p != nil {
+					require.NoError(t, converter.GetDefaultDataConverter().FromPayload(p, &summary))
+				}
+				if strings.HasPrefix(summary, "apply") {
+					got = append(got, summary)
+				}
+			}
+			require.Equal(t, want, got)
+		})
+	}
+}
+
+func history(t *testing.T, file string) *historypb.History {
+	t.Helper()
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	h, err := client.HistoryFromJSON(f, client.HistoryJSONOptions{})
+	require.NoError(t, err)
+	return h
 }

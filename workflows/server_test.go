@@ -41,6 +41,13 @@ type server struct {
 
 func newServer(t *testing.T, db *database) *server {
 	t.Helper()
+	s := newServerWithoutWorker(t, db)
+	s.work()
+	return s
+}
+
+func newServerWithoutWorker(t *testing.T, db *database) *server {
+	t.Helper()
 	address := os.Getenv(addressVariable)
 	if address == "" {
 		t.Skipf("no Temporal Server: set %s to host:port, for one from `temporal server start-dev`", addressVariable)
@@ -48,9 +55,7 @@ func newServer(t *testing.T, db *database) *server {
 	c, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}, Identity: "test"})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
-	s := &server{Client: c, t: t, db: db, queue: "test-" + uuid.NewString()}
-	s.work()
-	return s
+	return &server{Client: c, t: t, db: db, queue: "test-" + uuid.NewString()}
 }
 
 // work starts a worker that ends with the test.
@@ -271,5 +276,34 @@ func TestStreamThroughTenRuns(t *testing.T) {
 	require.Equal(t, device.Hash(db.live()), v.Hash)
 	require.Equal(t, position(events+1), db.positions)
 	t.Logf("%d runs, %d applies", v.Runs, len(db.applies))
+	s.end(in)
+}
+
+// A worker that goes away in the middle of an apply leaves a workflow task that
+// times out; the next worker does it again. Applied once or twice, the record
+// is the same.
+func TestWorkerLostInTheMiddleOfAnApply(t *testing.T) {
+	var stuck atomic.Int32
+	db := &database{}
+	s := newServerWithoutWorker(t, db)
+	lost := &database{fail: func(ctx context.Context, name string, _ *workflows.ApplyRequest) error {
+		if name == workflows.ActivityApply {
+			stuck.Add(1)
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}}
+	first := (&server{Client: s.Client, t: t, db: lost, queue: s.queue}).work()
+	in := input()
+	in.Session = uuid.NewString()
+	s.signal(in, batch(1, delta(1, "a")))
+	require.Eventually(t, func() bool { return stuck.Load() > 0 }, 20*time.Second, 10*time.Millisecond)
+	first.Stop()
+	s.signal(in, batch(2, delta(2, "b")))
+	s.work()
+	v := s.asOf(in, 2)
+	require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(v.Attributes))
+	require.Equal(t, position(3), db.positions)
 	s.end(in)
 }

@@ -20,7 +20,10 @@ func Register(r worker.WorkflowRegistry) {
 // DeviceSession keeps one device session's record until the session is closed.
 // A signal with start brings it to life; it ends when the closed event is
 // applied and nothing waits, and a later signal starts it again with what the
-// database knows. It has no retry policy and no timeout: it does not fail.
+// database knows. It has no retry policy and no timeout: it does not fail. A
+// cancelled session first finishes what it has taken, however long the database
+// makes it wait; a terminated one loses nothing either, because what was not
+// applied has no position in the database and is sent again.
 //
 // The exception is an input that names no session, or a workflow ID that is not
 // that session's: two workflows must never write one session.

@@ -217,9 +217,11 @@ func TestLoadEscalatesToo(t *testing.T) {
 	}
 	h := newHarness(t, db)
 	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.at(5500*time.Millisecond, func() { require.Equal(t, workflows.Loading, h.view().Sync) })
 	h.stop(time.Hour)
 	h.run(input())
 	require.EqualValues(t, 1, h.view().AsOf)
+	require.Equal(t, workflows.Live, h.view().Sync)
 	require.Equal(t, 3, db.regular[workflows.ActivityLoad])
 }
 
@@ -508,6 +510,16 @@ func TestContinueAsNew(t *testing.T) {
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.run(input())
 		require.Equal(t, 1, next(t, h).Carried.Runs)
+	})
+	t.Run("when the deployment has a new version, on which the next run starts", func(t *testing.T) {
+		h := newHarness(t, &database{})
+		h.SetTargetWorkerDeploymentVersionChanged(true)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(input())
+		require.EqualValues(t, 1, next(t, h).Carried.State.AsOf)
+		var can *workflow.ContinueAsNewError
+		require.ErrorAs(t, h.GetWorkflowError(), &can)
+		require.Equal(t, workflow.ContinueAsNewVersioningBehavior(workflow.ContinueAsNewVersioningBehaviorAutoUpgrade), can.InitialVersioningBehavior)
 	})
 	t.Run("a closed session ends instead", func(t *testing.T) {
 		h := newHarness(t, &database{})
