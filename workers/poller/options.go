@@ -13,6 +13,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 // Temporal is what the poller needs of a Temporal client.
@@ -47,7 +48,7 @@ type Options struct {
 	DeadLetterTopic string
 
 	Temporal Temporal
-	// TaskQueue is that of the session workers. Default "rollcall-sessions".
+	// TaskQueue is that of the session workers. Default workflows.TaskQueue.
 	TaskQueue string
 	Acks      Acks
 
@@ -102,7 +103,7 @@ func (o *Options) setDefaults() {
 	or(&o.Group, "rollcall-poller")
 	or(&o.Topic, device.KafkaEvents)
 	or(&o.DeadLetterTopic, device.KafkaDeadLetters)
-	or(&o.TaskQueue, taskQueue)
+	or(&o.TaskQueue, workflows.TaskQueue)
 	or(&o.Window, 48)
 	or(&o.PartitionBytes, 16<<20)
 	or(&o.TotalBytes, 64<<20)

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 // signalTimeout bounds one SignalWithStart, the SDK's own tries included.
@@ -35,7 +36,7 @@ func (s signaller) signal(ctx context.Context, b device.Batch) error {
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            "a device on RAE " + b.Fold.RAE,
-	}, workflowName, input(b))
+	}, workflows.DeviceSessionName, workflows.Input{RAE: b.Fold.RAE, Session: b.Fold.Session})
 	return err
 }
 

@@ -1,0 +1,277 @@
+package poller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.temporal.io/api/serviceerror"
+	"pgregory.net/rapid"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Whatever the gaps and the order of completion, what may be committed is one
+// past the last record below which all fetched records are done.
+func TestTrackerCommitsOnlyWhatIsDone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		tr := newTracker()
+		units := make([]*unit, rapid.IntRange(1, 10).Draw(t, "units"))
+		for i := range units {
+			units[i] = &unit{}
+		}
+		type rec struct {
+			offset int64
+			unit   *unit
+		}
+		var fetched []rec
+		offset := int64(rapid.IntRange(0, 5).Draw(t, "start"))
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			if u := rapid.SampledFrom(units).Draw(t, "unit"); u.done || rapid.IntRange(0, 5).Draw(t, "what") == 0 {
+				tr.complete(u)
+			} else {
+				offset += int64(rapid.IntRange(1, 4).Draw(t, "gap"))
+				require.True(t, tr.fetched(offset, 7, u))
+				fetched = append(fetched, rec{offset, u})
+			}
+			want, span := int64(-1), len(fetched)
+			for _, r := range fetched {
+				if !r.unit.done {
+					break
+				}
+				want, span = r.offset+1, span-1
+			}
+			got, ok := tr.committable()
+			require.Equal(t, want >= 0, ok)
+			require.Equal(t, want, got.Offset)
+			require.Equal(t, span, tr.span())
+		}
+	})
+}
+
+func TestTrackerClosedMarksNothing(t *testing.T) {
+	tr := newTracker()
+	early, late := &unit{}, &unit{}
+	tr.fetched(10, 0, early)
+	tr.fetched(11, 0, late)
+	require.True(t, tr.complete(early))
+	require.False(t, tr.complete(early), "twice")
+	tr.closed = true
+	require.False(t, tr.complete(late))
+	_, ok := tr.committable()
+	require.False(t, ok)
+}
+
+func TestTrackerTellsARewind(t *testing.T) {
+	tr := newTracker()
+	require.True(t, tr.fetched(10, 0, &unit{}))
+	require.False(t, tr.fetched(3, 0, &unit{}))
+}
+
+const someSession = "11111111-2222-4333-8444-555555555555"
+
+func incomingDelta(offset, seq int64) incoming {
+	at := time.UnixMilli(1_700_000_000_000).UTC()
+	e := device.Event{RAE: "r", Session: someSession, Type: device.Delta, Seq: seq, Time: at,
+		Attributes: map[string]device.Attribute{"a": {Value: json.RawMessage("1"), Seq: seq, At: at}}}
+	return incoming{record: &kgo.Record{Offset: offset, Timestamp: at.Add(time.Duration(offset))}, fold: device.FoldOf(e)}
+}
+
+// The failure that lost records elsewhere: an ack that comes after the
+// partition was let go must not be marked, and must not free bytes twice.
+func TestLateAckAfterCloseChangesNothing(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total)
+	ready, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 6, nil)
+	require.Len(t, ready, 1)
+	f := a.take(ready[0])
+	require.NotNil(t, f)
+	require.False(t, f.fresh, "below the end at the first fetch: an earlier owner may have sent it")
+	a.add([]incoming{incomingDelta(6, 3)}, 7, nil)
+	require.Positive(t, total.bytes.Load())
+
+	_, ok := a.close()
+	require.False(t, ok)
+	require.Zero(t, total.bytes.Load())
+	records, again := a.applied(f)
+	require.Zero(t, records)
+	require.False(t, again)
+	require.Zero(t, total.bytes.Load())
+	_, ok = a.uncommitted()
+	require.False(t, ok)
+	require.Error(t, a.ctx.Err())
+	select {
+	case <-a.settled:
+	default:
+		require.Fail(t, "the last flight has landed")
+	}
+}
+
+func TestLeavingSendsNothingNewAndSettles(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total)
+	ready, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 0, nil)
+	f := a.take(ready[0])
+	require.True(t, f.fresh)
+	a.add([]incoming{incomingDelta(6, 3)}, 0, nil)
+	a.leave()
+	records, again := a.applied(f)
+	require.Equal(t, 1, records)
+	require.False(t, again)
+	require.Nil(t, a.take(f.lane))
+	<-a.settled
+	o, ok := a.close()
+	require.True(t, ok, "what was marked before is committed")
+	require.EqualValues(t, 6, o.Offset)
+}
+
+func TestLaneFoldsWhileInFlightAndSplitsAtTheLimits(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total)
+	ready, _, _ := a.add([]incoming{incomingDelta(5, 2), incomingDelta(6, 3)}, 0, nil)
+	require.Len(t, ready, 1)
+	l := ready[0]
+	f := a.take(l)
+	require.Equal(t, device.SeqSet{{From: 2, To: 3}}, f.batch.Fold.Seqs)
+	require.Equal(t, 2, f.batch.Records)
+
+	ready, _, _ = a.add([]incoming{incomingDelta(7, 4), incomingDelta(9, 5)}, 0, nil)
+	require.Empty(t, ready, "one in flight")
+	require.Len(t, l.waiting, 1)
+	_, again := a.applied(f)
+	require.True(t, again)
+
+	closed := incomingDelta(10, 6)
+	closed.fold = device.FoldOf(device.Event{RAE: "r", Session: someSession, Type: device.Closed, Seq: 6, Time: closed.record.Timestamp})
+	a.add([]incoming{closed, incomingDelta(11, 7)}, 0, nil)
+	require.Len(t, l.waiting, 2, "what follows a close waits behind it")
+
+	var far []incoming
+	for i := range int64(2 * maxChunkRanges) {
+		far = append(far, incomingDelta(20+i, 10+2*i))
+	}
+	a.add(far, 0, nil)
+	require.Len(t, l.waiting, 4, "a fold never holds more ranges than a set of seqs remembers")
+	var records int
+	for _, c := range l.waiting {
+		records += c.records
+	}
+	require.Equal(t, 2+2+2*maxChunkRanges, records)
+}
+
+// A batch's JSON never passes the signal's limit by folding, also where
+// encoding/json makes six bytes of one.
+func TestFoldedBatchFitsTheSignal(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := &lane{}
+		at := time.UnixMilli(1_700_000_000_000).UTC()
+		for seq := int64(2); seq < 14; seq++ {
+			e := device.Event{RAE: "<&>", Session: someSession, Type: device.Delta, Seq: seq, Time: at, Attributes: map[string]device.Attribute{}}
+			for range rapid.IntRange(1, 6).Draw(t, "attributes") {
+				name := fmt.Sprintf("a%d", rapid.IntRange(0, 200).Draw(t, "name"))
+				text := strings.Repeat(rapid.SampledFrom([]string{"<", "a", "\u2028", "é"}).Draw(t, "letter"), rapid.IntRange(0, 7000).Draw(t, "n"))
+				v, err := device.CanonicalOf(text)
+				require.NoError(t, err)
+				e.Attributes[name] = device.Attribute{Value: v, Seq: seq, At: at}
+			}
+			c, _ := l.add(device.FoldOf(e), &kgo.Record{Offset: seq, Timestamp: at})
+			c.records++
+		}
+		for _, c := range l.waiting {
+			b, err := json.Marshal(c.batch("rollcall.device-events", 1<<30))
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(b), device.MaxSignalBytes)
+			require.LessOrEqual(t, len(b), encodedSize(c.fold)+4<<10)
+		}
+	})
+}
+
+func TestSchedulerServesTheOldestWithinTheWindow(t *testing.T) {
+	var order []int64
+	s := &scheduler{window: 2}
+	s.launch = func(l *lane) bool {
+		if l.offset == 3 {
+			return false // its partition is gone
+		}
+		order = append(order, l.offset)
+		return true
+	}
+	a := &assignment{}
+	var lanes []*lane
+	for _, at := range []int64{5, 4, 3, 2, 1} {
+		lanes = append(lanes, &lane{a: a, place: -1, oldest: time.Unix(at, 0), offset: at})
+	}
+	s.window = 0
+	s.offer(lanes...)
+	s.offer(lanes...)
+	s.window = 2
+	s.dispatch()
+	require.Equal(t, []int64{1, 2}, order)
+	s.release()
+	require.Equal(t, []int64{1, 2, 4}, order)
+	s.forget(a)
+	s.release()
+	require.Equal(t, []int64{1, 2, 4}, order)
+	flying, ready := s.counts()
+	require.Equal(t, 1, flying)
+	require.Zero(t, ready)
+}
+
+func TestClassify(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want verdict
+	}{
+		"nil":              {nil, accepted},
+		"signal limit":     {serviceerror.NewInvalidArgument("exceeded workflow execution limit for signal events"), refused},
+		"wrapped":          {fmt.Errorf("x: %w", serviceerror.NewInvalidArgument("y")), refused},
+		"exhausted":        {serviceerror.NewResourceExhausted(0, "BUSY_WORKFLOW"), busy},
+		"server deadline":  {serviceerror.NewDeadlineExceeded("slow"), busy},
+		"own deadline":     {context.DeadlineExceeded, busy},
+		"unavailable":      {serviceerror.NewUnavailable("down"), outage},
+		"no namespace":     {serviceerror.NewNamespaceNotFound("n"), outage},
+		"permission":       {serviceerror.NewPermissionDenied("no", ""), outage},
+		"internal":         {serviceerror.NewInternal("x"), outage},
+		"workflow not yet": {serviceerror.NewWorkflowNotReady("x"), outage},
+		"unknown":          {io.ErrUnexpectedEOF, outage},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, classify(tc.err)) })
+	}
+}
+
+func TestValveOpensAgain(t *testing.T) {
+	var total budget
+	shut := map[int32]bool{}
+	v := &valve{
+		partitionBytes: 100, partitionRecords: 1000, total: &total, totalBytes: 150,
+		pause: func(n int32) { shut[n] = true }, resume: func(n int32) { shut[n] = false }, paused: func(int) {}, adjusted: map[int32]*gate{},
+	}
+	a, b := newAssignment(t.Context(), "t", 0, 1, &total), newAssignment(t.Context(), "t", 1, 1, &total)
+	shut[0] = true // as left by an earlier assignment
+	v.open(a)
+	v.open(b)
+	require.False(t, shut[0])
+
+	a.grow(100)
+	v.adjust(a)
+	require.Equal(t, map[int32]bool{0: true, 1: false}, shut)
+	a.grow(-50)
+	v.adjust(a)
+	require.True(t, shut[0], "half is not below half")
+	a.grow(-1)
+	v.adjust(a)
+	require.False(t, shut[0])
+
+	b.grow(101) // the total is full
+	v.adjust(b)
+	require.Equal(t, map[int32]bool{0: true, 1: true}, shut)
+	b.close() // revoked: what it held is forgotten
+	v.forget(b)
+	require.False(t, shut[0])
+}
