@@ -1,0 +1,221 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/eclipse/paho.golang/autopaho"
+	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+const (
+	contentType = "application/cloudevents+json"
+	// minPacketSize is the largest event with room for its topic and header.
+	minPacketSize = device.MaxEventBytes + 1024
+
+	keepAlive      = 30 // s
+	connectTimeout = 10 * time.Second
+	goodbyeTimeout = 2 * time.Second
+	// willDelay spares the watchers of the presence topic the will of a
+	// connection that comes back at once.
+	willDelay  = 5 // s
+	minBackoff = 100 * time.Millisecond
+	// steady is how long a connection must have lasted for the next attempt
+	// to be made without back-off: a broker may accept and then hang up.
+	steady = 10 * time.Second
+	// cleanAfter is how many connections in a row may be short before the
+	// next one starts a new session: some brokers hold a grudge in it
+	// (Mosquitto 2.0.11 closes every connection of a session in which it has
+	// denied 20 publications). The outbox has all that the session had.
+	cleanAfter = 3
+)
+
+// Uplink publishes an outbox.
+type Uplink struct {
+	o        Options
+	url      *url.URL
+	presence string
+	session  *session
+	metrics  *metrics
+
+	greeting sync.WaitGroup
+
+	mu       sync.Mutex
+	ungreet  context.CancelFunc // ends the greeting of the last connection
+	err      error              // why events do not flow, nil while they do
+	upSince  time.Time
+	short    int // connections in a row that did not last
+	reported string
+}
+
+// New validates the options.
+func New(o Options) (*Uplink, error) {
+	u := &Uplink{session: newSession(), err: errors.New("not started")}
+	var err error
+	if u.url, err = o.check(); err != nil {
+		return nil, err
+	}
+	u.o = o
+	if u.presence, err = device.PresenceTopic(o.RAE); err != nil {
+		return nil, err
+	}
+	if u.metrics, err = newMetrics(o.Registerer); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// Ready returns nil while events flow, else why they do not.
+func (u *Uplink) Ready() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+// Run connects, publishes and reconnects until ctx is cancelled. Then, while
+// the broker is there, it goes on for up to Options.Drain until the outbox is
+// empty, says goodbye and returns nil. It never gives up by itself.
+func (u *Uplink) Run(ctx context.Context) error {
+	defer u.metrics.unregister()
+	link, disconnect := context.WithCancel(context.WithoutCancel(ctx))
+	defer disconnect()
+	defer u.greeting.Wait()
+	cm, err := autopaho.NewConnection(link, u.config(link))
+	if err != nil {
+		return fmt.Errorf("uplink to %s: %w", u.url, err)
+	}
+	p := &pump{u: u, session: u.session, more: true}
+	p.run(ctx)
+	if u.o.Drain > 0 {
+		drain, cancel := context.WithTimeout(link, u.o.Drain)
+		p.drain(drain)
+		cancel()
+	}
+	goodbye, cancel := context.WithTimeout(link, goodbyeTimeout)
+	defer cancel()
+	u.stopGreeting()
+	if p.session.peek().up {
+		if err := u.announce(goodbye, cm, statusOffline); err != nil {
+			u.o.Logger.Debug("presence was not withdrawn", "topic", u.presence, "err", err)
+		}
+	}
+	if err := cm.Disconnect(goodbye); err != nil {
+		u.o.Logger.Debug("disconnect was not clean; the broker will publish the will", "url", u.url.String(), "err", err)
+	}
+	return nil
+}
+
+func (u *Uplink) config(ctx context.Context) autopaho.ClientConfig {
+	qos, expiry, delay := byte(1), uint32(u.o.SessionExpiry/time.Second), uint32(willDelay)
+	return autopaho.ClientConfig{
+		ServerUrls:            []*url.URL{u.url},
+		TlsCfg:                u.o.TLS,
+		KeepAlive:             keepAlive,
+		SessionExpiryInterval: expiry,
+		ConnectTimeout:        connectTimeout,
+		ReconnectBackoff:      u.reconnectBackoff,
+		ConnectPacketBuilder:  u.connectPacket,
+		ConnectUsername:       u.o.Username,
+		ConnectPassword:       []byte(u.o.Password),
+		WillMessage:           &paho.WillMessage{Topic: u.presence, Payload: presencePayload(u.o.RAE, statusOffline, time.Time{}), QoS: qos, Retain: true},
+		WillProperties:        &paho.WillProperties{WillDelayInterval: &delay, ContentType: "application/json"},
+		OnConnectionUp:        func(cm *autopaho.ConnectionManager, ack *paho.Connack) { u.onUp(ctx, cm, ack) },
+		OnConnectionDown:      u.onDown,
+		OnConnectError:        u.onConnectError,
+		ClientConfig: paho.ClientConfig{
+			ClientID: u.o.RAE,
+			Session:  u.session,
+			OnServerDisconnect: func(d *paho.Disconnect) {
+				u.o.Logger.Warn("broker closed the connection", "url", u.url.String(), "reason", fmt.Sprintf("0x%02x", d.ReasonCode))
+			},
+			// Nothing is subscribed to yet: what comes is not for us.
+			OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(paho.PublishReceived) (bool, error) { return true, nil }},
+		},
+	}
+}
+
+func (u *Uplink) onUp(ctx context.Context, cm *autopaho.ConnectionManager, ack *paho.Connack) {
+	u.stopGreeting()
+	ctx, cancel := context.WithCancel(ctx)
+	u.mu.Lock()
+	u.err, u.upSince, u.reported, u.ungreet = nil, time.Now(), "", cancel
+	u.mu.Unlock()
+	u.metrics.connected.Set(1)
+	u.metrics.connects.Inc()
+	u.o.Logger.Info("connected to the broker", "url", u.url.String(), "session_present", ack.SessionPresent)
+	u.greeting.Go(func() { u.greet(ctx, cm) })
+}
+
+func (u *Uplink) stopGreeting() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ungreet != nil {
+		u.ungreet()
+	}
+}
+
+func (u *Uplink) onDown() bool {
+	u.mu.Lock()
+	u.err = fmt.Errorf("connection to %s is down", u.url)
+	if time.Since(u.upSince) < steady {
+		u.short++
+	} else {
+		u.short = 0
+	}
+	u.mu.Unlock()
+	u.metrics.connected.Set(0)
+	u.o.Logger.Warn("connection to the broker was lost; reconnecting", "url", u.url.String())
+	return true
+}
+
+func (u *Uplink) onConnectError(err error) {
+	u.mu.Lock()
+	u.err = fmt.Errorf("broker: %w", err)
+	first := u.reported != err.Error()
+	u.reported = err.Error()
+	u.mu.Unlock()
+	if first { // the same again is not news
+		u.o.Logger.Warn("cannot connect to the broker; retrying with back-off, events wait in the outbox", "url", u.url.String(), "err", err)
+	}
+}
+
+// stuck sets why events do not flow although there is a connection; nil if they do.
+func (u *Uplink) stuck(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.err = err
+}
+
+func (u *Uplink) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	cp.CleanStart = cp.CleanStart || u.short >= cleanAfter
+	return cp, nil
+}
+
+func (u *Uplink) reconnectBackoff(attempt int) time.Duration {
+	u.mu.Lock()
+	short := u.short
+	u.mu.Unlock()
+	return u.backoff(attempt + short)
+}
+
+// backoff is nothing for attempt 0; from 1 on it doubles from minBackoff to
+// MaxBackoff and lies by chance in the upper half of that.
+func (u *Uplink) backoff(attempt int) time.Duration {
+	if attempt <= 0 {
+		return 0
+	}
+	d := minBackoff
+	for i := 1; i < attempt && d < u.o.MaxBackoff; i++ {
+		d *= 2
+	}
+	d = min(d, u.o.MaxBackoff)
+	return d/2 + time.Duration(u.o.Rand()*float64(d/2))
+}
