@@ -1,7 +1,11 @@
 package store
 
 import (
+	"cmp"
+	"slices"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
@@ -18,20 +22,55 @@ type Update struct {
 	SnapshotAt  time.Time
 	Hash        string // of that snapshot
 	Seen        device.SeqSet
-	Missing     device.SeqSet
+	Missing     device.SeqSet // follows from Seen and Snapshot; the store computes it of what is stored and this
 	Closed      int64
 	Reason      string
 	First, Last time.Time
-	Received    time.Time
+	Received    time.Time // Kafka timestamp of the newest record
 
 	Write     map[string]device.Attribute // upserts and tombstones
 	Positions []device.Position
 
-	// Increments of the session's counters.
+	// Increments of the session's counters. They count only when one of
+	// Positions advances: every apply of new records advances one, and a
+	// replay advances none.
 	Repaired   []string
 	OverLimit  []string
 	Events     int64
 	Records    int64
 	Duplicates int64
 	AfterClose int64
+}
+
+// sorted returns the updates by session, and the sessions' UUIDs, or why they
+// cannot be applied together.
+func sorted(updates []Update) ([]Update, []uuid.UUID, error) {
+	updates = slices.Clone(updates)
+	slices.SortFunc(updates, func(a, b Update) int { return cmp.Compare(a.Session, b.Session) })
+	ids := make([]uuid.UUID, len(updates))
+	for i, u := range updates {
+		if err := u.check(); err != nil {
+			return nil, nil, err
+		}
+		if i > 0 && updates[i-1].Session == u.Session {
+			return nil, nil, refused("session %s is twice in one group of updates", u.Session)
+		}
+		ids[i] = uuid.MustParse(u.Session) // checked: it sorts as its text does
+	}
+	return updates, ids, nil
+}
+
+func (u Update) check() error {
+	if err := device.CheckSession(u.Session); err != nil {
+		return refused("%v", err)
+	}
+	if err := device.CheckRAE(u.RAE); err != nil {
+		return refused("session %s: %v", u.Session, err)
+	}
+	for _, p := range u.Positions {
+		if p.Topic == "" || p.Partition < 0 || p.Next < 0 {
+			return refused("session %s: position of topic %q, partition %d, offset %d", u.Session, p.Topic, p.Partition, p.Next)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,347 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// maxAttempts bounds how often a transaction that lost against others is tried
+// again before the caller learns of it.
+const maxAttempts = 10
+
+// Apply writes the updates in one transaction: all or none. They must be of
+// distinct sessions. It may be called with the same update again, with an older
+// one, and concurrently, also from other processes.
+//
+// An error that wraps ErrRefused is for good and of the whole group; to find
+// the update that is to blame, apply them one by one. Any other error is an
+// outage, and may have come after the commit: apply the same again.
+//
+// It takes two round trips: one that locks and reads the sessions' rows, one
+// that writes and commits. New sessions, and those that bring evidence of what
+// device they are, take one more.
+func (s *Store) Apply(ctx context.Context, updates []Update) error {
+	if len(updates) == 0 {
+		return nil
+	}
+	begun := time.Now()
+	updates, ids, err := sorted(updates)
+	if err == nil {
+		err = s.retry(ctx, func(conn *pgxpool.Conn) error { return applyOnce(ctx, conn, updates, ids) })
+	}
+	outcome := "ok"
+	switch err = classify(err); {
+	case errors.Is(err, ErrRefused):
+		outcome = "refused"
+	case err != nil:
+		outcome = "error"
+	}
+	s.m.seconds.WithLabelValues(outcome).Observe(time.Since(begun).Seconds())
+	s.m.sessions.Observe(float64(len(updates)))
+	if err != nil {
+		return fmt.Errorf("apply %d sessions: %w", max(len(updates), len(ids)), err)
+	}
+	return nil
+}
+
+// retry runs a transaction, and a fresh one each time it lost against another.
+// Waits are full jitter over a doubling bound, so that two that met do not meet
+// again. The transaction's own BEGIN and COMMIT travel in its batches; what it
+// leaves open is rolled back here.
+func (s *Store) retry(ctx context.Context, tx func(*pgxpool.Conn) error) error {
+	for attempt := 1; ; attempt++ {
+		err := s.attempt(ctx, tx)
+		if err == nil || !Retryable(err) || attempt == maxAttempts {
+			return err
+		}
+		reason := "raced"
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) {
+			reason = pg.Code
+		}
+		s.m.retries.WithLabelValues(reason).Inc()
+		s.log.DebugContext(ctx, "transaction lost against another: trying again", "attempt", attempt, "err", err)
+		select {
+		case <-time.After(rand.N(time.Millisecond << min(attempt, 8))):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Store) attempt(ctx context.Context, tx func(*pgxpool.Conn) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Release() // closes a connection that is still in a transaction
+	err = tx(conn)
+	if raw := conn.Conn(); !raw.IsClosed() && raw.PgConn().TxStatus() != 'I' {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, _ = raw.Exec(ctx, "ROLLBACK")
+	}
+	return err
+}
+
+// apply is one transaction of Apply under way.
+type apply struct {
+	ids     []uuid.UUID
+	updates []Update // by session
+	claims  [][]claim
+
+	found     map[uuid.UUID]row
+	positions map[uuid.UUID][]device.Position
+	assignment
+
+	// What to write, in key order.
+	inserted []*row // new sessions
+	changed  []*row
+	opened   []gap
+	ended    []gap
+	writes   attributeColumns
+	reached  positionColumns
+}
+
+type gap struct {
+	session uuid.UUID
+	device.Range
+	by string
+}
+
+func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID) error {
+	a := &apply{ids: ids, updates: updates}
+	if err := a.read(ctx, conn); err != nil {
+		return err
+	}
+	if err := a.plan(); err != nil {
+		return err
+	}
+	return a.write(ctx, conn)
+}
+
+// read locks and reads what is stored.
+func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
+	a.found = make(map[uuid.UUID]row, len(a.ids))
+	a.positions = make(map[uuid.UUID][]device.Position, len(a.ids))
+	a.owners = make(map[identity]uuid.UUID)
+	b := &pgx.Batch{}
+	b.Queue(sqlBegin)
+	b.Queue(sqlLockSessions, a.ids).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var r row
+			if err := r.scan(rows); err != nil {
+				return err
+			}
+			a.found[r.id] = r
+		}
+		return rows.Err()
+	})
+	// A statement of its own, so that it sees what was committed while the
+	// locks were waited for.
+	b.Queue(sqlPositions, a.ids).Query(func(rows pgx.Rows) error {
+		return scanPositions(rows, func(id uuid.UUID, p device.Position) { a.positions[id] = append(a.positions[id], p) })
+	})
+	a.claims = make([][]claim, len(a.updates))
+	var kinds, values []string
+	for i, u := range a.updates {
+		a.claims[i] = claims(u)
+		for _, c := range a.claims[i] {
+			kinds, values = append(kinds, c.kind), append(values, c.value)
+		}
+	}
+	if len(kinds) > 0 {
+		b.Queue(sqlOwners, kinds, values).Query(func(rows pgx.Rows) error { return a.scanOwners(rows, false) })
+	}
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("read sessions: %w", err)
+	}
+	return nil
+}
+
+func scanPositions(rows pgx.Rows, each func(uuid.UUID, device.Position)) error {
+	for rows.Next() {
+		var id uuid.UUID
+		var p device.Position
+		if err := rows.Scan(&id, &p.Topic, &p.Partition, &p.Next); err != nil {
+			return err
+		}
+		each(id, p)
+	}
+	return rows.Err()
+}
+
+// scanOwners reads who owns identities. With check, another owner than the one
+// that was decided on means that another transaction gave it first.
+func (a *apply) scanOwners(rows pgx.Rows, check bool) error {
+	for rows.Next() {
+		var i identity
+		var owner uuid.UUID
+		if err := rows.Scan(&i.kind, &i.value, &owner); err != nil {
+			return err
+		}
+		if check && a.owners[i] != owner {
+			return errRaced
+		}
+		a.owners[i] = owner
+	}
+	return rows.Err()
+}
+
+// plan decides what to write.
+func (a *apply) plan() error {
+	for i, u := range a.updates {
+		was, found := a.found[a.ids[i]]
+		is := was
+		if !found {
+			is.id, is.rae = a.ids[i], u.RAE
+		} else if was.rae != u.RAE {
+			return refused("session %s is of RAE %q, not of %q", u.Session, was.rae, u.RAE)
+		}
+		u.Write = kept(&was, u)
+		is.merge(u)
+		a.assign(&is, found, a.claims[i])
+		if a.advance(is.id, u.Positions) {
+			is.count(u)
+		}
+		if !found {
+			a.inserted = append(a.inserted, &is)
+		}
+		if !found || !reflect.DeepEqual(was, is) {
+			a.changed = append(a.changed, &is)
+		}
+		opened, ended := gapsOf(was.missing, is.missing, is.snapshot)
+		for _, r := range opened {
+			a.opened = append(a.opened, gap{is.id, r, ""})
+		}
+		for _, r := range was.missing {
+			if by, ok := ended[r]; ok {
+				a.ended = append(a.ended, gap{is.id, r, by})
+			}
+		}
+		a.writes.add(is.id, u.Write)
+	}
+	return nil
+}
+
+// advance keeps the positions that are past the stored ones, and reports
+// whether there are any.
+func (a *apply) advance(id uuid.UUID, positions []device.Position) bool {
+	var newest []device.Position // an update may name a partition twice
+	for _, p := range positions {
+		newest = device.Advance(newest, p)
+	}
+	newest = slices.DeleteFunc(newest, func(p device.Position) bool { return device.Reached(a.positions[id], p) })
+	a.reached.add(id, newest)
+	return len(newest) > 0
+}
+
+// write sends all of it. Where nothing can race, because every row is locked,
+// the commit travels with it.
+func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
+	b := &pgx.Batch{}
+	races := a.queueNew(b)
+	a.queueSessions(b)
+	if n := len(a.writes.ids); n > 0 {
+		w := &a.writes
+		b.Queue(sqlUpsertAttributes, w.ids, w.names, w.values, w.seqs, w.ats)
+	}
+	if len(a.reached.ids) > 0 {
+		p := &a.reached
+		b.Queue(sqlUpsertPositions, p.ids, p.topics, p.partitions, p.nexts)
+	}
+	if !races {
+		queueCommit(b)
+	}
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("write sessions: %w", err)
+	}
+	if !races {
+		return nil
+	}
+	b = &pgx.Batch{}
+	queueCommit(b)
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// queueCommit queues a COMMIT that must commit: in a failed transaction it is
+// a ROLLBACK and no error.
+func queueCommit(b *pgx.Batch) {
+	b.Queue(sqlCommit).Exec(func(tag pgconn.CommandTag) error {
+		if tag.String() != "COMMIT" {
+			return fmt.Errorf("the transaction was rolled back (%s)", tag)
+		}
+		return nil
+	})
+}
+
+// queueNew queues the rows that other transactions may be inserting too, and
+// reports whether there are any. They come in one order of tables, and of keys
+// in each.
+func (a *apply) queueNew(b *pgx.Batch) bool {
+	if len(a.inserted) > 0 {
+		raes := make(map[string]struct{})
+		for _, r := range a.inserted {
+			raes[r.rae] = struct{}{}
+		}
+		b.Queue(sqlInsertRAEs, slices.Sorted(maps.Keys(raes)))
+	}
+	if len(a.devices) > 0 {
+		slices.SortFunc(a.devices, compareUUID)
+		b.Queue(sqlInsertDevices, a.devices)
+	}
+	if identities := a.sortedIdentities(); len(identities) > 0 {
+		var c identityColumns
+		for _, i := range identities {
+			c.add(i)
+		}
+		b.Queue(sqlUpsertIdentities, c.kinds, c.values, c.devices, c.sessions, c.attributes, c.ats).
+			Query(func(rows pgx.Rows) error { return a.scanOwners(rows, true) })
+	}
+	if len(a.inserted) > 0 {
+		ids, raes, devices := make([]uuid.UUID, 0, len(a.inserted)), make([]string, 0, len(a.inserted)), make([]uuid.UUID, 0, len(a.inserted))
+		for _, r := range a.inserted {
+			ids, raes, devices = append(ids, r.id), append(raes, r.rae), append(devices, r.device)
+		}
+		b.Queue(sqlInsertSessions, ids, raes, devices).Exec(func(tag pgconn.CommandTag) error {
+			if tag.RowsAffected() != int64(len(ids)) {
+				return errRaced
+			}
+			return nil
+		})
+	}
+	return b.Len() > 0
+}
+
+func (a *apply) queueSessions(b *pgx.Batch) {
+	if len(a.changed) > 0 {
+		b.Queue(sqlUpdateSessions, sessionArrays(a.changed)...)
+	}
+	if len(a.orphans) > 0 {
+		b.Queue(sqlDeleteDevices, a.orphans)
+	}
+	if len(a.opened) > 0 {
+		ids, from, to, _ := gapArrays(a.opened)
+		b.Queue(sqlOpenGaps, ids, from, to)
+	}
+	if len(a.ended) > 0 {
+		ids, from, to, by := gapArrays(a.ended)
+		b.Queue(sqlEndGaps, ids, from, to, by)
+	}
+}

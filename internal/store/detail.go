@@ -1,0 +1,254 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Device is all that is known of a device.
+type Device struct {
+	Summary
+	Attributes map[string]device.Attribute `json:"attributes"` // that have a value
+	Hash       string                      `json:"hash"`       // device.Hash of Attributes
+	Counters   Counters                    `json:"counters"`
+	Positions  []device.Position           `json:"positions"`
+	Gaps       []Gap                       `json:"gaps,omitempty"` // newest first
+	// Identities are the evidence that is the device's.
+	Identities []Identity `json:"identities,omitempty"`
+	// Sessions of the device, the current one first, at most 200.
+	Sessions []Summary `json:"sessions"`
+}
+
+// Counters of a session, since its first event.
+type Counters struct {
+	Events     int64 `json:"events"`      // applied, each once
+	Records    int64 `json:"records"`     // Kafka records that held them
+	Duplicates int64 `json:"duplicates"`  // events that had been applied before
+	AfterClose int64 `json:"after_close"` // events refused because the session was closed
+	Repaired   int64 `json:"repaired"`    // attributes that a snapshot had to correct
+	OverLimit  int64 `json:"over_limit"`  // attributes refused because the state would not fit one event
+}
+
+// Identity is one piece of evidence of which device something is.
+type Identity struct {
+	Kind      string    `json:"kind"` // esn, udn, serial, client, mac
+	Value     string    `json:"value"`
+	Session   string    `json:"session_id"` // that first brought it
+	Attribute string    `json:"attribute"`  // that held it
+	FirstSeen time.Time `json:"first_seen"`
+	LastSeen  time.Time `json:"last_seen"`
+}
+
+// Gap is a range of seq that was missing.
+type Gap struct {
+	Range    device.Range `json:"range"` // [from,to]
+	OpenedAt time.Time    `json:"opened_at"`
+	EndedAt  time.Time    `json:"ended_at,omitzero"` // zero: still missing
+	EndedBy  string       `json:"ended_by,omitempty"`
+}
+
+// GetDevice returns the device, or the session, that ref names: a device or
+// session UUID, a MAC, a host name, or the unique beginning of one (at least
+// three characters). It is about the device's current session, unless ref names
+// another. Errors wrap ErrNotFound or are an *AmbiguousError.
+func (s *Store) GetDevice(ctx context.Context, ref string) (Device, error) {
+	deviceID, session, err := s.resolve(ctx, ref)
+	if err != nil {
+		return Device{}, err
+	}
+	sessions, err := s.sessions(ctx, deviceID)
+	if err != nil {
+		return Device{}, fmt.Errorf("get device %q: %w", ref, err)
+	}
+	if session == uuid.Nil {
+		session = uuid.MustParse(sessions[0].Session)
+	}
+	d := Device{Sessions: sessions}
+	if err := s.fill(ctx, &d, deviceID, session); err != nil {
+		return Device{}, fmt.Errorf("get device %q: %w", ref, err)
+	}
+	return d, nil
+}
+
+// fill reads the parts of d as they were at one moment.
+func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID) error {
+	d.Attributes = make(map[string]device.Attribute)
+	b := &pgx.Batch{}
+	b.Queue(sqlBeginRead)
+	b.Queue(sqlSummaries, []uuid.UUID{session}).Query(func(rows pgx.Rows) (err error) {
+		d.Summary, err = pgx.CollectExactlyOneRow(rows, scanSummary)
+		return err
+	})
+	b.Queue(sqlSession, session).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var r row
+			if err := r.scan(rows); err != nil {
+				return err
+			}
+			d.Counters = r.counters.exported()
+		}
+		return rows.Err()
+	})
+	b.Queue(sqlAttributes, session).Query(func(rows pgx.Rows) error {
+		return scanAttributes(rows, func(name string, a device.Attribute) {
+			if !a.Removed() {
+				d.Attributes[name] = a
+			}
+		})
+	})
+	b.Queue(sqlPositions, []uuid.UUID{session}).Query(func(rows pgx.Rows) error {
+		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { d.Positions = append(d.Positions, p) })
+	})
+	b.Queue(sqlGapsOf, session, maxDetails).Query(func(rows pgx.Rows) (err error) {
+		d.Gaps, err = pgx.CollectRows(rows, scanGap)
+		return err
+	})
+	b.Queue(sqlIdentitiesOf, deviceID, maxDetails).Query(func(rows pgx.Rows) (err error) {
+		d.Identities, err = pgx.CollectRows(rows, scanIdentity)
+		return err
+	})
+	b.Queue(sqlCommit)
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	d.Summary.describe(d.Attributes)
+	d.Hash = device.Hash(d.Attributes)
+	return nil
+}
+
+func (c counters) exported() Counters {
+	return Counters{Events: c.events, Records: c.records, Duplicates: c.duplicates, AfterClose: c.afterClose, Repaired: c.repaired, OverLimit: c.overLimit}
+}
+
+func scanGap(r pgx.CollectableRow) (Gap, error) {
+	var g Gap
+	var ended *time.Time
+	err := r.Scan(&g.Range.From, &g.Range.To, &g.OpenedAt, &ended, &g.EndedBy)
+	g.OpenedAt, g.EndedAt = g.OpenedAt.UTC(), utc(ended)
+	return g, err
+}
+
+func scanIdentity(r pgx.CollectableRow) (Identity, error) {
+	var i Identity
+	var session uuid.UUID
+	err := r.Scan(&i.Kind, &i.Value, &session, &i.Attribute, &i.FirstSeen, &i.LastSeen)
+	i.Session, i.FirstSeen, i.LastSeen = session.String(), i.FirstSeen.UTC(), i.LastSeen.UTC()
+	return i, err
+}
+
+// sessions of a device, the current one first.
+func (s *Store) sessions(ctx context.Context, deviceID uuid.UUID) ([]Summary, error) {
+	rows, err := s.pool.Query(ctx, sqlSessionsOf, deviceID, maxDetails)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := pgx.CollectRows(rows, scanSummary)
+	if err != nil {
+		return nil, err
+	}
+	if len(sessions) == 0 {
+		return nil, fmt.Errorf("device %s: %w", deviceID, ErrNotFound)
+	}
+	return sessions, s.describe(ctx, sessions)
+}
+
+// HistoryFilter selects changes of a device's attributes.
+type HistoryFilter struct {
+	Attribute string  // its name; empty: all
+	Limit     int     // default DefaultLimit, at most MaxLimit
+	Before    *Cursor // HistoryPage.Next of the page before
+}
+
+// Cursor is where a page of history ends.
+type Cursor struct {
+	Session string `json:"session_id"`
+	Seq     int64  `json:"seq"`
+	Name    string `json:"name"`
+}
+
+// HistoryPage is some of the changes, newest first.
+type HistoryPage struct {
+	Changes []Change `json:"changes"`
+	Next    *Cursor  `json:"next,omitempty"` // nil: that was the last
+}
+
+// Change is a value that an attribute has had. Values that were replaced before
+// they were applied, because their batch held a newer one, are not in it.
+type Change struct {
+	Session   string           `json:"session_id"`
+	Name      string           `json:"name"`
+	Attribute device.Attribute `json:"attribute"`
+	AppliedAt time.Time        `json:"applied_at"`
+}
+
+// History returns what changed, newest first: in the session that ref names,
+// or in all sessions of the device, the current one's first. References are
+// those of GetDevice.
+func (s *Store) History(ctx context.Context, ref string, f HistoryFilter) (HistoryPage, error) {
+	deviceID, session, err := s.resolve(ctx, ref)
+	if err != nil {
+		return HistoryPage{}, err
+	}
+	sessions := []Summary{{Session: session.String()}}
+	if session == uuid.Nil {
+		if sessions, err = s.sessions(ctx, deviceID); err != nil {
+			return HistoryPage{}, fmt.Errorf("history of %q: %w", ref, err)
+		}
+	}
+	limit := f.limit()
+	var page HistoryPage
+	for _, of := range sessions {
+		seq, name := int64(math.MaxInt64), ""
+		if f.Before != nil && page.Changes == nil {
+			if of.Session != f.Before.Session {
+				continue
+			}
+			seq, name = f.Before.Seq, f.Before.Name
+			page.Changes = []Change{} // found: the sessions that follow are whole
+		}
+		rows, err := s.pool.Query(ctx, sqlHistory, uuid.MustParse(of.Session), seq, name, f.Attribute, limit+1-len(page.Changes))
+		if err != nil {
+			return HistoryPage{}, fmt.Errorf("history of %q: %w", ref, err)
+		}
+		changes, err := pgx.CollectRows(rows, scanChange)
+		if err != nil {
+			return HistoryPage{}, fmt.Errorf("history of %q: %w", ref, err)
+		}
+		if page.Changes = append(page.Changes, changes...); len(page.Changes) > limit {
+			page.Changes = page.Changes[:limit]
+			last := page.Changes[limit-1]
+			page.Next = &Cursor{last.Session, last.Attribute.Seq, last.Name}
+			return page, nil
+		}
+	}
+	return page, nil
+}
+
+func (f HistoryFilter) limit() int {
+	if f.Limit <= 0 {
+		return DefaultLimit
+	}
+	return min(f.Limit, MaxLimit)
+}
+
+func scanChange(r pgx.CollectableRow) (Change, error) {
+	var c Change
+	var session uuid.UUID
+	var value []byte
+	var seq int64
+	var at time.Time
+	if err := r.Scan(&session, &seq, &c.Name, &value, &at, &c.AppliedAt); err != nil {
+		return c, err
+	}
+	c.Session, c.AppliedAt = session.String(), c.AppliedAt.UTC()
+	var err error
+	c.Attribute, err = attribute(value, seq, at)
+	return c, err
+}

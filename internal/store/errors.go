@@ -1,0 +1,58 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrRefused is wrapped by errors of writes that can never succeed: values that
+// the database does not take (SQLSTATE classes 22, data exception, and 23,
+// integrity constraint violation), and updates that contradict themselves or
+// what is stored. Everything else is an outage: try again.
+var ErrRefused = errors.New("the database refuses the values")
+
+// ErrNotFound is wrapped by queries whose reference names no device.
+var ErrNotFound = errors.New("no such device")
+
+// errRaced ends a transaction that another one overtook between its read and
+// its write. Trying again finds what the other one wrote.
+var errRaced = errors.New("another transaction wrote the same new row")
+
+// Retryable reports whether the same transaction may succeed when it is tried
+// again at once: it was chosen to lose against another one. It does not say so
+// of an outage, which is the caller's to wait out.
+func Retryable(err error) bool {
+	if errors.Is(err, errRaced) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	switch pg.Code {
+	case "40001", // serialization_failure; every retryable error of CockroachDB
+		"40P01": // deadlock_detected
+		return true
+	}
+	return false
+}
+
+// classify wraps ErrRefused around errors that no retry can mend.
+func classify(err error) error {
+	if err == nil || errors.Is(err, ErrRefused) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
+}
+
+func refused(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...))
+}

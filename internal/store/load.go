@@ -1,0 +1,117 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Load returns the session's state and ingest positions as they were at one
+// moment, and whether there is such a session. It is what a workflow starts
+// from: the state has tombstones only past its newest snapshot, as
+// device.State keeps them, though the tables have all.
+func (s *Store) Load(ctx context.Context, session string) (device.State, []device.Position, bool, error) {
+	if err := device.CheckSession(session); err != nil {
+		return device.State{}, nil, false, fmt.Errorf("load: %w", err)
+	}
+	var state device.State
+	var positions []device.Position
+	var found bool
+	err := s.retry(ctx, func(conn *pgxpool.Conn) (err error) {
+		state, positions, found, err = loadOnce(ctx, conn, uuid.MustParse(session))
+		return err
+	})
+	if err != nil {
+		return device.State{}, nil, false, fmt.Errorf("load session %s: %w", session, err)
+	}
+	return state, positions, found, nil
+}
+
+func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (state device.State, positions []device.Position, found bool, err error) {
+	b := &pgx.Batch{}
+	b.Queue(sqlBeginRead)
+	b.Queue(sqlSession, id).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var r row
+			if err := r.scan(rows); err != nil {
+				return err
+			}
+			found, state = true, r.state()
+		}
+		return rows.Err()
+	})
+	b.Queue(sqlAttributes, id).Query(func(rows pgx.Rows) error {
+		return scanAttributes(rows, func(name string, a device.Attribute) {
+			if state.Attributes != nil && (!a.Removed() || a.Seq > state.Snapshot) {
+				state.Attributes[name] = a
+			}
+		})
+	})
+	b.Queue(sqlPositions, []uuid.UUID{id}).Query(func(rows pgx.Rows) error {
+		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { positions = append(positions, p) })
+	})
+	b.Queue(sqlCommit)
+	err = conn.SendBatch(ctx, b).Close()
+	return state, positions, found, err
+}
+
+// scanAttributes reads name, value, seq, observed_at. JSONB keeps the value and
+// not its text: the canonical form is made again, and is the bytes that went in.
+func scanAttributes(rows pgx.Rows, each func(string, device.Attribute)) error {
+	for rows.Next() {
+		var name string
+		var value []byte
+		var seq int64
+		var at time.Time
+		if err := rows.Scan(&name, &value, &seq, &at); err != nil {
+			return err
+		}
+		a, err := attribute(value, seq, at)
+		if err != nil {
+			return fmt.Errorf("attribute %s: %w", name, err)
+		}
+		each(name, a)
+	}
+	return rows.Err()
+}
+
+func attribute(value []byte, seq int64, at time.Time) (device.Attribute, error) {
+	a := device.Attribute{Value: json.RawMessage("null"), Seq: seq, At: at.UTC()}
+	if value == nil {
+		return a, nil
+	}
+	v, err := device.Canonical(value)
+	a.Value = v
+	return a, err
+}
+
+// Positions returns how far each of the sessions is applied: the poller's acks.
+// Sessions that are not stored are left out. It is one query by key.
+func (s *Store) Positions(ctx context.Context, sessions []string) (map[string][]device.Position, error) {
+	ids := make([]uuid.UUID, len(sessions))
+	for i, session := range sessions {
+		if err := device.CheckSession(session); err != nil {
+			return nil, fmt.Errorf("positions: %w", err)
+		}
+		ids[i] = uuid.MustParse(session)
+	}
+	out := make(map[string][]device.Position, len(sessions))
+	if len(ids) == 0 {
+		return out, nil
+	}
+	rows, err := s.pool.Query(ctx, sqlPositions, ids)
+	if err == nil {
+		err = scanPositions(rows, func(id uuid.UUID, p device.Position) { out[id.String()] = append(out[id.String()], p) })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("positions of %d sessions: %w", len(sessions), err)
+	}
+	return out, nil
+}

@@ -1,0 +1,59 @@
+package store_test
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/postgres/postgrestest"
+	"github.com/rollcall-platform/rollcall/internal/store"
+)
+
+func TestMigrate(t *testing.T) {
+	url := postgrestest.New(t)
+	s := reopen(t, url)
+	require.ErrorContains(t, s.Ping(t.Context()), "rollcall migrate")
+
+	status, err := store.MigrationStatus(t.Context(), url)
+	require.NoError(t, err)
+	require.NotEmpty(t, status)
+	require.Zero(t, status[0].AppliedAt)
+
+	// Two processes at once: each step is applied once.
+	var wg sync.WaitGroup
+	var done [2]int
+	var errs [2]error
+	for i := range done {
+		wg.Go(func() { done[i], errs[i] = store.Migrate(t.Context(), url, nil) })
+	}
+	wg.Wait()
+	require.NoError(t, errs[0])
+	require.NoError(t, errs[1])
+	require.Equal(t, len(status), done[0]+done[1])
+	require.NoError(t, s.Ping(t.Context()))
+
+	again, err := store.Migrate(t.Context(), url, nil)
+	require.NoError(t, err)
+	require.Zero(t, again)
+	status, err = store.MigrationStatus(t.Context(), url)
+	require.NoError(t, err)
+	require.NotZero(t, status[0].AppliedAt)
+
+	// A step that was cut short, before its version was recorded, runs again.
+	query[int64](t, url, `DELETE FROM goose_db_version WHERE version_id = 1 RETURNING version_id`)
+	again, err = store.Migrate(t.Context(), url, nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, again)
+}
+
+func TestOpenSaysWhatIsWrong(t *testing.T) {
+	_, err := store.Open(t.Context(), store.Options{})
+	require.ErrorContains(t, err, "URL")
+	_, err = store.Open(t.Context(), store.Options{URL: "postgres://%zz"})
+	require.ErrorContains(t, err, "URL")
+	s, err := store.Open(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/x?connect_timeout=1"})
+	require.NoError(t, err, "a database that is down is waited for")
+	defer s.Close()
+	require.Error(t, s.Ping(t.Context()))
+}

@@ -1,0 +1,201 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Attributes from which a device's name and its model are told, the best first.
+var (
+	nameAttributes  = []string{"device.name", "dial.friendly_name", "upnp.friendly_name", "mdns.name", attrHostname, "dhcp.hostname", "mdns.hostname"}
+	modelAttributes = []string{"device.model", "roku.model", "dial.model", "upnp.model", "mdns.model", "ssdp.server", "dhcp.vendor_class"}
+	listAttributes  = append(append([]string{"network.ipv4"}, nameAttributes...), modelAttributes...)
+)
+
+// Bounds of what one query returns.
+const (
+	DefaultLimit = 100
+	MaxLimit     = 1000
+	maxDetails   = 200 // sessions, identities and gaps of one device
+)
+
+// StatusClosed is the Status of a device whose sessions are all closed.
+const StatusClosed = "closed"
+
+// Filter selects devices. Its zero value selects the first DefaultLimit of all.
+// It looks at a device's current session: its open one, or the one seen last.
+type Filter struct {
+	RAE    string // serial
+	Status string // connection.status (online, offline), or StatusClosed
+	Text   string // in the name or model evidence, in any case
+	// Attributes that must have the value, written as text ("true", "42",
+	// "tv.local"), or have it among their members.
+	Attributes map[string]string
+	Limit      int    // default DefaultLimit, at most MaxLimit
+	After      string // Page.Next of the page before
+}
+
+// Page is some of the devices.
+type Page struct {
+	Devices []Summary `json:"devices"`
+	Next    string    `json:"next,omitempty"` // Filter.After of the next page; empty: that was the last
+}
+
+// Summary is one device session, for a list.
+type Summary struct {
+	Device  string `json:"device_id"`
+	Session string `json:"session_id"`
+	RAE     string `json:"rae"`
+	Status  string `json:"status"` // connection.status, or StatusClosed
+	Name    string `json:"name,omitempty"`
+	Model   string `json:"model,omitempty"`
+	MAC     string `json:"mac,omitempty"`
+	IPv4    string `json:"ipv4,omitempty"`
+
+	AsOf     int64         `json:"as_of_seq"`
+	Snapshot int64         `json:"snapshot_seq,omitempty"`
+	Missing  device.SeqSet `json:"missing,omitempty"` // [from,to] of seq
+	Closed   int64         `json:"closed_seq,omitempty"`
+	Reason   string        `json:"close_reason,omitempty"`
+
+	FirstObserved time.Time `json:"first_observed,omitzero"` // by the edge's clock
+	LastObserved  time.Time `json:"last_observed,omitzero"`  // by the edge's clock
+	ReceivedAt    time.Time `json:"received_at,omitzero"`    // Kafka's timestamp of the newest record
+	AppliedAt     time.Time `json:"applied_at"`              // by the database's clock
+}
+
+// ListDevices returns a page of the devices that f selects, ordered by device
+// identifier.
+func (s *Store) ListDevices(ctx context.Context, f Filter) (Page, error) {
+	after := uuid.Nil
+	if f.After != "" {
+		var err error
+		if after, err = uuid.Parse(f.After); err != nil {
+			return Page{}, fmt.Errorf("list devices: %q is not where a page ends", f.After)
+		}
+	}
+	limit := min(cmp.Or(max(f.Limit, 0), DefaultLimit), MaxLimit)
+	names, values, members := attributeFilter(f.Attributes)
+	rows, err := s.pool.Query(ctx, sqlListDevices, after, f.RAE, f.Status, f.Text,
+		append(append([]string(nil), nameAttributes...), modelAttributes...), names, values, members, limit+1)
+	if err != nil {
+		return Page{}, fmt.Errorf("list devices: %w", err)
+	}
+	devices, err := pgx.CollectRows(rows, scanSummary)
+	if err != nil {
+		return Page{}, fmt.Errorf("list devices: %w", err)
+	}
+	page := Page{Devices: devices}
+	if len(devices) > limit {
+		page.Devices = devices[:limit]
+		page.Next = page.Devices[limit-1].Device
+	}
+	if err := s.describe(ctx, page.Devices); err != nil {
+		return Page{}, fmt.Errorf("list devices: %w", err)
+	}
+	return page, nil
+}
+
+// attributeFilter gives each value as text, and as the JSON list that a list
+// holding it contains.
+func attributeFilter(attributes map[string]string) (names, values, members []string) {
+	names, values, members = []string{}, []string{}, []string{}
+	for name, value := range attributes {
+		member, _ := json.Marshal([]string{value})
+		names, values, members = append(names, name), append(values, value), append(members, string(member))
+	}
+	return names, values, members
+}
+
+func scanSummary(r pgx.CollectableRow) (Summary, error) {
+	var s Summary
+	var deviceID, session uuid.UUID
+	var missing []byte
+	var first, last, received *time.Time
+	err := r.Scan(&deviceID, &session, &s.RAE, &s.Status, &s.MAC, &s.AsOf, &s.Snapshot,
+		&missing, &s.Closed, &s.Reason, &first, &last, &received, &s.AppliedAt)
+	if err != nil {
+		return s, err
+	}
+	s.Device, s.Session = deviceID.String(), session.String()
+	s.FirstObserved, s.LastObserved, s.ReceivedAt, s.AppliedAt = utc(first), utc(last), utc(received), s.AppliedAt.UTC()
+	if s.Closed > 0 {
+		s.Status = StatusClosed
+	}
+	return s, json.Unmarshal(missing, &s.Missing)
+}
+
+// describe fills in what the summaries take from attributes.
+func (s *Store) describe(ctx context.Context, summaries []Summary) error {
+	ids := make([]uuid.UUID, len(summaries))
+	for i := range summaries {
+		ids[i] = uuid.MustParse(summaries[i].Session)
+	}
+	attributes, err := s.attributes(ctx, ids, listAttributes)
+	if err != nil {
+		return err
+	}
+	for i := range summaries {
+		summaries[i].describe(attributes[ids[i]])
+	}
+	return nil
+}
+
+func (s *Summary) describe(attributes map[string]device.Attribute) {
+	s.Name, s.Model = firstText(attributes, nameAttributes), firstText(attributes, modelAttributes)
+	s.IPv4 = firstText(attributes, []string{"network.ipv4"})
+}
+
+func firstText(attributes map[string]device.Attribute, names []string) string {
+	for _, name := range names {
+		a, ok := attributes[name]
+		if !ok {
+			continue
+		}
+		if t := texts(a); len(t) > 0 && t[0] != "" {
+			return strings.Join(t, ", ")
+		}
+	}
+	return ""
+}
+
+// attributes reads those of names, or all where names is nil, that have a value.
+func (s *Store) attributes(ctx context.Context, sessions []uuid.UUID, names []string) (map[uuid.UUID]map[string]device.Attribute, error) {
+	out := make(map[uuid.UUID]map[string]device.Attribute, len(sessions))
+	if len(sessions) == 0 {
+		return out, nil
+	}
+	rows, err := s.pool.Query(ctx, sqlAttributesOf, sessions, names)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uuid.UUID
+		var name string
+		var value []byte
+		var seq int64
+		var at time.Time
+		if err := rows.Scan(&id, &name, &value, &seq, &at); err != nil {
+			return nil, err
+		}
+		a, err := attribute(value, seq, at)
+		if err != nil {
+			return nil, fmt.Errorf("session %s: attribute %s: %w", id, name, err)
+		}
+		if out[id] == nil {
+			out[id] = make(map[string]device.Attribute)
+		}
+		out[id][name] = a
+	}
+	return out, rows.Err()
+}

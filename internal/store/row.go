@@ -1,0 +1,183 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Attributes that are copied to the session's row, because people look for
+// devices and list them by these.
+const (
+	attrStatus   = "connection.status"
+	attrMAC      = "network.mac"
+	attrHostname = "network.hostname"
+)
+
+// row is a row of device_session. It is comparable but for its sets.
+type row struct {
+	id         uuid.UUID
+	rae        string
+	device     uuid.UUID
+	identified bool
+
+	asOf       int64
+	snapshot   int64
+	snapshotAt time.Time
+	hash       string
+	seen       device.SeqSet
+	missing    device.SeqSet
+	closed     int64
+	reason     string
+
+	first, last, received time.Time // zero: unknown
+
+	status, mac, hostname copied
+	counters              counters
+}
+
+// copied is a copy of an attribute's text, and the seq it is of.
+type copied struct {
+	text string
+	seq  int64
+}
+
+type counters struct{ events, records, duplicates, afterClose, repaired, overLimit int64 }
+
+func (r *row) scan(rows pgx.Rows) error {
+	var snapshotAt, first, last, received *time.Time
+	var seen, missing []byte
+	err := rows.Scan(&r.id, &r.rae, &r.device, &r.identified, &r.asOf, &r.snapshot, &snapshotAt, &r.hash,
+		&seen, &missing, &r.closed, &r.reason, &first, &last, &received,
+		&r.status.text, &r.status.seq, &r.mac.text, &r.mac.seq, &r.hostname.text, &r.hostname.seq,
+		&r.counters.events, &r.counters.records, &r.counters.duplicates, &r.counters.afterClose, &r.counters.repaired, &r.counters.overLimit)
+	if err != nil {
+		return err
+	}
+	r.snapshotAt, r.first, r.last, r.received = utc(snapshotAt), utc(first), utc(last), utc(received)
+	if err := json.Unmarshal(seen, &r.seen); err != nil {
+		return fmt.Errorf("session %s: seen: %w", r.id, err)
+	}
+	if err := json.Unmarshal(missing, &r.missing); err != nil {
+		return fmt.Errorf("session %s: missing: %w", r.id, err)
+	}
+	r.seen, r.missing = r.seen.After(0), r.missing.After(0) // an empty set is nil
+	return nil
+}
+
+// merge takes u into the row as a union of what both know, so that an update
+// that comes late, or again, takes nothing back. The caller holds the row's
+// lock. It is device.State.Apply's rule for the session, on columns.
+func (r *row) merge(u Update) {
+	r.asOf = max(r.asOf, u.AsOf)
+	if u.Snapshot > r.snapshot {
+		r.snapshot, r.snapshotAt, r.hash = u.Snapshot, u.SnapshotAt.UTC(), u.Hash
+	}
+	r.seen = r.seen.Union(u.Seen).After(r.snapshot)
+	r.missing = r.seen.Holes(r.snapshot + 1)
+	if u.Closed != 0 && (r.closed == 0 || u.Closed < r.closed) {
+		r.closed, r.reason = u.Closed, u.Reason
+	}
+	if !u.First.IsZero() && (r.first.IsZero() || u.First.Before(r.first)) {
+		r.first = u.First.UTC()
+	}
+	if u.Last.After(r.last) {
+		r.last = u.Last.UTC()
+	}
+	if u.Received.After(r.received) {
+		r.received = u.Received.UTC()
+	}
+	r.status.take(u.Write[attrStatus])
+	r.mac.take(u.Write[attrMAC])
+	r.hostname.take(u.Write[attrHostname])
+	r.hostname.text = strings.ToLower(r.hostname.text)
+}
+
+// writes reports whether u may write a: what a newer snapshot than u's has
+// already decided stays as it is, whether that snapshot lists it or not.
+func (r *row) writes(u Update, a device.Attribute) bool {
+	return a.Seq > r.snapshot || u.Snapshot >= r.snapshot
+}
+
+func (r *row) count(u Update) {
+	r.counters.events += u.Events
+	r.counters.records += u.Records
+	r.counters.duplicates += u.Duplicates
+	r.counters.afterClose += u.AfterClose
+	r.counters.repaired += int64(len(u.Repaired))
+	r.counters.overLimit += int64(len(u.OverLimit))
+}
+
+func (c *copied) take(a device.Attribute) {
+	if a.Seq <= c.seq {
+		return
+	}
+	c.text, c.seq = "", a.Seq
+	_ = json.Unmarshal(a.Value, &c.text) // what is not a string is not copied
+}
+
+// state is the row as device.State, without attributes. A session of which
+// nothing is applied yet (its batches were refused) is the empty State.
+func (r *row) state() device.State {
+	if r.asOf == 0 {
+		return device.State{}
+	}
+	return device.State{
+		RAE: r.rae, Session: r.id.String(), AsOf: r.asOf, Snapshot: r.snapshot, Hash: r.hash, SnapshotAt: r.snapshotAt,
+		Seen: r.seen, Closed: r.closed, Reason: r.reason, First: r.first, Last: r.last,
+		Attributes: make(map[string]device.Attribute),
+	}
+}
+
+// gapsOf is what became of the ranges that were missing.
+func gapsOf(was, is device.SeqSet, snapshot int64) (opened []device.Range, ended map[device.Range]string) {
+	ended = make(map[device.Range]string)
+	for _, r := range was {
+		ended[r] = "events"
+		if r.To <= snapshot {
+			ended[r] = "snapshot"
+		}
+		for _, still := range is {
+			if still.From <= r.To && r.From <= still.To {
+				ended[r] = "narrowed"
+			}
+		}
+	}
+	for _, r := range is {
+		if _, ok := ended[r]; ok {
+			delete(ended, r)
+			continue
+		}
+		opened = append(opened, r)
+	}
+	return opened, ended
+}
+
+func utc(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// orNull is the database's form of a time that may be unknown.
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func text(s device.SeqSet) string {
+	if len(s) == 0 {
+		return "[]"
+	}
+	b, _ := json.Marshal(s) // ranges of integers always encode
+	return string(b)
+}

@@ -1,0 +1,222 @@
+package store
+
+// Every SQL statement of the package, but for the schema.
+//
+// They keep to what PostgreSQL and CockroachDB both run. Sets come in as arrays
+// that unnest side by side. A statement names no key twice (both databases
+// refuse that in an upsert), and its keys come sorted, so that transactions
+// that write the same rows meet in the same order and one waits for the other
+// instead of deadlocking.
+
+const sqlPing = `
+SELECT count(*) FROM pg_catalog.pg_tables WHERE tablename = 'session_gap'`
+
+// A transaction of Apply.
+
+const (
+	sqlBegin  = `BEGIN`
+	sqlCommit = `COMMIT`
+
+	// sessionColumns are the fields of row, in the order of row.scan.
+	sessionColumns = `session_id, rae, device_id, identified, as_of_seq, snapshot_seq, snapshot_at, snapshot_hash,
+	seen, missing, closed_seq, close_reason, first_observed, last_observed, received_at,
+	connection_status, connection_status_seq, mac, mac_seq, hostname, hostname_seq,
+	events, records, duplicates, after_close, repaired, over_limit`
+
+	// The sort is below the lock: rows are locked in its order.
+	sqlLockSessions = `
+SELECT ` + sessionColumns + `
+FROM device_session WHERE session_id = ANY($1::UUID[]) ORDER BY session_id FOR UPDATE`
+
+	sqlPositions = `
+SELECT session_id, topic, partition, next_offset
+FROM ingest_position WHERE session_id = ANY($1::UUID[]) ORDER BY session_id, topic, partition`
+
+	sqlOwners = `
+SELECT i.kind, i.value, i.device_id
+FROM device_identity i
+JOIN (SELECT unnest($1::TEXT[]) AS kind, unnest($2::TEXT[]) AS value) c ON i.kind = c.kind AND i.value = c.value`
+
+	sqlInsertRAEs = `
+INSERT INTO rae (serial, first_seen)
+SELECT unnest($1::TEXT[]), now()
+ON CONFLICT (serial) DO NOTHING`
+
+	sqlInsertDevices = `
+INSERT INTO device (device_id, created_at)
+SELECT unnest($1::UUID[]), now()
+ON CONFLICT (device_id) DO NOTHING`
+
+	sqlUpsertIdentities = `
+INSERT INTO device_identity (kind, value, device_id, session_id, attribute, first_seen, last_seen)
+SELECT unnest($1::TEXT[]), unnest($2::TEXT[]), unnest($3::UUID[]), unnest($4::UUID[]), unnest($5::TEXT[]),
+	unnest($6::TIMESTAMPTZ[]), unnest($6::TIMESTAMPTZ[])
+ON CONFLICT (kind, value) DO UPDATE SET
+	first_seen = LEAST(device_identity.first_seen, excluded.first_seen),
+	last_seen = GREATEST(device_identity.last_seen, excluded.last_seen)
+RETURNING kind, value, device_id`
+
+	sqlInsertSessions = `
+INSERT INTO device_session (session_id, rae, device_id, applied_at)
+SELECT unnest($1::UUID[]), unnest($2::TEXT[]), unnest($3::UUID[]), now()
+ON CONFLICT (session_id) DO NOTHING`
+
+	sqlUpdateSessions = `
+UPDATE device_session SET
+	device_id = u.device_id, identified = u.identified, as_of_seq = u.as_of_seq,
+	snapshot_seq = u.snapshot_seq, snapshot_at = u.snapshot_at, snapshot_hash = u.snapshot_hash,
+	seen = u.seen::JSONB, missing = u.missing::JSONB, closed_seq = u.closed_seq, close_reason = u.close_reason,
+	first_observed = u.first_observed, last_observed = u.last_observed, received_at = u.received_at,
+	connection_status = u.connection_status, connection_status_seq = u.connection_status_seq,
+	mac = u.mac, mac_seq = u.mac_seq, hostname = u.hostname, hostname_seq = u.hostname_seq,
+	events = u.events, records = u.records, duplicates = u.duplicates, after_close = u.after_close,
+	repaired = u.repaired, over_limit = u.over_limit, applied_at = now()
+FROM (SELECT
+	unnest($1::UUID[]) AS session_id, unnest($2::UUID[]) AS device_id, unnest($3::BOOL[]) AS identified,
+	unnest($4::INT8[]) AS as_of_seq, unnest($5::INT8[]) AS snapshot_seq, unnest($6::TIMESTAMPTZ[]) AS snapshot_at,
+	unnest($7::TEXT[]) AS snapshot_hash, unnest($8::TEXT[]) AS seen, unnest($9::TEXT[]) AS missing,
+	unnest($10::INT8[]) AS closed_seq, unnest($11::TEXT[]) AS close_reason,
+	unnest($12::TIMESTAMPTZ[]) AS first_observed, unnest($13::TIMESTAMPTZ[]) AS last_observed, unnest($14::TIMESTAMPTZ[]) AS received_at,
+	unnest($15::TEXT[]) AS connection_status, unnest($16::INT8[]) AS connection_status_seq,
+	unnest($17::TEXT[]) AS mac, unnest($18::INT8[]) AS mac_seq, unnest($19::TEXT[]) AS hostname, unnest($20::INT8[]) AS hostname_seq,
+	unnest($21::INT8[]) AS events, unnest($22::INT8[]) AS records, unnest($23::INT8[]) AS duplicates,
+	unnest($24::INT8[]) AS after_close, unnest($25::INT8[]) AS repaired, unnest($26::INT8[]) AS over_limit
+) u
+WHERE device_session.session_id = u.session_id`
+
+	// The device that a session had before evidence bound it to another one.
+	// Nothing else can name it: it has no identity.
+	sqlDeleteDevices = `
+DELETE FROM device WHERE device_id = ANY($1::UUID[])
+	AND NOT EXISTS (SELECT 1 FROM device_session s WHERE s.device_id = device.device_id)
+	AND NOT EXISTS (SELECT 1 FROM device_identity i WHERE i.device_id = device.device_id)`
+
+	// What loses against the stored seq is not written, and what is not
+	// written is not history.
+	sqlUpsertAttributes = `
+WITH written AS (
+	INSERT INTO device_attribute (session_id, name, value, seq, observed_at, applied_at)
+	SELECT u.session_id, u.name, u.value::JSONB, u.seq, u.observed_at, now()
+	FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS name, unnest($3::TEXT[]) AS value,
+		unnest($4::INT8[]) AS seq, unnest($5::TIMESTAMPTZ[]) AS observed_at) u
+	ON CONFLICT (session_id, name) DO UPDATE SET
+		value = excluded.value, seq = excluded.seq, observed_at = excluded.observed_at, applied_at = excluded.applied_at
+	WHERE device_attribute.seq < excluded.seq
+	RETURNING session_id, name, value, seq, observed_at, applied_at
+)
+INSERT INTO attribute_change (session_id, seq, name, value, observed_at, applied_at)
+SELECT session_id, seq, name, value, observed_at, applied_at FROM written
+ON CONFLICT (session_id, seq, name) DO NOTHING`
+
+	sqlUpsertPositions = `
+INSERT INTO ingest_position (session_id, topic, partition, next_offset)
+SELECT unnest($1::UUID[]), unnest($2::TEXT[]), unnest($3::INT4[]), unnest($4::INT8[])
+ON CONFLICT (session_id, topic, partition) DO UPDATE SET next_offset = excluded.next_offset
+WHERE ingest_position.next_offset < excluded.next_offset`
+
+	sqlOpenGaps = `
+INSERT INTO session_gap (session_id, from_seq, to_seq, opened_at)
+SELECT unnest($1::UUID[]), unnest($2::INT8[]), unnest($3::INT8[]), now()
+ON CONFLICT (session_id, from_seq, to_seq) DO NOTHING`
+
+	sqlEndGaps = `
+UPDATE session_gap SET ended_at = now(), ended_by = u.ended_by
+FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::INT8[]) AS from_seq, unnest($3::INT8[]) AS to_seq,
+	unnest($4::TEXT[]) AS ended_by) u
+WHERE session_gap.session_id = u.session_id AND session_gap.from_seq = u.from_seq AND session_gap.to_seq = u.to_seq
+	AND session_gap.ended_at IS NULL`
+)
+
+// Load. The three reads must see one moment.
+const (
+	sqlBeginRead = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
+
+	sqlSession = `
+SELECT ` + sessionColumns + ` FROM device_session WHERE session_id = $1`
+
+	sqlAttributes = `
+SELECT name, value, seq, observed_at FROM device_attribute WHERE session_id = $1 ORDER BY name`
+)
+
+// Queries for people.
+
+const (
+	// summaryColumns are the fields of Summary, in the order of its scan.
+	summaryColumns = `s.device_id, s.session_id, s.rae, s.connection_status, s.mac, s.as_of_seq, s.snapshot_seq,
+	s.missing, s.closed_seq, s.close_reason, s.first_observed, s.last_observed, s.received_at, s.applied_at`
+
+	// The current session of a device is its open one, or the one seen last.
+	// Its session id breaks ties.
+	currentOrder = `(closed_seq > 0), last_observed DESC NULLS LAST, session_id`
+
+	// Devices in the order of their identifiers, from after $1. The text of a
+	// value is what people type: a string without its quotes.
+	sqlListDevices = `
+SELECT ` + summaryColumns + `
+FROM (
+	SELECT DISTINCT ON (device_id) *
+	FROM device_session
+	WHERE device_id > $1
+	ORDER BY device_id, ` + currentOrder + `
+) s
+WHERE ($2::TEXT = '' OR s.rae = $2)
+	AND ($3::TEXT = '' OR ($3 = 'closed' AND s.closed_seq > 0) OR ($3 = s.connection_status AND s.closed_seq = 0))
+	AND ($4::TEXT = '' OR EXISTS (
+		SELECT 1 FROM device_attribute a
+		WHERE a.session_id = s.session_id AND a.name = ANY($5::TEXT[]) AND strpos(lower(a.value #>> '{}'), lower($4)) > 0))
+	AND NOT EXISTS (
+		SELECT 1 FROM (SELECT unnest($6::TEXT[]) AS name, unnest($7::TEXT[]) AS value, unnest($8::TEXT[]) AS member) f
+		WHERE NOT EXISTS (
+			SELECT 1 FROM device_attribute a
+			WHERE a.session_id = s.session_id AND a.name = f.name
+				AND (a.value #>> '{}' = f.value OR a.value @> f.member::JSONB)))
+ORDER BY s.device_id
+LIMIT $9`
+
+	sqlAttributesOf = `
+SELECT session_id, name, value, seq, observed_at FROM device_attribute
+WHERE session_id = ANY($1::UUID[]) AND ($2::TEXT[] IS NULL OR name = ANY($2)) AND value IS NOT NULL
+ORDER BY session_id, name`
+
+	sqlSessionsOf = `
+SELECT ` + summaryColumns + `
+FROM device_session s WHERE s.device_id = $1 ORDER BY ` + currentOrder + ` LIMIT $2`
+
+	sqlSummaries = `
+SELECT ` + summaryColumns + `
+FROM device_session s WHERE s.session_id = ANY($1::UUID[]) ORDER BY s.device_id, ` + currentOrder + ``
+
+	sqlIdentitiesOf = `
+SELECT kind, value, session_id, attribute, first_seen, last_seen FROM device_identity
+WHERE device_id = $1 ORDER BY kind, value LIMIT $2`
+
+	sqlGapsOf = `
+SELECT from_seq, to_seq, opened_at, ended_at, ended_by FROM session_gap
+WHERE session_id = $1 ORDER BY from_seq DESC, to_seq DESC LIMIT $2`
+
+	// A reference that is written out, by what it may be.
+	sqlRefUUID = `
+SELECT session_id, device_id FROM device_session WHERE session_id = $1
+UNION
+SELECT session_id, device_id FROM device_session WHERE device_id = $1
+LIMIT $2`
+	sqlRefText = `
+SELECT session_id, device_id FROM device_session WHERE mac = $1
+UNION
+SELECT session_id, device_id FROM device_session WHERE hostname = $1
+LIMIT $2`
+
+	// One that is begun. It reads every session's row: people wait for it,
+	// nothing else does.
+	sqlRefPrefix = `
+SELECT session_id, device_id FROM device_session
+WHERE left(device_id::TEXT, length($1::TEXT)) = $1 OR left(session_id::TEXT, length($1)) = $1
+	OR left(mac, length($1)) = $1 OR left(hostname, length($1)) = $1
+ORDER BY device_id, session_id LIMIT $2`
+
+	// Changes of one session, newest first, from before (seq, name).
+	sqlHistory = `
+SELECT session_id, seq, name, value, observed_at, applied_at FROM attribute_change
+WHERE session_id = $1 AND (seq < $2 OR (seq = $2 AND name < $3)) AND ($4::TEXT = '' OR name = $4)
+ORDER BY seq DESC, name DESC LIMIT $5`
+)

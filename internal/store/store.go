@@ -1,0 +1,113 @@
+// Package store keeps device sessions in SQL tables: the schema and its
+// migrations, the transaction that applies what workflows computed, and the
+// queries of people and of the poller.
+//
+// Every statement is in statements.go and stays in the subset that PostgreSQL
+// and CockroachDB both run. Order is the seq, never time: what is older than
+// what is stored changes nothing, so that any update may be applied again.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options of Open.
+type Options struct {
+	// URL of the database: postgres://user:password@host:port/database?…
+	// Required.
+	URL string
+	// MaxConns bounds the pool. Default: 8. More than twice the database's
+	// cores gains nothing; a caller waits while all are taken.
+	MaxConns int32
+	// Logger is told of retries at debug level. Default: discards.
+	Logger *slog.Logger
+	// Registerer takes the metrics, rollcall_store_*. Default: none.
+	Registerer prometheus.Registerer
+}
+
+// Store is the database. Its methods may be called concurrently.
+type Store struct {
+	pool *pgxpool.Pool
+	log  *slog.Logger
+	m    *metrics
+}
+
+// Open prepares a pool of connections. It does not connect: a database that is
+// down at start is waited for with Ping.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.URL == "" {
+		return nil, errors.New("store: URL is required")
+	}
+	config, err := pgxpool.ParseConfig(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("store: database URL: %w", err)
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = 8
+	}
+	config.MaxConns = o.MaxConns
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return &Store{pool: pool, log: o.Logger, m: m}, nil
+}
+
+// Close ends the connections, after those in use are given back.
+func (s *Store) Close() { s.pool.Close() }
+
+// Ping reports why the database cannot be used, or nil: it answers, and its
+// schema is there.
+func (s *Store) Ping(ctx context.Context) error {
+	var n int
+	if err := s.pool.QueryRow(ctx, sqlPing).Scan(&n); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	if n == 0 {
+		return errors.New("database has no schema: run `rollcall migrate`")
+	}
+	return nil
+}
+
+type metrics struct {
+	seconds  *prometheus.HistogramVec
+	sessions prometheus.Histogram
+	retries  *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "rollcall_store_apply_seconds", Help: "How long a group of updates took to apply, retries included, by outcome (ok, refused, error).",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14), // 1 ms to 8 s
+		}, []string{"outcome"}),
+		sessions: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "rollcall_store_apply_sessions", Help: "Sessions in one transaction.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 8), // 1 to 128
+		}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rollcall_store_retries_total", Help: "Transactions tried again, by reason (SQLSTATE, or raced).",
+		}, []string{"reason"}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(m.seconds), r.Register(m.sessions), r.Register(m.retries))
+}
