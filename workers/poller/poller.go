@@ -243,7 +243,9 @@ func (p *Poller) accept(a *assignment, in []incoming, end int64) {
 }
 
 // skip dead-letters a producer's batch that would not fit memory. Its value
-// stays where it is, in Kafka, and the letter says where that is.
+// stays where it is, in Kafka, and the letter says where that is. The client
+// can skip only in a partition that it knows a position of: a bomb that is the
+// very first batch of a group without a commit is passed at the next start.
 func (p *Poller) skip(e *kgo.ErrDecompressTooLarge) {
 	a := p.assignment(e.Partition)
 	if a == nil {

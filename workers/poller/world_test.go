@@ -355,7 +355,7 @@ func start(t testing.TB, c *cluster, s *tables, change ...func(*poller.Options))
 		Logger:    slog.New(slog.DiscardHandler),
 	}
 	if os.Getenv("ROLLCALL_TEST_LOG") != "" {
-		o.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+		o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	for _, f := range change {
 		f(&o)
