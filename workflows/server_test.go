@@ -2,6 +2,7 @@ package workflows_test
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -13,7 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/sdk/v1"
 	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
@@ -276,6 +279,37 @@ func TestStreamThroughTenRuns(t *testing.T) {
 	require.Equal(t, device.Hash(db.live()), v.Hash)
 	require.Equal(t, position(events+1), db.positions)
 	t.Logf("%d runs, %d applies", v.Runs, len(db.applies))
+	s.end(in)
+}
+
+// What a person sees who looks for a session and into it.
+func TestShownOnARealServer(t *testing.T) {
+	s := newServer(t, &database{search: true})
+	in := input()
+	in.Session = uuid.NewString()
+	e := delta(1)
+	for name, value := range map[string]string{
+		"connection.status": `"up"`, "mdns.model": `"Soundbar 5"`, "network.hostname": `"bar` + "`" + `*"`, "network.ipv4": `["192.0.2.7","192.0.2.8"]`,
+	} {
+		e.Attributes[name] = device.Attribute{Value: json.RawMessage(value), Seq: 1, At: e.Time}
+	}
+	s.signal(in, batch(1, e, delta(4, "a")))
+	s.asOf(in, 4)
+	query := fmt.Sprintf("SyncState='gap' AND ConnectionStatus='up' AND DeviceModel='Soundbar 5' AND RaeSerial=%q AND WorkflowId=%q", in.RAE, device.WorkflowID(in.Session))
+	require.Eventually(t, func() bool {
+		r, err := s.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
+		return err == nil && r.GetCount() == 1
+	}, 20*time.Second, 50*time.Millisecond, query)
+
+	q, err := s.QueryWorkflow(t.Context(), device.WorkflowID(in.Session), "", "__temporal_workflow_metadata")
+	require.NoError(t, err)
+	var m sdk.WorkflowMetadata
+	require.NoError(t, q.Get(&m))
+	card := m.GetCurrentDetails()
+	require.Contains(t, card, "**gap** · as of seq 4 · 5 attributes")
+	require.Contains(t, card, "- host name: `bar'*`")
+	require.Contains(t, card, "- IPv4: `192.0.2.7, 192.0.2.8`")
+	require.Contains(t, card, "- missing seq: 2–3, since ")
 	s.end(in)
 }
 

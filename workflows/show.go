@@ -97,13 +97,24 @@ func (s *session) result() Result {
 	}
 }
 
-// Search attributes of a session, all of type Keyword, and the device attribute
-// whose value each shows. SyncState and RaeSerial come from the session itself.
-var searchAttributes = []struct{ key, attribute string }{
-	{"ConnectionStatus", "connection.status"},
-	{"DeviceModel", "device.model"},
-	{"Esn", "netflix.esn"},
-	{"TestState", "state.test"},
+// Search attributes of a session, all of type Keyword, and the device
+// attributes whose value each shows: the first that there is. SyncState and
+// RaeSerial come from the session itself.
+var searchAttributes = []struct {
+	key        string
+	attributes []string
+}{
+	{"ConnectionStatus", []string{"connection.status"}},
+	{"DeviceModel", []string{"device.model", "mdns.model"}},
+	{"Esn", []string{"netflix.esn"}},
+	{"TestState", []string{"state.test"}},
+}
+
+// What the status card shows besides.
+var cardAttributes = []struct{ label, attribute string }{
+	{"host name", "network.hostname"},
+	{"MAC", "network.mac"},
+	{"IPv4", "network.ipv4"},
 }
 
 // SearchAttributes are the names, all of type Keyword, that a server must know
@@ -140,7 +151,7 @@ func (s *session) show(ctx workflow.Context) {
 	want("RaeSerial", s.rae)
 	want("SyncState", string(s.Sync))
 	for _, a := range searchAttributes {
-		want(a.key, s.text(a.attribute))
+		want(a.key, s.text(a.attributes...))
 	}
 	if len(updates) == 0 {
 		return
@@ -154,16 +165,28 @@ func (s *session) show(ctx workflow.Context) {
 // Keyword in 255 characters.
 const maxKeyword = 255
 
-// text is an attribute's value if it is a string, short enough to search for.
-func (s *session) text(attribute string) string {
-	var v string
-	if a, ok := s.State.Attributes[attribute]; !ok || json.Unmarshal(a.Value, &v) != nil {
-		return ""
+// text is the value of the first of the attributes that is a string and not
+// empty, or a list of strings; short enough to search for.
+func (s *session) text(attributes ...string) string {
+	for _, name := range attributes {
+		a, ok := s.State.Attributes[name]
+		if !ok {
+			continue
+		}
+		var one string
+		var many []string
+		if json.Unmarshal(a.Value, &one) != nil && json.Unmarshal(a.Value, &many) == nil {
+			one = strings.Join(many, ", ")
+		}
+		if one == "" {
+			continue
+		}
+		if r := []rune(one); len(r) > maxKeyword {
+			return string(r[:maxKeyword])
+		}
+		return one
 	}
-	if r := []rune(v); len(r) > maxKeyword {
-		return string(r[:maxKeyword])
-	}
-	return v
+	return ""
 }
 
 // card is the session at a glance, in markdown.
@@ -177,7 +200,10 @@ func (s *session) card() string {
 	}
 	row("RAE", code(s.rae))
 	for _, a := range searchAttributes {
-		row(a.key, code(s.text(a.attribute)))
+		row(a.key, code(s.text(a.attributes...)))
+	}
+	for _, a := range cardAttributes {
+		row(a.label, code(s.text(a.attribute)))
 	}
 	if !s.State.Last.IsZero() {
 		row("last observed", s.State.Last.UTC().Format(time.RFC3339))
