@@ -139,7 +139,11 @@ func freePorts(host string, n int) (ports []int, err error) {
 			return nil, fmt.Errorf("find a free port for a Temporal service: %w", err)
 		}
 		listeners = append(listeners, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		_, port, err := splitAddr("FrontendAddr", l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
 	}
 	return ports, nil
 }
