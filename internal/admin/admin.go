@@ -164,7 +164,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	_ = e.Encode(result)
+	_ = e.Encode(result) // the client went away
 }
 
 func (s *Server) readiness() (map[string]string, bool) {

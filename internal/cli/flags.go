@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -63,4 +64,28 @@ func Version() string {
 		}
 	}
 	return module + " " + info.GoVersion
+}
+
+// formatHelp is a flag's help with its default, where a placeholder hides it,
+// and the environment variables that set it.
+func formatHelp(value *kong.Value) string {
+	help := value.Help
+	if value.Enum != "" {
+		help = strings.ReplaceAll(help, value.Enum, strings.ReplaceAll(value.Enum, ",", ", "))
+	}
+	flag := value.Flag
+	if flag == nil {
+		return help
+	}
+	if flag.PlaceHolder != "" && value.HasDefault && value.Default != "" {
+		help += " Default: " + value.Default + "."
+	}
+	names := EnvNames(flag)
+	for i, name := range names {
+		names[i] = "$" + name
+	}
+	if len(names) > 0 {
+		help += " (" + strings.Join(names, ", ") + ")"
+	}
+	return strings.TrimSpace(help)
 }

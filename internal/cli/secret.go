@@ -127,18 +127,6 @@ func inEnvironment(flag *kong.Flag) bool {
 	return false
 }
 
-// formatHelp is a flag's help with the environment names that set it.
-func formatHelp(value *kong.Value) string {
-	if value.Flag == nil || len(value.Tag.Envs) == 0 {
-		return value.Help
-	}
-	names := EnvNames(value.Flag)
-	for i, name := range names {
-		names[i] = "$" + name
-	}
-	return strings.TrimSpace(value.Help + " (" + strings.Join(names, ", ") + ")")
-}
-
 // URL is a flag that may hold a password, such as a database's URL. It prints
 // without it, whatever the verb.
 type URL struct{ raw string }

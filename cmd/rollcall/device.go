@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/store"
+)
+
+type deviceCmd struct {
+	List    deviceListCmd    `cmd:"" help:"List devices."`
+	Get     deviceGetCmd     `cmd:"" help:"Show all that is known of one device."`
+	History deviceHistoryCmd `cmd:"" help:"Show what changed on one device, newest first."`
+}
+
+// queryFlags are what every look into the database takes.
+type queryFlags struct {
+	Database databaseFlags `embed:"" group:"database"`
+	Output   outputFlag    `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
+	Timeout  time.Duration `help:"Give up after this long." default:"15s"`
+}
+
+// Validate is called by kong before anything starts.
+func (q *queryFlags) Validate() error {
+	if q.Timeout <= 0 {
+		return errors.New("--timeout must be more than 0")
+	}
+	return q.Database.validate()
+}
+
+// ask opens the store for one question.
+func (q *queryFlags) ask(ctx context.Context, question func(context.Context, *store.Store) error) error {
+	url, err := q.Database.url()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, q.Timeout, fmt.Errorf("no answer within %s", q.Timeout))
+	defer cancel()
+	db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: 1})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.Ping(ctx); err != nil {
+		return fmt.Errorf("%s: %w", url, err)
+	}
+	err = question(ctx, db)
+	var ambiguous *store.AmbiguousError
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return &cli.Error{Code: cli.ExitNotFound, Err: err}
+	case errors.As(err, &ambiguous):
+		return &cli.Error{Code: cli.ExitUsage, Err: err}
+	}
+	return err
+}
+
+const refHelp = `DEVICE is the UUID of a device or a session, a MAC, a host name, or the beginning of one of these, three characters at least.`
+
+type deviceListCmd struct {
+	queryFlags `embed:""`
+	RAE        string            `help:"Only those on the RAE with this serial." placeholder:"SERIAL"`
+	Status     string            `help:"Only those with this connection status: online, offline, or closed." placeholder:"STATUS"`
+	Text       string            `help:"Only those with this in a name or model, in any case." placeholder:"TEXT"`
+	Attr       map[string]string `help:"Only those with this value of an attribute, or with it among its values. May be repeated; all must hold." placeholder:"NAME=VALUE"`
+	Limit      int               `help:"How many, at most ${max_limit}." default:"${default_limit}"`
+	After      string            `help:"Go on after this device: what the page before said." placeholder:"DEVICE"`
+}
+
+// Help is printed by device list --help.
+func (*deviceListCmd) Help() string {
+	return `Lists devices, each by its current session: the open one, or the one seen last. The session's UUID is in the workflow's name, device-session-UUID.
+
+Examples:
+
+    rollcall device list --status online
+
+    rollcall device list --text roku --attr dial.supported=true
+
+    rollcall device list -o json | jq -r '.devices[].mac'`
+}
+
+// Validate is called by kong before anything starts.
+func (c *deviceListCmd) Validate() error {
+	if c.Limit < 1 || c.Limit > store.MaxLimit {
+		return fmt.Errorf("--limit must be from 1 to %d", store.MaxLimit)
+	}
+	return c.queryFlags.Validate()
+}
+
+// Run lists.
+func (c *deviceListCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		page, err := db.ListDevices(ctx, store.Filter{
+			RAE: c.RAE, Status: c.Status, Text: c.Text, Attributes: c.Attr, Limit: c.Limit, After: c.After,
+		})
+		if err != nil {
+			return err
+		}
+		if err := c.Output.print(env.Stdout, page, func(w *tabwriter.Writer) { summaries(w, page.Devices) }); err != nil {
+			return err
+		}
+		if page.Next != "" && c.Output != "json" {
+			_, err = fmt.Fprintf(env.Stderr, "There are more: --after %s\n", page.Next)
+		}
+		return err
+	})
+}
+
+func summaries(w io.Writer, devices []store.Summary) {
+	row(w, "SESSION", "MAC", "ADDRESS", "NAME", "MODEL", "STATUS", "LAST SEEN", "RAE")
+	for _, d := range devices {
+		row(w, d.Session, orElse(d.MAC, "-"), orElse(d.IPv4, "-"), orElse(clip(d.Name), "-"), orElse(clip(d.Model), "-"),
+			orElse(d.Status, "-"), orElse(stamp(d.LastObserved), "-"), d.RAE)
+	}
+}
+
+type deviceGetCmd struct {
+	queryFlags `embed:""`
+	Device     string `arg:"" help:"Which device."`
+}
+
+// Help is printed by device get --help.
+func (*deviceGetCmd) Help() string {
+	return `Shows a device's current session: its attributes with the event that last set each, how far it has come, what is missing, and the evidence of its identity.
+
+` + refHelp + ` With a session's, that session is shown. Exits 3 when there is none, 2 when there are several.
+
+Examples:
+
+    rollcall device get b8:27:eb:12:34:56
+
+    rollcall device get living-room-tv -o json | jq .attributes`
+}
+
+// Run shows.
+func (c *deviceGetCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		d, err := db.GetDevice(ctx, c.Device)
+		if err != nil {
+			return err
+		}
+		return c.Output.print(env.Stdout, d, func(w *tabwriter.Writer) { details(w, d) })
+	})
+}
+
+func details(w *tabwriter.Writer, d store.Device) {
+	row(w, "Device", d.Device)
+	row(w, "Session", d.Session)
+	row(w, "Workflow", "device-session-"+d.Session)
+	row(w, "RAE", d.RAE)
+	row(w, "Status", orElse(d.Status, "-"))
+	if d.Reason != "" {
+		row(w, "Closed because", d.Reason)
+	}
+	row(w, "Seen", fmt.Sprintf("%s to %s", orElse(stamp(d.FirstObserved), "-"), orElse(stamp(d.LastObserved), "-")))
+	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", d.AsOf, stamp(d.AppliedAt), d.Snapshot))
+	row(w, "Missing", orElse(ranges(d.Missing), "nothing"))
+	row(w, "Events", fmt.Sprintf("%d in %d records; %d duplicates, %d after the close, %d attributes repaired, %d over the limit",
+		d.Counters.Events, d.Counters.Records, d.Counters.Duplicates, d.Counters.AfterClose, d.Counters.Repaired, d.Counters.OverLimit))
+	section(w, "ATTRIBUTE", "VALUE", "SEQ", "OBSERVED")
+	for name, a := range sorted(d.Attributes) {
+		row(w, name, clip(string(a.Value)), a.Seq, stamp(a.At))
+	}
+	if len(d.Identities) > 0 {
+		section(w, "IDENTITY", "VALUE", "FROM", "LAST SEEN")
+		for _, i := range d.Identities {
+			row(w, i.Kind, i.Value, i.Attribute, stamp(i.LastSeen))
+		}
+	}
+	if len(d.Gaps) > 0 {
+		section(w, "GAP", "OPENED", "ENDED", "BY")
+		for _, g := range d.Gaps {
+			row(w, ranges(device.SeqSet{g.Range}), stamp(g.OpenedAt), orElse(stamp(g.EndedAt), "still missing"), orElse(g.EndedBy, "-"))
+		}
+	}
+	if len(d.Sessions) > 1 {
+		_, _ = fmt.Fprintln(w)
+		summaries(w, d.Sessions)
+	}
+}
+
+type deviceHistoryCmd struct {
+	queryFlags `embed:""`
+	Device     string `arg:"" help:"Which device."`
+	Attribute  string `help:"Only this attribute." placeholder:"NAME"`
+	Limit      int    `help:"How many, at most ${max_limit}." default:"${default_limit}"`
+	Before     cursor `help:"Go on before this change: what the page before said." placeholder:"SESSION/SEQ/NAME"`
+}
+
+// cursor is a store.Cursor as text.
+type cursor struct{ at *store.Cursor }
+
+// UnmarshalText reads SESSION/SEQ/NAME.
+func (c *cursor) UnmarshalText(b []byte) error {
+	p := strings.SplitN(string(b), "/", 3)
+	at := store.Cursor{}
+	if len(p) != 3 || device.CheckSession(p[0]) != nil || device.CheckName(p[2]) != nil {
+		return errors.New("not of the form SESSION/SEQ/NAME")
+	}
+	if _, err := fmt.Sscanf(p[1], "%d", &at.Seq); err != nil || fmt.Sprint(at.Seq) != p[1] {
+		return errors.New("not of the form SESSION/SEQ/NAME")
+	}
+	at.Session, at.Name = p[0], p[2]
+	c.at = &at
+	return nil
+}
+
+// Help is printed by device history --help.
+func (*deviceHistoryCmd) Help() string {
+	return `Shows the values that attributes have had, in all sessions of the device, or in the one that is named. A value that was replaced before it was applied, because the newer one came in the same batch, is not in it.
+
+` + refHelp + `
+
+Examples:
+
+    rollcall device history b8:27:eb:12:34:56 --attribute network.ipv4`
+}
+
+// Validate is called by kong before anything starts.
+func (c *deviceHistoryCmd) Validate() error {
+	if c.Limit < 1 || c.Limit > store.MaxLimit {
+		return fmt.Errorf("--limit must be from 1 to %d", store.MaxLimit)
+	}
+	return c.queryFlags.Validate()
+}
+
+// Run shows.
+func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		page, err := db.History(ctx, c.Device, store.HistoryFilter{Attribute: c.Attribute, Limit: c.Limit, Before: c.Before.at})
+		if err != nil {
+			return err
+		}
+		err = c.Output.print(env.Stdout, page, func(w *tabwriter.Writer) {
+			row(w, "OBSERVED", "ATTRIBUTE", "VALUE", "SEQ", "APPLIED", "SESSION")
+			for _, change := range page.Changes {
+				value := clip(string(change.Attribute.Value))
+				if change.Attribute.Removed() {
+					value = "(removed)"
+				}
+				row(w, stamp(change.Attribute.At), change.Name, value, change.Attribute.Seq, stamp(change.AppliedAt), change.Session)
+			}
+		})
+		if err == nil && page.Next != nil && c.Output != "json" {
+			_, err = fmt.Fprintf(env.Stderr, "There are more: --before %s/%d/%s\n", page.Next.Session, page.Next.Seq, page.Next.Name)
+		}
+		return err
+	})
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/postgres/postgrestest"
+	"github.com/rollcall-platform/rollcall/internal/store"
+)
+
+const (
+	tv     = "11111111-1111-4111-8111-111111111111"
+	server = "22222222-2222-4222-8222-222222222222"
+)
+
+// seeded is a database with two devices.
+func seeded(t *testing.T) (url string) {
+	t.Helper()
+	url = postgrestest.New(t)
+	_, err := store.Migrate(t.Context(), url, nil)
+	require.NoError(t, err)
+	db, err := store.Open(t.Context(), store.Options{URL: url})
+	require.NoError(t, err)
+	defer db.Close()
+	at := time.Date(2026, 11, 21, 9, 12, 4, 0, time.UTC)
+	apply := func(session string, seq int64, attributes map[string]string) {
+		u := store.Update{
+			RAE: "RAE-1", Session: session, AsOf: seq, Seen: device.SeqSet{{From: 1, To: seq}},
+			First: at, Last: at.Add(time.Duration(seq) * time.Minute), Received: at,
+			Positions: []device.Position{{Topic: device.KafkaEvents, Next: seq}},
+			Events:    1, Records: 1, Write: map[string]device.Attribute{},
+		}
+		for name, value := range attributes {
+			u.Write[name] = device.Attribute{Value: json.RawMessage(value), Seq: seq, At: u.Last}
+		}
+		require.NoError(t, db.Apply(t.Context(), []store.Update{u}))
+	}
+	apply(tv, 1, map[string]string{
+		"network.mac": `"02:00:00:00:00:01"`, "network.ipv4": `"192.168.77.31"`, "network.hostname": `"living-room-tv"`,
+		"upnp.model": `"Evil\u001b[2J\tTV"`, "connection.status": `"online"`,
+	})
+	apply(tv, 2, map[string]string{"network.ipv4": `"192.168.77.32"`})
+	apply(server, 1, map[string]string{"network.mac": `"02:00:00:00:00:02"`, "connection.status": `"offline"`})
+	return url
+}
+
+func TestDevices(t *testing.T) {
+	url := seeded(t)
+	ask := func(args ...string) (int, string, string) { return run(t, append(args, "--database-url="+url)...) }
+
+	code, stdout, stderr := ask("device", "list")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Contains(t, stdout, "SESSION ")
+	require.Regexp(t, tv+`  02:00:00:00:00:01  192.168.77.32  living-room-tv +Evil�\[2J�TV +online +2026-11-21 09:14:04Z  RAE-1`, stdout)
+	require.Regexp(t, server+`  02:00:00:00:00:02  - +- +- +offline `, stdout)
+	require.NotContains(t, stdout, "\x1b", "a device does not speak to the terminal")
+
+	_, stdout, _ = ask("device", "list", "--status=offline")
+	require.NotContains(t, stdout, tv)
+	require.Contains(t, stdout, server)
+	_, stdout, stderr = ask("device", "list", "--attr=network.hostname=living-room-tv", "-o", "json")
+	var page store.Page
+	require.NoError(t, json.Unmarshal([]byte(stdout), &page), stderr)
+	require.Len(t, page.Devices, 1)
+	require.Equal(t, "Evil\x1b[2J\tTV", page.Devices[0].Model, "JSON has it as it is")
+
+	code, stdout, stderr = ask("device", "list", "--limit=1")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Regexp(t, `^There are more: --after [0-9a-f-]{36}\n$`, stderr)
+	require.NotContains(t, stdout, "There are more", "a program reads stdout")
+
+	for _, ref := range []string{"02:00:00:00:00:01", "living-room-tv", tv, "living"} {
+		code, stdout, stderr = ask("device", "get", ref)
+		require.Equal(t, cli.ExitOK, code, stderr)
+		require.Regexp(t, `(?m)^Workflow +device-session-`+tv+`$`, stdout)
+		require.Regexp(t, `(?m)^network.ipv4 +"192.168.77.32" +2 +2026-11-21 09:14:04Z$`, stdout)
+		require.Regexp(t, `(?m)^Missing +nothing$`, stdout)
+	}
+	code, _, stderr = ask("device", "get", "toaster")
+	require.Equal(t, cli.ExitNotFound, code)
+	require.Contains(t, stderr, `begins with "toaster"`)
+	code, _, stderr = ask("device", "get", "02:00")
+	require.Equal(t, cli.ExitUsage, code)
+	require.Contains(t, stderr, `"02:00" names several devices:; `)
+
+	code, stdout, stderr = ask("device", "history", "living-room-tv", "--attribute=network.ipv4")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Regexp(t, `(?s)192.168.77.32.*192.168.77.31`, stdout, "newest first")
+	_, _, stderr = ask("device", "history", tv, "--limit=2")
+	require.Regexp(t, `^There are more: --before `+tv+`/1/[a-z.0-9]+\n$`, stderr)
+	before := stderr[len("There are more: ") : len(stderr)-1]
+	code, stdout, stderr = ask("device", "history", tv, "--before="+before[len("--before "):])
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.NotContains(t, stdout, "192.168.77.32")
+}
+
+func TestMigrate(t *testing.T) {
+	url := postgrestest.New(t)
+	code, stdout, stderr := run(t, "device", "list", "--database-url="+url)
+	require.Equal(t, cli.ExitFailed, code, stdout)
+	require.Contains(t, stderr, "rollcall migrate")
+
+	_, stdout, stderr = run(t, "migrate", "status", "--database-url="+url)
+	require.Contains(t, stdout, "pending", stderr)
+	code, stdout, stderr = run(t, "migrate", "up", "--database-url="+url)
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Contains(t, stdout, "steps applied; the database is up to date")
+	_, stdout, _ = run(t, "migrate", "up", "--database-url="+url)
+	require.Equal(t, "0 steps applied; the database is up to date\n", stdout)
+	_, stdout, _ = run(t, "migrate", "status", "--database-url="+url)
+	require.NotContains(t, stdout, "pending")
+}
+
+func TestMigrateGivesUpWaiting(t *testing.T) {
+	code, _, stderr := run(t, "migrate", "up", "--wait=1s", "--database-url=postgres://u:hunter2@127.0.0.1:1/d")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, stderr, `msg="waiting for database"`)
+	require.Contains(t, stderr, "do=\"start the database, or set ROLLCALL_DATABASE_URL\"")
+	require.Contains(t, stderr, "rollcall: gave up after 1s; database at postgres://u:xxxxx@127.0.0.1:1/d: ")
+	require.NotContains(t, stderr, "hunter2")
+}

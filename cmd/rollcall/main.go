@@ -1,0 +1,53 @@
+// Command rollcall is the cloud side of the platform: every service of the data
+// path and the commands that look into it, in one binary.
+package main
+
+import (
+	"strconv"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/rollcall-platform/rollcall/internal/admin"
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/store"
+)
+
+// grammar is the command line. Each command is in the file of its name.
+type grammar struct {
+	cli.Flags
+
+	Bridge  bridgeCmd  `cmd:"" group:"services" help:"Carry events from the MQTT broker to Kafka."`
+	Poller  pollerCmd  `cmd:"" group:"services" help:"Carry events from Kafka to the sessions' workflows."`
+	Worker  workerCmd  `cmd:"" group:"services" help:"Run the sessions' workflows, which write the database."`
+	Migrate migrateCmd `cmd:"" group:"operation" help:"Create or upgrade the database's tables."`
+
+	Healthcheck admin.HealthcheckCmd `cmd:"" group:"operation" help:"Ask a running service whether it is ready."`
+	Device      deviceCmd            `cmd:"" group:"look" help:"Look at devices."`
+	Version     versionCmd           `cmd:"" name:"version" group:"look" help:"Print the version."`
+}
+
+const description = `Keeps a true, current record of every device that is plugged into any Reference Automation Environment of a fleet.
+
+A setting comes from its flag, else its environment variable, else the YAML file of --config, else its default. Exit codes: 0 done, 1 failed, 2 called wrongly, 3 not found.`
+
+var groups = []kong.Group{
+	{Key: "services", Title: "Services:"},
+	{Key: "operation", Title: "Operation:"},
+	{Key: "look", Title: "Look into it:"},
+	{Key: "mqtt", Title: "MQTT:"},
+	{Key: "kafka", Title: "Kafka:"},
+	{Key: "temporal", Title: "Temporal:", Description: "The other variables of the Temporal CLI hold too: TEMPORAL_API_KEY, TEMPORAL_TLS, TEMPORAL_TLS_CLIENT_CERT_PATH, TEMPORAL_TLS_CLIENT_KEY_PATH, TEMPORAL_TLS_SERVER_CA_CERT_PATH, …"},
+	{Key: "database", Title: "Database:"},
+}
+
+func app() cli.App {
+	return cli.App{
+		Name: "rollcall", Description: description, Grammar: &grammar{},
+		Options: []kong.Option{
+			kong.ExplicitGroups(groups),
+			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit)},
+		},
+	}
+}
+
+func main() { cli.Main(app()) }

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	a := app()
+	a.Stdout, a.Stderr = &out, &errs
+	code = a.Run(t.Context(), args)
+	return code, out.String(), errs.String()
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "go test ./cmd/rollcall -update writes it")
+	require.Equal(t, string(want), got, "go test ./cmd/rollcall -update accepts the change")
+}
+
+// What a person reads who asks for help: command lines, flags, environment.
+func TestHelp(t *testing.T) {
+	for _, command := range []string{
+		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
+		"device", "device list", "device get", "device history", "version",
+	} {
+		t.Run(command, func(t *testing.T) {
+			code, stdout, stderr := run(t, append(strings.Fields(command), "--help")...)
+			require.Equal(t, cli.ExitOK, code, stderr)
+			golden(t, "help"+strings.ReplaceAll(" "+command, " ", "-")+".txt", stdout)
+		})
+	}
+}
+
+// Every flag says what it is for, and can be set by the environment where a
+// container would want to.
+func TestFlagsTeach(t *testing.T) {
+	a := app()
+	k, err := a.Kong()
+	require.NoError(t, err)
+	for _, leaf := range k.Model.Leaves(false) {
+		service := strings.Contains("bridge poller worker", leaf.Name)
+		for _, group := range leaf.AllFlags(false) {
+			for _, f := range group {
+				require.NotEmpty(t, f.Help, "%s --%s", leaf.FullPath(), f.Name)
+				switch f.Name {
+				case "help", "version", "check-config":
+				default:
+					require.True(t, !service || len(f.Tag.Envs) > 0, "%s --%s has no environment name", leaf.FullPath(), f.Name)
+				}
+				for _, env := range f.Tag.Envs {
+					require.Regexp(t, `^(ROLLCALL|TEMPORAL)_[A-Z_]+$|^DATABASE_URL$`, env)
+				}
+			}
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	const db = "--database-url=postgres://u:hunter2@localhost/d"
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"no command", nil, `expected one of "bridge", "poller", "worker", "migrate", "healthcheck", ... (see rollcall --help)`},
+		{"misspelt command", []string{"pollr"}, `unexpected argument pollr, did you mean "poller"? (see rollcall --help)`},
+		{"misspelt flag", []string{"poller", "--windw=3"}, `unknown flag --windw, did you mean "--window"? (see rollcall poller --help)`},
+		{"no database", []string{"worker"}, `worker: no database: set --database-url or ROLLCALL_DATABASE_URL (see rollcall worker --help)`},
+		{"not a database", []string{"worker", "--database-url=mysql://u:hunter2@h/d"}, `worker: --database-url: not a postgres:// URL (CockroachDB's begins with it too) (see rollcall worker --help)`},
+		{"not a URL", []string{"worker", "--database-url=postgres:///hunter2"}, `--database-url: not a URL of the form scheme://user@host:port/path (see rollcall worker --help)`},
+		{"a broker without port", []string{"poller", db, "--kafka-brokers=kafka"}, `poller: kafka: broker "kafka" is not host:port: address kafka: missing port in address (see rollcall poller --help)`},
+		{"half a key pair", []string{"poller", db, "--kafka-tls-cert=x"}, `poller: kafka: a client certificate needs both its file and its key's file (see rollcall poller --help)`},
+		{"user without mechanism", []string{"poller", db, "--kafka-username=x"}, `poller: kafka: a user or token file is given, but no SASL mechanism (see rollcall poller --help)`},
+		{"absent authority", []string{"poller", db, "--kafka-tls-ca=absent.pem"}, `poller: kafka: CA file: open absent.pem: no such file or directory (see rollcall poller --help)`},
+		{"window of none", []string{"poller", db, "--window=0"}, `poller: --window and --partition-mib must be at least 1, --total-mib at least --partition-mib (see rollcall poller --help)`},
+		{"duration without unit", []string{"poller", db, "--drain-timeout=20"}, `--drain-timeout: expected duration but got "20": time: missing unit in duration "20" (see rollcall poller --help)`},
+		{"admin address", []string{"worker", db, "--admin-addr=9403"}, `worker: --admin-addr: "9403" is not host:port (see rollcall worker --help)`},
+		{"temporal address", []string{"worker", db, "--temporal-address=temporal"}, `worker: --temporal-address: "temporal" is not host:port (see rollcall worker --help)`},
+		{"absent profile", []string{"worker", db, "--temporal-profile=prod", "--temporal-config-file=testdata/temporal.toml"}, `worker: temporal settings (TEMPORAL_ variables, profile): unable to find profile prod in config data (see rollcall worker --help)`},
+		{"password of nobody", []string{"worker", "--database-url=postgres://h/d", "--database-password-file=testdata/password"}, `worker: a password without a user: the URL names none (see rollcall worker --help)`},
+		{"page size", []string{"device", "list", db, "--limit=5000"}, `device list: --limit must be from 1 to 1000 (see rollcall device list --help)`},
+		{"cursor", []string{"device", "history", db, "x", "--before=here"}, `--before: not of the form SESSION/SEQ/NAME (see rollcall device history --help)`},
+		{"output", []string{"device", "list", db, "-o", "yaml"}, `--output must be one of "table","json" but got "yaml" (see rollcall device list --help)`},
+		{"which device", []string{"device", "get", db}, `expected "<device>" (see rollcall device get --help)`},
+		{"unknown key", []string{"poller", db, "--config=testdata/misspelt.yaml"}, `testdata/misspelt.yaml:3: unknown key "kafka-borkers"; did you mean "kafka-brokers"? (see rollcall poller --help)`},
+		{"whose health", []string{"healthcheck"}, `missing flags: --admin-addr=HOST:PORT (see rollcall healthcheck --help)`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, stdout, stderr := run(t, c.args...)
+			require.Equal(t, "rollcall: "+c.want+"\n", stderr)
+			require.Equal(t, cli.ExitUsage, code)
+			require.Empty(t, stdout)
+			require.NotContains(t, stderr, "hunter2")
+		})
+	}
+}
+
+// The example that operators start from holds only keys that exist.
+func TestExampleConfiguration(t *testing.T) {
+	for _, command := range []string{"bridge", "poller", "worker"} {
+		code, _, stderr := run(t, command, "--config=../../deploy/rollcall.example.yaml", "--check-config")
+		require.Equal(t, cli.ExitOK, code, stderr)
+	}
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// outputFlag chooses between a table for people and JSON for programs.
+type outputFlag string
+
+// print writes v as JSON, or what table writes.
+func (o outputFlag) print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
+	if o == "json" {
+		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	table(t)
+	return t.Flush()
+}
+
+// row writes cells. What they hold came from devices: a terminal must not be
+// told anything by it, nor the table lose its shape.
+func row(w io.Writer, cells ...any) {
+	for i, cell := range cells {
+		if i > 0 {
+			_, _ = w.Write([]byte{'\t'})
+		}
+		_, _ = io.WriteString(w, printable(fmt.Sprint(cell)))
+	}
+	_, _ = w.Write([]byte{'\n'})
+}
+
+// section begins another table below.
+func section(w *tabwriter.Writer, heads ...any) {
+	_, _ = w.Write([]byte{'\n'})
+	_ = w.Flush() // columns of the table above bind no longer
+	row(w, heads...)
+}
+
+// sorted yields m in the order of its keys.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
+}
+
+// ranges is a set of seqs as people write it: 3, 5-9.
+func ranges(set device.SeqSet) string {
+	var parts []string
+	for _, r := range set {
+		if r.From == r.To {
+			parts = append(parts, strconv.FormatInt(r.From, 10))
+			continue
+		}
+		parts = append(parts, fmt.Sprintf("%d-%d", r.From, r.To))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// clip shortens what would make a row unreadable; JSON output has it whole.
+func clip(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// printable is s with every character that does not print replaced.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+// stamp is a time as tables show it: UTC to the second, or nothing.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rollcall-platform/rollcall/internal/admin"
+	"github.com/rollcall-platform/rollcall/internal/cli"
+)
+
+// serviceFlags are the flags of every long-running command.
+type serviceFlags struct {
+	AdminAddr string `help:"Listen here for /healthz, /readyz and /metrics. An empty host is loopback." default:"${admin_addr}" env:"ROLLCALL_ADMIN_ADDR" placeholder:"HOST:PORT"`
+}
+
+func (f *serviceFlags) validate() error {
+	if err := checkHostPort(f.AdminAddr); err != nil {
+		return fmt.Errorf("%s: %w", admin.Flag, err)
+	}
+	return nil
+}
+
+// service is what a long-running command runs in: its metrics, its admin
+// listener and its readiness.
+type service struct {
+	registry *prometheus.Registry
+	admin    *admin.Server
+	logger   *slog.Logger
+}
+
+// component is a part of a service, as the packages of the project build them.
+type component interface {
+	Run(ctx context.Context) error
+	Ready() error
+}
+
+// runService opens the admin listener and runs start until it returns or ctx
+// is cancelled. While start waits for what it depends on, the service is alive
+// and not ready.
+func runService(ctx context.Context, env cli.Env, name string, flags serviceFlags, start func(context.Context, *service) error) error {
+	s := &service{registry: prometheus.NewRegistry(), logger: env.Logger}
+	s.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	)
+	var err error
+	s.admin, err = admin.New(admin.Options{Addr: flags.AdminAddr, Registry: s.registry, Logger: env.Logger})
+	if err != nil {
+		return err
+	}
+	s.admin.AddCheck(name, func() error { return errors.New("starting") })
+
+	// The listener outlives the service: a drain can be watched.
+	listening, stopListening := context.WithCancel(context.WithoutCancel(ctx))
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.admin.Run(listening) })
+	group.Go(func() error {
+		defer stopListening()
+		env.Logger.Info("starting", "service", name, "version", cli.Version())
+		if err := start(running, s); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		env.Logger.Info("stopped", "service", name)
+		return nil
+	})
+	return group.Wait()
+}
+
+// run runs a component of the service; the service is ready when all its
+// components are.
+func (s *service) run(ctx context.Context, name string, c component) error {
+	s.admin.AddCheck(name, c.Ready)
+	return c.Run(ctx)
+}
+
+// dependency is something that must answer before a service can start.
+type dependency struct {
+	name  string // also the name of the readiness check meanwhile
+	where string // without passwords
+	hint  string // what whoever reads the log can do
+	try   func(context.Context) error
+	fatal func(error) bool // nil: every error may pass
+}
+
+// Waiting starts at waitFirst and doubles to waitMost; every wait is a random
+// part of that, at least half, so that a fleet of services does not knock in
+// step.
+const (
+	waitFirst  = 500 * time.Millisecond
+	waitMost   = 15 * time.Second
+	tryTimeout = 10 * time.Second
+)
+
+// await tries d until it answers. It returns only the error of a cancelled ctx
+// or one that waiting does not cure.
+func (s *service) await(ctx context.Context, d dependency) error {
+	s.admin.AddCheck(d.name, func() error { return fmt.Errorf("waiting for %s at %s", d.name, d.where) })
+	if err := await(ctx, s.logger, d); err != nil {
+		return err
+	}
+	s.admin.AddCheck(d.name, func() error { return nil })
+	return nil
+}
+
+func await(ctx context.Context, logger *slog.Logger, d dependency) error {
+	start, wait := time.Now(), waitFirst
+	for {
+		try, cancel := context.WithTimeout(ctx, tryTimeout)
+		err := d.try(try)
+		cancel()
+		switch {
+		case err == nil:
+			logger.Info("reached "+d.name, "where", d.where, "after", time.Since(start).Round(time.Millisecond))
+			return nil
+		case ctx.Err() != nil:
+			return errors.Join(context.Cause(ctx), fmt.Errorf("%s at %s: %w", d.name, d.where, err))
+		case d.fatal != nil && d.fatal(err):
+			return fmt.Errorf("%s at %s: %w", d.name, d.where, err)
+		}
+		pause := wait/2 + rand.N(wait/2)
+		logger.Warn("waiting for "+d.name, "where", d.where, "err", cli.OneLine(err), "do", d.hint, "retry_in", pause.Round(time.Millisecond))
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		wait = min(2*wait, waitMost)
+	}
+}
+
+// checkHostPort reports why s is not host:port, or nil. The host may be empty.
+func checkHostPort(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q: the port is not a number from 0 to 65535", s)
+	}
+	return nil
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/workers/session"
+)
+
+type workerCmd struct {
+	Service  serviceFlags  `embed:"" set:"admin_addr=127.0.0.1:9403"`
+	Temporal temporalFlags `embed:"" group:"temporal"`
+	Database databaseFlags `embed:"" group:"database"`
+	Pool     poolFlags     `embed:"" group:"database"`
+
+	TaskQueue        string        `help:"Task queue to take tasks from." default:"rollcall-sessions" env:"ROLLCALL_TASK_QUEUE"`
+	WorkflowPollers  int           `help:"Long polls for workflow tasks. With few, single signals get stuck behind the sticky queue's 5 s time-out." default:"16" env:"ROLLCALL_WORKFLOW_POLLERS"`
+	WorkflowTasks    int           `help:"Workflow tasks at a time: bounds the load on the database." default:"256" env:"ROLLCALL_WORKFLOW_TASKS"`
+	Activities       int           `help:"Regular activities at a time: sessions whose apply is in trouble." default:"100" env:"ROLLCALL_ACTIVITIES"`
+	StickyCache      int           `help:"Sessions to keep in memory between signals, at some 50 kB each; others are replayed from their history. 0: the SDK's 10,000." default:"0" env:"ROLLCALL_STICKY_CACHE"`
+	SearchAttributes string        `help:"Whether sessions set search attributes: ${enum}. auto asks the server whether it knows them." enum:"auto,on,off" default:"auto" env:"ROLLCALL_SEARCH_ATTRIBUTES"`
+	StopTimeout      time.Duration `help:"When told to stop: how long to wait for tasks in progress." default:"10s" env:"ROLLCALL_STOP_TIMEOUT"`
+}
+
+// Help is printed by worker --help.
+func (*workerCmd) Help() string {
+	return `Hosts the workflow of every device session: each takes the folded events that the poller sends it, drops what it has seen, finds gaps, and writes what changed to the database, one apply at a time. While the database is away the sessions wait in Temporal, each visible there as a pending activity with its last error, and go on by themselves.
+
+Run any number; sessions move between them. Killing one loses nothing.
+
+Example:
+
+    TEMPORAL_ADDRESS=temporal:7233 rollcall worker --database-url postgres://rollcall@db/rollcall`
+}
+
+// Validate is called by kong before anything starts.
+func (c *workerCmd) Validate() error {
+	if c.WorkflowPollers < 2 || c.WorkflowTasks < 1 || c.Activities < 1 || c.StickyCache < 0 || c.StopTimeout <= 0 {
+		return errors.New("--workflow-pollers must be at least 2, --workflow-tasks and --activities at least 1, --sticky-cache not negative, --stop-timeout more than 0")
+	}
+	return errors.Join(c.Service.validate(), c.Temporal.validate(), c.Database.validate())
+}
+
+// Run works until ctx is cancelled, then finishes the tasks in progress.
+func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
+	return runService(ctx, env, "worker", c.Service, func(ctx context.Context, s *service) error {
+		db, err := s.openStore(ctx, &c.Database, c.Pool)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		temporal, err := s.dialTemporal(ctx, &c.Temporal)
+		if err != nil {
+			return err
+		}
+		defer temporal.Close()
+		w, err := session.New(session.Options{
+			Client: temporal, Store: db, TaskQueue: c.TaskQueue, Namespace: temporal.namespace,
+			WorkflowPollers: c.WorkflowPollers, WorkflowTasks: c.WorkflowTasks, Activities: c.Activities,
+			StickyCache: c.StickyCache, SearchAttributes: session.SearchAttributes(c.SearchAttributes),
+			StopTimeout: c.StopTimeout, Logger: s.logger, Registerer: s.registry,
+		})
+		if err != nil {
+			return err
+		}
+		return s.run(ctx, "worker", w)
+	})
+}
