@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -36,18 +35,16 @@ func (s Stack) Sessions(ctx context.Context, rae string) ([]string, error) {
 // Tables implements Cloud.
 func (s Stack) Tables(ctx context.Context, session string) (Record, bool, error) {
 	r := Record{Session: session, Attributes: map[string]Attribute{}}
-	var missing int64
-	err := s.DB.QueryRow(ctx, `SELECT s.rae, s.as_of_seq, s.closed_seq IS NOT NULL,
-			(SELECT count(*) FROM session_gap g WHERE g.session_id = s.session_id AND g.healed_at IS NULL)
-		FROM device_session s WHERE s.session_id = $1`, session).Scan(&r.RAE, &r.Seq, &r.Closed, &missing)
+	err := s.DB.QueryRow(ctx, `SELECT rae, as_of_seq, closed_seq > 0, missing::text FROM device_session WHERE session_id = $1`, session).
+		Scan(&r.RAE, &r.Seq, &r.Closed, &r.Missing)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, false, nil
 	}
 	if err != nil {
 		return r, false, err
 	}
-	if missing > 0 {
-		r.Missing = fmt.Sprintf("%d open gaps", missing)
+	if r.Missing == "[]" {
+		r.Missing = ""
 	}
 	rows, err := s.DB.Query(ctx, `SELECT name, value::text, seq FROM device_attribute WHERE session_id = $1 AND value IS NOT NULL`, session)
 	if err != nil {
