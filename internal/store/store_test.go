@@ -18,6 +18,9 @@ import (
 
 var epoch = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 
+// ctx is for where no test is at hand.
+var ctx = context.Background()
+
 const topic = device.KafkaEvents
 
 // open returns a store on an empty database, and its URL.
