@@ -36,22 +36,24 @@ func regularOptions(summary string) workflow.ActivityOptions {
 }
 
 // execute runs an activity as a local one and, if that does not succeed in
-// time, as a regular one until it does. It returns an error only for what will
-// never succeed.
+// time, as a regular one until it does. The only error it returns is a refusal.
+//
+// Anything else that ends a regular activity without limits is a fault in the
+// code, such as a value that cannot be encoded. It stops the workflow task, not
+// the workflow: Temporal tries the task again, in sight, until a worker without
+// the fault is there, and nothing is lost.
 func (s *session) execute(activity, summary string, in, out any) error {
 	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(s.applies, localOptions(summary)), activity, in).Get(s.applies, out)
-	if err == nil || final(err) {
+	if err == nil || refused(err) {
 		return err
 	}
 	s.log.Warn("local activity did not succeed in time: going on as a regular activity, which is tried until it succeeds", "activity", activity, "err", err)
 	s.count(s.applies, metricEscalated, "activity_type", activity)
-	return workflow.ExecuteActivity(workflow.WithActivityOptions(s.applies, regularOptions(summary)), activity, in).Get(s.applies, out)
-}
-
-// final reports whether err says that trying again cannot help.
-func final(err error) bool {
-	var a *temporal.ApplicationError
-	return errors.As(err, &a) && a.NonRetryable()
+	err = workflow.ExecuteActivity(workflow.WithActivityOptions(s.applies, regularOptions(summary)), activity, in).Get(s.applies, out)
+	if err != nil && !refused(err) {
+		panic(fmt.Sprintf("%s of session %s: %v", activity, s.id, err))
+	}
+	return err
 }
 
 func refused(err error) bool {
@@ -72,26 +74,20 @@ type intent struct {
 // turn applies all that waits: one apply in the common case. Where the database
 // refuses it, each batch is tried by itself, so that only the guilty one is
 // kept out.
-func (s *session) turn(ctx workflow.Context) error {
+func (s *session) turn(ctx workflow.Context) {
 	fresh := s.fresh(ctx)
-	switch err := s.apply(ctx, merge(fresh)); {
-	case err == nil:
-	case refused(err):
+	if err := s.apply(ctx, merge(fresh)); err != nil {
 		for _, b := range fresh {
-			if err := s.apply(ctx, merge([]device.Batch{b})); refused(err) {
+			if err := s.apply(ctx, merge([]device.Batch{b})); err != nil {
 				s.Refusing = append(s.Refusing, Refusal{
 					Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
 					Cause: CauseDatabase, Detail: clip(fmt.Sprintf("seq %s: %v", b.Fold.Seqs, err)), At: workflow.Now(ctx),
 				})
-			} else if err != nil {
-				return fmt.Errorf("apply: %w", err)
 			}
 		}
-	default:
-		return fmt.Errorf("apply: %w", err)
 	}
 	s.Waiting = nil
-	return s.stepOver(ctx)
+	s.stepOver(ctx)
 }
 
 // fresh returns the waiting batches that are not exact duplicates. A batch is
@@ -143,7 +139,7 @@ func merge(batches []device.Batch) intent {
 }
 
 // apply computes what the intent changes, has the database take it, and only
-// then makes it the session's state.
+// then makes it the session's state. Its only error is a refusal.
 func (s *session) apply(ctx workflow.Context, in intent) error {
 	if in.batches == 0 {
 		return nil
@@ -200,9 +196,9 @@ func (s *session) reached(positions []device.Position) {
 
 // stepOver records what is refused and has the database pass its positions:
 // the poller waits for them, and would send the same batch for ever.
-func (s *session) stepOver(ctx workflow.Context) error {
+func (s *session) stepOver(ctx workflow.Context) {
 	if len(s.Refusing) == 0 {
-		return nil
+		return
 	}
 	var positions []device.Position
 	for _, r := range s.Refusing {
@@ -214,7 +210,7 @@ func (s *session) stepOver(ctx workflow.Context) error {
 		request := s.request(&s.State, positions)
 		request.Skip = true
 		if err := s.execute(ActivityApply, "step over "+plural(int64(len(s.Refusing)), "refused batch"), request, nil); err != nil {
-			return fmt.Errorf("step over refused batches: %w", err)
+			panic(fmt.Sprintf("session %s: an apply that only steps over was refused: %v", s.id, err)) // see ApplyRequest.Skip
 		}
 		s.reached(positions)
 	}
@@ -225,7 +221,6 @@ func (s *session) stepOver(ctx workflow.Context) error {
 			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "err", r.Detail)
 	}
 	s.Refusing = nil
-	return nil
 }
 
 // judge moves between live and gap.

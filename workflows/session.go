@@ -133,9 +133,7 @@ func (s *session) run(ctx workflow.Context) (Result, error) {
 	signalled.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
 	for {
 		if s.drain(ctx, s.options.TurnBytes); !s.idle() {
-			if err := s.turn(ctx); err != nil {
-				return Result{}, err
-			}
+			s.turn(ctx)
 			s.show(ctx)
 			if why := s.due(ctx); why != "" && s.drain(ctx, s.options.CarryBytes) {
 				return Result{}, s.continueAsNew(ctx, why)
