@@ -26,7 +26,7 @@ demo: ## Start everything in one process and feed it a recorded LAN (see the var
 	@printf 'Building the stack. The Temporal Server is in it: the first build takes minutes, later ones seconds.\n'
 	@mkdir -p bin
 	@cd cmd/devstack && $(GO) build -o ../../bin/devstack .
-	@exec ./bin/devstack $(strip \
+	@exec ./bin/devstack demo $(strip \
 		$(if $(CAPTURE),--capture '$(CAPTURE)') \
 		$(if $(SPEED),--speed '$(SPEED)') \
 		$(if $(DATA_DIR),--data-dir '$(DATA_DIR)') \

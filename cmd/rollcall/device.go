@@ -104,7 +104,7 @@ func (c *deviceListCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return err
 		}
-		if err := c.Output.print(env.Stdout, page, func(w *tabwriter.Writer) { summaries(w, page.Devices) }); err != nil {
+		if err := c.Output.write(env.Stdout, page, func(w *tabwriter.Writer) { summaries(w, page.Devices) }); err != nil {
 			return err
 		}
 		if page.Next != "" && c.Output != "json" {
@@ -147,7 +147,7 @@ func (c *deviceGetCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return err
 		}
-		return c.Output.print(env.Stdout, d, func(w *tabwriter.Writer) { details(w, d) })
+		return c.Output.write(env.Stdout, d, func(w *tabwriter.Writer) { details(w, d) })
 	})
 }
 
@@ -239,7 +239,7 @@ func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return err
 		}
-		err = c.Output.print(env.Stdout, page, func(w *tabwriter.Writer) {
+		err = c.Output.write(env.Stdout, page, func(w *tabwriter.Writer) {
 			row(w, "OBSERVED", "ATTRIBUTE", "VALUE", "SEQ", "APPLIED", "SESSION")
 			for _, change := range page.Changes {
 				value := clip(string(change.Attribute.Value))

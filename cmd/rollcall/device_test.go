@@ -119,7 +119,7 @@ func TestMigrate(t *testing.T) {
 func TestMigrateGivesUpWaiting(t *testing.T) {
 	code, _, stderr := run(t, "migrate", "up", "--wait=1s", "--database-url=postgres://u:hunter2@127.0.0.1:1/d")
 	require.Equal(t, cli.ExitFailed, code)
-	require.Contains(t, stderr, `msg="waiting for database"`)
+	require.Contains(t, stderr, `msg="waiting for a dependency" dependency=database`)
 	require.Contains(t, stderr, "do=\"start the database, or set ROLLCALL_DATABASE_URL\"")
 	require.Contains(t, stderr, "rollcall: gave up after 1s; database at postgres://u:xxxxx@127.0.0.1:1/d: ")
 	require.NotContains(t, stderr, "hunter2")

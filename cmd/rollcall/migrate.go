@@ -95,7 +95,7 @@ func (c *migrateStatusCmd) Run(ctx context.Context, env cli.Env) error {
 	if err != nil {
 		return err
 	}
-	return c.Output.print(env.Stdout, steps, func(w *tabwriter.Writer) {
+	return c.Output.write(env.Stdout, steps, func(w *tabwriter.Writer) {
 		row(w, "VERSION", "STEP", "APPLIED")
 		for _, step := range steps {
 			row(w, step.Version, step.Name, orElse(stamp(step.AppliedAt), "pending"))

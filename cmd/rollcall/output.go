@@ -19,8 +19,8 @@ import (
 // outputFlag chooses between a table for people and JSON for programs.
 type outputFlag string
 
-// print writes v as JSON, or what table writes.
-func (o outputFlag) print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
+// write writes v as JSON, or what table writes.
+func (o outputFlag) write(w io.Writer, v any, table func(*tabwriter.Writer)) error {
 	if o == "json" {
 		e := json.NewEncoder(w)
 		e.SetEscapeHTML(false)

@@ -121,7 +121,7 @@ func await(ctx context.Context, logger *slog.Logger, d dependency) error {
 		cancel()
 		switch {
 		case err == nil:
-			logger.Info("reached "+d.name, "where", d.where, "after", time.Since(start).Round(time.Millisecond))
+			logger.Info("dependency answers", "dependency", d.name, "where", d.where, "after", time.Since(start).Round(time.Millisecond))
 			return nil
 		case ctx.Err() != nil:
 			return errors.Join(context.Cause(ctx), fmt.Errorf("%s at %s: %w", d.name, d.where, err))
@@ -129,7 +129,7 @@ func await(ctx context.Context, logger *slog.Logger, d dependency) error {
 			return fmt.Errorf("%s at %s: %w", d.name, d.where, err)
 		}
 		pause := wait/2 + rand.N(wait/2)
-		logger.Warn("waiting for "+d.name, "where", d.where, "err", cli.OneLine(err), "do", d.hint, "retry_in", pause.Round(time.Millisecond))
+		logger.Warn("waiting for a dependency", "dependency", d.name, "where", d.where, "err", cli.OneLine(err), "do", d.hint, "retry_in", pause.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

@@ -48,7 +48,7 @@ func TestServiceWaits(t *testing.T) {
 			go func() {
 				done <- a.Run(ctx, []string{command, "--admin-addr=" + addr, "--database-url=postgres://u:hunter2@127.0.0.1:1/d"})
 			}()
-			require.Eventually(t, func() bool { return strings.Contains(out.String(), "waiting for database") }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return strings.Contains(out.String(), "waiting for a dependency") }, 10*time.Second, 10*time.Millisecond)
 			require.NoError(t, admin.Probe(t.Context(), addr, "/healthz"))
 			require.ErrorContains(t, admin.Probe(t.Context(), addr, "/readyz"), "waiting for database at postgres://u:xxxxx@127.0.0.1:1/d")
 			require.ErrorContains(t, (&admin.HealthcheckCmd{AdminAddr: addr, Timeout: time.Second}).Run(t.Context()), "503")

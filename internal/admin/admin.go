@@ -147,7 +147,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := server.Shutdown(drain); err != nil {
 		_ = server.Close()
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin listener at %s: %w", s.Addr(), err)
+	}
 	return nil
 }
 
