@@ -1,8 +1,11 @@
 package store_test
 
 import (
+	"context"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/internal/store"
@@ -103,4 +106,23 @@ func TestReplayGivesTheSameDevices(t *testing.T) {
 		devices = append(devices, query[string](t, url, `SELECT device_id::TEXT FROM device`))
 	}
 	require.Equal(t, devices[0], devices[1])
+}
+
+// An update without evidence, which is nearly every one, does not look at
+// identities or devices: it is applied while both tables are locked.
+func TestHotPathLeavesIdentitiesAlone(t *testing.T) {
+	s, url := open(t)
+	f := newFeed(1)
+	apply(t, s, f.update(f.opened(map[string]string{"network.mac": `"9c:b6:d0:00:00:01"`})))
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(ctx) }()
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `LOCK TABLE device_identity, device, rae IN ACCESS EXCLUSIVE MODE`)
+	require.NoError(t, err)
+	brief, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, s.Apply(brief, []store.Update{f.update(f.delta(2, map[string]string{"network.ipv4": `"192.168.7.2"`}))}))
+	require.NoError(t, tx.Rollback(t.Context()))
 }

@@ -142,8 +142,16 @@ func TestAnyReplayGivesTheSame(t *testing.T) {
 // Two workers that apply the same sessions at once, each in groups of its own,
 // leave what one would have.
 func TestConcurrentApply(t *testing.T) {
-	a, url := open(t)
-	b := reopen(t, url)
+	for _, isolation := range []string{"read%20committed", "serializable"} { // the default of PostgreSQL, and of CockroachDB
+		t.Run(isolation, func(t *testing.T) {
+			_, url := open(t)
+			testConcurrentApply(t, url, url+"&default_transaction_isolation="+isolation)
+		})
+	}
+}
+
+func testConcurrentApply(t *testing.T, url, with string) {
+	a, b := reopen(t, with), reopen(t, with)
 	const sessions, rounds = 12, 15
 	groups := make([][]store.Update, rounds)
 	feeds := make([]*feed, sessions)
