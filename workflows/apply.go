@@ -76,14 +76,20 @@ type intent struct {
 // kept out.
 func (s *session) turn(ctx workflow.Context) {
 	fresh := s.fresh(ctx)
-	if err := s.apply(ctx, merge(fresh)); err != nil {
-		for _, b := range fresh {
-			if err := s.apply(ctx, merge([]device.Batch{b})); err != nil {
-				s.Refusing = append(s.Refusing, Refusal{
-					Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
-					Cause: CauseDatabase, Detail: clip(fmt.Sprintf("seq %s: %v", b.Fold.Seqs, err)), At: workflow.Now(ctx),
-				})
-			}
+	err := s.apply(ctx, merge(fresh))
+	for _, b := range fresh {
+		if err == nil {
+			break
+		}
+		refusal := err
+		if len(fresh) > 1 {
+			refusal = s.apply(ctx, merge([]device.Batch{b}))
+		}
+		if refusal != nil {
+			s.Refusing = append(s.Refusing, Refusal{
+				Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
+				Cause: CauseDatabase, Detail: clip(fmt.Sprintf("seq %s: %v", b.Fold.Seqs, refusal)), At: workflow.Now(ctx),
+			})
 		}
 	}
 	s.Waiting = nil

@@ -257,6 +257,18 @@ func TestDatabaseRefusalKeepsOutOnlyTheGuilty(t *testing.T) {
 	require.Zero(t, v.Waiting)
 }
 
+func TestFaultStopsTheTaskNotTheSession(t *testing.T) {
+	db := &database{fail: func(context.Context, string, *workflows.ApplyRequest) error {
+		return temporal.NewNonRetryableApplicationError("no such thing", "Other", nil)
+	}}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.run(input())
+	var p *temporal.PanicError // which a worker answers by failing the task
+	require.ErrorAs(t, h.GetWorkflowError(), &p)
+	require.Contains(t, p.Error(), "no such thing")
+}
+
 func TestOutageWhileSteppingOverIsNeverRefused(t *testing.T) {
 	db := &database{}
 	skips := 0
