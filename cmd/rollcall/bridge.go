@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/workers/bridge"
+)
+
+type bridgeCmd struct {
+	Service serviceFlags `embed:"" set:"admin_addr=127.0.0.1:9401"`
+	MQTT    mqttFlags    `embed:"" group:"mqtt"`
+	Kafka   kafkaFlags   `embed:"" group:"kafka"`
+
+	EventsTopic     string        `help:"Kafka topic for the devices' events." default:"rollcall.device-events" env:"ROLLCALL_TOPIC"`
+	RepliesTopic    string        `help:"Kafka topic for the devices' replies to commands." default:"rollcall.device-replies" env:"ROLLCALL_REPLIES_TOPIC"`
+	DeadLetterTopic string        `help:"Kafka topic for messages that Kafka refuses for their size." default:"rollcall.device-events.dlq" env:"ROLLCALL_DEAD_LETTER_TOPIC"`
+	DrainTimeout    time.Duration `help:"When told to stop: how long to wait for Kafka to acknowledge what has come. The broker gives the rest to whoever comes next." default:"10s" env:"ROLLCALL_DRAIN_TIMEOUT"`
+}
+
+// mqttFlags say how the MQTT broker is reached.
+type mqttFlags struct {
+	URL            string         `name:"mqtt-url" help:"The broker: mqtts://host:8883, or mqtt://host:1883 on this host. Required." env:"ROLLCALL_MQTT_URL" placeholder:"URL"`
+	CA             string         `name:"mqtt-tls-ca" help:"Trust the authorities in this PEM file instead of the system's." env:"ROLLCALL_MQTT_TLS_CA" placeholder:"FILE"`
+	Cert           string         `name:"mqtt-tls-cert" help:"Client certificate, PEM." env:"ROLLCALL_MQTT_TLS_CERT" placeholder:"FILE"`
+	Key            string         `name:"mqtt-tls-key" help:"Its private key, PEM." env:"ROLLCALL_MQTT_TLS_KEY" placeholder:"FILE"`
+	Username       string         `name:"mqtt-username" help:"User name, for a broker that does not take the identity from the certificate." env:"ROLLCALL_MQTT_USERNAME" placeholder:"NAME"`
+	Password       cli.SecretFile `name:"mqtt-password-file" help:"File that holds its password." env:"ROLLCALL_MQTT_PASSWORD_FILE" placeholder:"FILE"`
+	Insecure       bool           `help:"Allow mqtt:// to another host: anybody on the way can read and forge events." env:"ROLLCALL_MQTT_INSECURE"`
+	ClientID       string         `name:"mqtt-client-id" help:"Name of the broker's session for this bridge. It must stay the same over restarts, and be no other's." default:"rollcall-bridge" env:"ROLLCALL_MQTT_CLIENT_ID" placeholder:"NAME"`
+	Filters        []string       `name:"mqtt-filters" help:"Topic filters to take. To scale, give each bridge filters that no other has. Default: the events and replies of every RAE." env:"ROLLCALL_MQTT_FILTERS" placeholder:"FILTER,…"`
+	SessionExpiry  time.Duration  `name:"mqtt-session-expiry" help:"How long the broker keeps what comes while the bridge is away." default:"168h" env:"ROLLCALL_MQTT_SESSION_EXPIRY"`
+	ReceiveMaximum uint16         `name:"mqtt-receive-maximum" help:"Messages that may wait for Kafka's acknowledgement at a time, and that a lost connection repeats." default:"1000" env:"ROLLCALL_MQTT_RECEIVE_MAXIMUM"`
+}
+
+// tls is the configuration that the files make.
+func (m *mqttFlags) tls() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if m.CA != "" {
+		pem, err := os.ReadFile(m.CA)
+		if err != nil {
+			return nil, fmt.Errorf("--mqtt-tls-ca: %w", err)
+		}
+		if config.RootCAs = x509.NewCertPool(); !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--mqtt-tls-ca: %s holds no certificate in PEM", m.CA)
+		}
+	}
+	if (m.Cert == "") != (m.Key == "") {
+		return nil, errors.New("--mqtt-tls-cert and --mqtt-tls-key go together")
+	}
+	if m.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(m.Cert, m.Key)
+		if err != nil {
+			return nil, fmt.Errorf("--mqtt-tls-cert: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// options are what the flags say of a subscriber.
+func (c *bridgeCmd) options() (bridge.SubscriberOptions, error) {
+	m := &c.MQTT
+	if m.URL == "" {
+		return bridge.SubscriberOptions{}, errors.New("no broker: set --mqtt-url or ROLLCALL_MQTT_URL")
+	}
+	if (m.Username != "") != m.Password.IsSet() {
+		return bridge.SubscriberOptions{}, errors.New("--mqtt-username and --mqtt-password-file go together")
+	}
+	if m.ClientID == "" || m.ReceiveMaximum == 0 {
+		return bridge.SubscriberOptions{}, errors.New("--mqtt-client-id must not be empty, --mqtt-receive-maximum at least 1")
+	}
+	config, err := m.tls()
+	return bridge.SubscriberOptions{
+		URL: m.URL, Insecure: m.Insecure, TLS: config, Username: m.Username, Password: m.Password.Reveal(),
+		ClientID: m.ClientID, Filters: m.Filters, SessionExpiry: m.SessionExpiry, ReceiveMaximum: m.ReceiveMaximum,
+		DrainTimeout: c.DrainTimeout,
+	}, err
+}
+
+// Help is printed by bridge --help.
+func (*bridgeCmd) Help() string {
+	return `Takes the messages of the RAEs from any MQTT 5 broker and produces them to Kafka, the MQTT topic as the key. It acknowledges a message to the broker only when Kafka has acknowledged it on all in-sync replicas; while Kafka is away the broker's session keeps the rest.
+
+Run one for each set of topic filters. Two with the same filters would carry every message twice; shared subscriptions lose the order within a topic and are refused.
+
+Examples:
+
+    rollcall bridge --mqtt-url mqtts://broker:8883 --mqtt-tls-cert bridge.pem --mqtt-tls-key bridge.key --kafka-brokers kafka-1:9092
+
+    rollcall bridge --mqtt-url mqtt://localhost:1883 --mqtt-client-id bridge-a --mqtt-filters 'rollcall/v1/RAE-0042/sessions/+/events'`
+}
+
+// nobody forwards nothing: it stands in where settings are only checked.
+type nobody struct{}
+
+func (nobody) ForwardAsync(context.Context, string, []byte, func(error)) {}
+
+// Validate is called by kong before anything starts.
+func (c *bridgeCmd) Validate() error {
+	o, err := c.options()
+	if err == nil {
+		o.Forwarder = nobody{}
+		_, err = bridge.NewSubscriber(o)
+	}
+	return errors.Join(c.Service.validate(), c.Kafka.validate(), err)
+}
+
+// Run carries messages until ctx is cancelled, then drains. It subscribes before
+// Kafka answers: from then on the broker keeps what comes.
+func (c *bridgeCmd) Run(ctx context.Context, env cli.Env) error {
+	return runService(ctx, env, "bridge", c.Service, func(ctx context.Context, s *service) error {
+		o, err := c.options()
+		if err != nil {
+			return err
+		}
+		forwarder, err := bridge.NewForwarder(bridge.ForwarderOptions{
+			Kafka: c.Kafka.options("bridge"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{s.logger})},
+			EventsTopic: c.EventsTopic, RepliesTopic: c.RepliesTopic, DeadLetterTopic: c.DeadLetterTopic,
+			Logger: s.logger, Registerer: s.registry,
+		})
+		if err != nil {
+			return err
+		}
+		o.Forwarder, o.Logger, o.Registerer = forwarder, s.logger, s.registry
+		subscriber, err := bridge.NewSubscriber(o)
+		if err != nil {
+			return errors.Join(err, forwarder.Close(ctx))
+		}
+		s.admin.AddCheck("kafka", func() error { return fmt.Errorf("waiting for kafka at %v", c.Kafka.Brokers) })
+		go func() {
+			if forwarder.Wait(ctx) == nil {
+				s.admin.AddCheck("kafka", func() error { return nil })
+			}
+		}()
+		err = s.run(ctx, "bridge", subscriber)
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout)
+		defer cancel()
+		return errors.Join(err, forwarder.Close(closing))
+	})
+}
