@@ -145,7 +145,7 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 // line for an outage and session, not one a try.
 func (a *Activities) failed(ctx context.Context, what, session string, err error) error {
 	if info := activity.GetInfo(ctx); !info.IsLocalActivity && info.Attempt == 1 {
-		a.log.WarnContext(ctx, what+" failed: Temporal tries again until it succeeds", "session", session, "err", err)
+		a.log.WarnContext(ctx, "activity failed: Temporal tries again until it succeeds", "activity", what, "session", session, "err", err)
 	}
 	return fmt.Errorf("%s of session %s: %w", what, session, err)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -192,7 +193,7 @@ func (s *session) text(attributes ...string) string {
 // card is the session at a glance, in markdown.
 func (s *session) card() string {
 	var b strings.Builder
-	b.WriteString(fmt.Sprintf("**%s** · as of seq %d · %s\n\n", s.Sync, s.State.AsOf, plural(int64(len(s.State.Live())), "attribute")))
+	b.WriteString("**" + string(s.Sync) + "** · as of seq " + strconv.FormatInt(s.State.AsOf, 10) + " · " + plural(int64(len(s.State.Live())), "attribute") + "\n\n")
 	row := func(name, value string) {
 		if value != "" {
 			b.WriteString("- " + name + ": " + value + "\n")

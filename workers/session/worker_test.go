@@ -97,7 +97,9 @@ func TestWaitsForTemporalAndStops(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, w.Ready(), "not started")
 	stop := run(t, w)
-	require.Eventually(t, func() bool { return w.Ready() != nil && bytes.Contains([]byte(lines.String()), []byte("TEMPORAL_ADDRESS")) },
+	require.Eventually(t, func() bool {
+		return w.Ready() != nil && bytes.Contains([]byte(lines.String()), []byte("TEMPORAL_ADDRESS"))
+	},
 		20*time.Second, 10*time.Millisecond)
 	require.ErrorContains(t, w.Ready(), "reach Temporal")
 	stop()
