@@ -249,11 +249,18 @@ func (a *apply) advance(id uuid.UUID, positions []device.Position) bool {
 	return len(newest) > 0
 }
 
-// write sends all of it. Where nothing can race, because every row is locked,
-// the commit travels with it.
+// write sends all of it. New rows go first and alone: who loses the race for one
+// must not go on to lock sessions, which another transaction may hold while it
+// waits for the rows that this one has.
 func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 	b := &pgx.Batch{}
-	races := a.queueNew(b)
+	a.queueNew(b)
+	if b.Len() > 0 {
+		if err := conn.SendBatch(ctx, b).Close(); err != nil {
+			return fmt.Errorf("write new rows: %w", err)
+		}
+		b = &pgx.Batch{}
+	}
 	a.queueSessions(b)
 	if n := len(a.writes.ids); n > 0 {
 		w := &a.writes
@@ -263,19 +270,9 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 		p := &a.reached
 		b.Queue(sqlUpsertPositions, p.ids, p.topics, p.partitions, p.nexts)
 	}
-	if !races {
-		queueCommit(b)
-	}
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("write sessions: %w", err)
-	}
-	if !races {
-		return nil
-	}
-	b = &pgx.Batch{}
 	queueCommit(b)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return fmt.Errorf("write sessions: %w", err)
 	}
 	return nil
 }
@@ -291,10 +288,9 @@ func queueCommit(b *pgx.Batch) {
 	})
 }
 
-// queueNew queues the rows that other transactions may be inserting too, and
-// reports whether there are any. They come in one order of tables, and of keys
-// in each.
-func (a *apply) queueNew(b *pgx.Batch) bool {
+// queueNew queues the rows that other transactions may be inserting too. They
+// come in one order of tables, and of keys in each.
+func (a *apply) queueNew(b *pgx.Batch) {
 	if len(a.inserted) > 0 {
 		raes := make(map[string]struct{})
 		for _, r := range a.inserted {
@@ -326,7 +322,6 @@ func (a *apply) queueNew(b *pgx.Batch) bool {
 			return nil
 		})
 	}
-	return b.Len() > 0
 }
 
 func (a *apply) queueSessions(b *pgx.Batch) {
