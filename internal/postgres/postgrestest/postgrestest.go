@@ -122,16 +122,18 @@ var shared = sync.OnceValues(func() (string, error) {
 // sweepAfter removes dir when this process and the server have ended, however
 // they ended. A shell waits for the end of a pipe that only this process holds.
 // The server needs no stopping: it dies with its parent.
-func sweepAfter(dir string, pid int) (err error) {
+func sweepAfter(dir string, pid int) error {
 	const script = `read -r _; while kill -0 "$1"; do sleep 0.05; done; rm -rf -- "$2"`
 	cmd := exec.Command("/bin/sh", "-c", script, "sweep", strconv.Itoa(pid), dir)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is not for it
-	if alive, err = cmd.StdinPipe(); err != nil {
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
 		return err
 	}
+	held = append(held, pipe)
 	return cmd.Start()
 }
 
-// alive is held so that no finalizer closes it before the process ends.
-var alive io.Closer
+// held keeps pipes from finalizers, which would close them before the process ends.
+var held []io.Closer
