@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.temporal.io/sdk/client"
+	sdklog "go.temporal.io/sdk/log"
+
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/broker"
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/kafka"
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/ports"
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
+	"github.com/rollcall-platform/rollcall/internal/admin"
+	kafkaclient "github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/postgres"
+	"github.com/rollcall-platform/rollcall/internal/sdkmetrics"
+	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workers/bridge"
+	"github.com/rollcall-platform/rollcall/workers/poller"
+	"github.com/rollcall-platform/rollcall/workers/session"
+)
+
+// stack is everything but the RAEs. What was started last is stopped first.
+type stack struct {
+	flags    stackFlags
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	databaseURL string
+	kafkaAddr   string
+	store       *store.Store
+	temporal    client.Client
+	kafka       *kgo.Client
+	checks      map[string]func() error
+	admin       *admin.Server
+	failed      chan error // a component that ended by itself
+
+	stops []func(context.Context) error
+}
+
+// stopTimeout bounds the stop of the whole stack.
+const stopTimeout = 45 * time.Second
+
+// startStack starts everything in the order of dependence. step is told what
+// comes next. On an error, what was started is stopped.
+func startStack(ctx context.Context, flags stackFlags, log *slog.Logger, step func(string)) (_ *stack, err error) {
+	s := &stack{flags: flags, log: log, registry: prometheus.NewRegistry(), checks: map[string]func() error{}, failed: make(chan error, 8)}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	if err := s.own(); err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		name  string
+		start func(context.Context) error
+	}{
+		{"PostgreSQL", s.startPostgres},
+		{"the Kafka-protocol broker", s.startKafka},
+		{"the Temporal Server", s.startTemporal},
+		{"the MQTT broker with the bridge", s.startBroker},
+		{"the session worker", s.startWorker},
+		{"the poller", s.startPoller},
+		{"the admin listener", s.startAdmin},
+	} {
+		step("starting " + part.name)
+		if err := part.start(ctx); err != nil {
+			return nil, fmt.Errorf("start %s: %w", part.name, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *stack) onStop(stop func(context.Context) error) { s.stops = append(s.stops, stop) }
+
+// stop stops what runs, last started first, within stopTimeout.
+func (s *stack) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var errs []error
+	for i := len(s.stops) - 1; i >= 0; i-- {
+		errs = append(errs, s.stops[i](ctx))
+	}
+	s.stops = nil
+	return errors.Join(errs...)
+}
+
+// run keeps a component running until stop.
+func (s *stack) run(name string, component func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := component(ctx); err != nil && ctx.Err() == nil {
+			s.failed <- fmt.Errorf("%s: %w", name, err)
+		}
+	}()
+	s.onStop(func(stop context.Context) error {
+		cancel()
+		select {
+		case <-done:
+			return nil
+		case <-stop.Done():
+			return fmt.Errorf("%s did not stop in time", name)
+		}
+	})
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// own checks the ports and takes the data directory.
+func (s *stack) own() error {
+	lock, err := ports.LockDir(s.flags.DataDir)
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { return lock.Release() })
+	wanted := []ports.Port{
+		{Flag: "--temporal-port", Addr: loopback(s.flags.TemporalPort)},
+		{Flag: "--ui-port", Addr: loopback(s.flags.UIPort)},
+		{Flag: "--kafka-port", Addr: loopback(s.flags.KafkaPort)},
+		{Flag: "--mqtt-port", Addr: loopback(s.flags.MQTTPort)},
+		{Flag: "--admin-port", Addr: loopback(s.flags.AdminPort)},
+	}
+	if s.flags.PostgresPort != 0 {
+		wanted = append(wanted, ports.Port{Flag: "--postgres-port", Addr: loopback(s.flags.PostgresPort)})
+	}
+	if err := ports.Check(wanted...); err != nil {
+		return err
+	}
+	if !s.flags.Reset {
+		return nil
+	}
+	for _, name := range stateDirs {
+		if err := os.RemoveAll(s.dir(name)); err != nil {
+			return fmt.Errorf("--reset: %w", err)
+		}
+	}
+	return nil
+}
+
+// stateDirs are what the data directory holds, beside the log and the lock.
+var stateDirs = []string{"postgres", "kafka", "temporal", "rae"}
+
+func (s *stack) dir(name string) string { return filepath.Join(s.flags.DataDir, name) }
+
+// databaseURLFile holds the URL, password included, for the rollcall CLI.
+const databaseURLFile = "database-url"
+
+func (s *stack) startPostgres(ctx context.Context) error {
+	s.databaseURL = s.flags.DatabaseURL.Reveal()
+	if s.databaseURL == "" {
+		server, err := postgres.Start(ctx, postgres.Options{DataDir: s.dir("postgres"), Port: s.flags.PostgresPort, Logger: s.log})
+		if err != nil {
+			return err
+		}
+		s.onStop(func(context.Context) error { server.Stop(); return nil })
+		s.databaseURL = server.URL()
+	}
+	if err := os.WriteFile(s.dir(databaseURLFile), []byte(s.databaseURL+"\n"), 0o600); err != nil {
+		return err
+	}
+	if _, err := store.Migrate(ctx, s.databaseURL, s.log); err != nil {
+		return err
+	}
+	var err error
+	s.store, err = store.Open(ctx, store.Options{URL: s.databaseURL, Logger: s.log, Registerer: s.registry})
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { s.store.Close(); return nil })
+	return nil
+}
+
+func (s *stack) startKafka(ctx context.Context) error {
+	b, err := kafka.Start(ctx, kafka.Options{DataDir: s.dir("kafka"), Addr: loopback(s.flags.KafkaPort), Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.onStop(b.Close)
+	s.kafkaAddr = b.Addr()
+	if s.kafka, err = kgo.NewClient(kgo.SeedBrokers(s.kafkaAddr)); err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { s.kafka.Close(); return nil })
+	return nil
+}
+
+func (s *stack) startTemporal(ctx context.Context) error {
+	server, err := temporal.Start(ctx, temporal.Options{
+		DataDir: s.dir("temporal"), Logger: s.log,
+		FrontendAddr: loopback(s.flags.TemporalPort), UIAddr: loopback(s.flags.UIPort),
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop(server.Close)
+	metrics, err := sdkmetrics.New(s.registry)
+	if err != nil {
+		return err
+	}
+	s.temporal, err = client.DialContext(ctx, client.Options{
+		HostPort: server.Addr(), Logger: sdklog.NewStructuredLogger(s.log), MetricsHandler: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { s.temporal.Close(); return nil })
+	return nil
+}
+
+func (s *stack) kafkaOptions() kafkaclient.Options {
+	return kafkaclient.Options{Brokers: []string{s.kafkaAddr}}
+}
+
+func (s *stack) startBroker(ctx context.Context) error {
+	forwarder, err := bridge.NewForwarder(bridge.ForwarderOptions{Kafka: s.kafkaOptions(), Logger: s.log, Registerer: s.registry})
+	if err != nil {
+		return err
+	}
+	s.onStop(func(ctx context.Context) error { return forwarder.Close(ctx) })
+	b, err := broker.Start(ctx, broker.Options{
+		Addr: loopback(s.flags.MQTTPort), Forwarder: forwarder, AllowAnyOnLoopback: true, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop(b.Close)
+	return nil
+}
+
+func (s *stack) startWorker(context.Context) error {
+	w, err := session.New(session.Options{Client: s.temporal, Store: s.store, Logger: s.log, Registerer: s.registry})
+	if err != nil {
+		return err
+	}
+	s.checks["worker"] = w.Ready
+	s.run("session worker", w.Run)
+	return nil
+}
+
+func (s *stack) startPoller(context.Context) error {
+	p, err := poller.New(poller.Options{
+		Kafka: s.kafkaOptions(), Temporal: s.temporal, Acks: s.store, Logger: s.log, Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.checks["poller"] = p.Ready
+	s.run("poller", p.Run)
+	return nil
+}
+
+func (s *stack) startAdmin(context.Context) error {
+	server, err := admin.New(admin.Options{Addr: loopback(s.flags.AdminPort), Flag: "--admin-port", Registry: s.registry, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	for name, ready := range s.checks {
+		server.AddCheck(name, ready)
+	}
+	s.admin = server
+	s.run("admin listener", server.Run)
+	return nil
+}
