@@ -64,7 +64,7 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer db.Close()
-		temporal, err := s.dialTemporal(ctx, &c.Temporal)
+		temporal, _, err := s.dialTemporal(ctx, &c.Temporal)
 		if err != nil {
 			return err
 		}

@@ -61,24 +61,18 @@ func (t *temporalFlags) options(logger *slog.Logger) (client.Options, error) {
 	return o, nil
 }
 
-// temporalClient is a client that knows its namespace.
-type temporalClient struct {
-	client.Client
-	namespace string
-}
-
-// dialTemporal returns a client when the server answers and has the namespace.
-func (s *service) dialTemporal(ctx context.Context, flags *temporalFlags) (*temporalClient, error) {
+// dialTemporal returns a client, and its namespace, when the server answers and
+// has that namespace.
+func (s *service) dialTemporal(ctx context.Context, flags *temporalFlags) (c client.Client, namespace string, err error) {
 	o, err := flags.options(s.logger)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if o.MetricsHandler, err = sdkmetrics.New(s.registry); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	c, err := client.NewLazyClient(o)
-	if err != nil {
-		return nil, fmt.Errorf("temporal client: %w", err)
+	if c, err = client.NewLazyClient(o); err != nil {
+		return nil, "", fmt.Errorf("temporal client: %w", err)
 	}
 	err = s.await(ctx, dependency{
 		name: "temporal", where: o.HostPort + " namespace " + o.Namespace,
@@ -87,9 +81,9 @@ func (s *service) dialTemporal(ctx context.Context, flags *temporalFlags) (*temp
 	})
 	if err != nil {
 		c.Close()
-		return nil, err
+		return nil, "", err
 	}
-	return &temporalClient{Client: c, namespace: o.Namespace}, nil
+	return c, o.Namespace, nil
 }
 
 // describeNamespace fails until the server answers and has the namespace.

@@ -51,13 +51,13 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer db.Close()
-		temporal, err := s.dialTemporal(ctx, &c.Temporal)
+		temporal, namespace, err := s.dialTemporal(ctx, &c.Temporal)
 		if err != nil {
 			return err
 		}
 		defer temporal.Close()
 		w, err := session.New(session.Options{
-			Client: temporal, Store: db, TaskQueue: c.TaskQueue, Namespace: temporal.namespace,
+			Client: temporal, Store: db, TaskQueue: c.TaskQueue, Namespace: namespace,
 			WorkflowPollers: c.WorkflowPollers, WorkflowTasks: c.WorkflowTasks, Activities: c.Activities,
 			StickyCache: c.StickyCache, SearchAttributes: session.SearchAttributes(c.SearchAttributes),
 			StopTimeout: c.StopTimeout, Logger: s.logger, Registerer: s.registry,
