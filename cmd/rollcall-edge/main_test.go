@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/edge"
+	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/edge/registry"
+	"github.com/rollcall-platform/rollcall/internal/cli"
+)
+
+const tv = "02:00:00:00:00:01"
+
+func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	a := app()
+	a.Stdout, a.Stderr = &out, &errs
+	code = a.Run(t.Context(), args)
+	return code, out.String(), errs.String()
+}
+
+// stopped is the data directory of an edge that knows one device and does not run.
+func stopped(t *testing.T) string {
+	dir := t.TempDir()
+	r, err := registry.Open(registry.Options{Path: filepath.Join(dir, edge.DatabaseFile), RAE: "RAE-1", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	require.NoError(t, err)
+	require.NoError(t, r.Observe(t.Context(), registry.Step{Observations: []discovery.Observation{{
+		MAC: tv, Time: time.Now(), Set: map[string]any{discovery.AttrIPv4: "192.168.1.7", discovery.AttrHostname: "tv\x1b[2J"},
+	}}}))
+	require.NoError(t, r.Close())
+	return dir
+}
+
+func TestLooksIntoAStoppedEdge(t *testing.T) {
+	dir := stopped(t)
+	code, out, _ := call(t, "devices", "--data-dir", dir)
+	require.Zero(t, code)
+	require.Regexp(t, `MAC +STATUS +IPV4 +NAME +SEQ +SEEN +SESSION\n`+tv+` +online +192\.168\.1\.7 +tv.\[2J +1 +2`, out)
+	require.NotContains(t, out, "\x1b", "a device tells the terminal nothing")
+
+	_, out, _ = call(t, "devices", "--data-dir", dir, "-o", "json")
+	var devices []registry.Device
+	require.NoError(t, json.Unmarshal([]byte(out), &devices))
+	require.Equal(t, `"192.168.1.7"`, string(devices[0].Attributes[discovery.AttrIPv4].Value))
+
+	_, out, _ = call(t, "events", "--data-dir", dir)
+	require.Contains(t, out, "opened")
+	require.Contains(t, out, "1 of 1 events")
+
+	code, out, _ = call(t, "forget", "--data-dir", dir, "02:00:00:00:00:01")
+	require.Zero(t, code)
+	require.Equal(t, "forgotten: "+tv+"\n", out)
+	code, _, errs := call(t, "forget", "--data-dir", dir, tv)
+	require.Equal(t, cli.ExitNotFound, code)
+	require.Contains(t, errs, "no device "+tv)
+	_, out, _ = call(t, "events", "--data-dir", dir, "-o", "json")
+	require.Contains(t, out, "rollcall.device.closed.v1")
+}
+
+func TestNothingThere(t *testing.T) {
+	code, _, errs := call(t, "devices", "--data-dir", filepath.Join(t.TempDir(), "absent"))
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, errs, "absent")
+}
+
+func TestRunIsCheckedBeforeItStarts(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(secret, []byte("s3cret\n"), 0o600))
+	good := []string{"run", "--rae", "RAE-1", "--capture", "x.pcap", "--mqtt-url", "mqtt://localhost", "--data-dir", t.TempDir(), "--check-config"}
+	code, _, errs := call(t, append(good, "--username", "RAE-1", "--password-file", secret)...)
+	require.Zero(t, code, errs)
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--speed", "fast"}, "neither recorded, max, nor a factor"},
+		{[]string{"--speed=-1"}, "neither recorded, max, nor a factor"},
+		{[]string{"--mqtt-url", "mqtt://broker.example"}, "--insecure"},
+		{[]string{"--interface", "eth0"}, "can't be used together"},
+		{[]string{"--rae", "a/b"}, "holds one of"},
+		{[]string{"--username", "RAE-1"}, "--password-file"},
+		{[]string{"--tls-cert", "x.pem"}, "needs its key"},
+		{[]string{"--lan", "10.0.0.0"}, "lan"},
+		{[]string{"--max-devices", "0"}, "--max-devices"},
+	} {
+		code, _, errs := call(t, append(good, c.args...)...)
+		require.Equal(t, cli.ExitUsage, code, c.args)
+		require.Contains(t, errs, c.want)
+		require.NotContains(t, errs, "s3cret")
+	}
+	code, _, errs = call(t, "run", "--rae", "RAE-1", "--mqtt-url", "mqtt://localhost")
+	require.Equal(t, cli.ExitUsage, code)
+	require.Contains(t, errs, "--interface")
+}
+
+func TestHelpTeaches(t *testing.T) {
+	for _, command := range []string{"run", "devices", "events", "forget"} {
+		code, out, _ := call(t, command, "--help")
+		require.Zero(t, code)
+		require.Regexp(t, `Examples?:\n\n +rollcall-edge `+command, out)
+	}
+}
