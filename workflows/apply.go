@@ -71,18 +71,39 @@ type intent struct {
 	received   time.Time
 }
 
-// turn applies all that waits: one apply in the common case. Where the database
-// refuses it, each batch is tried by itself, so that only the guilty one is
-// kept out.
+// turn applies all that waits: one apply in the common case.
 func (s *session) turn(ctx workflow.Context) {
-	fresh := s.fresh(ctx)
-	err := s.apply(ctx, merge(fresh))
-	for _, b := range fresh {
+	for _, group := range untilClose(s.fresh(ctx)) {
+		s.settle(ctx, group)
+	}
+	s.Waiting = nil
+	s.stepOver(ctx)
+}
+
+// untilClose splits batches behind each one that closes the session: folded
+// together, what comes after a close would hide what came before it.
+func untilClose(batches []device.Batch) [][]device.Batch {
+	var groups [][]device.Batch
+	first := 0
+	for i, b := range batches {
+		if b.Fold.Closed != 0 || i == len(batches)-1 {
+			groups = append(groups, batches[first:i+1])
+			first = i + 1
+		}
+	}
+	return groups
+}
+
+// settle applies batches together. Where the database refuses that, each is
+// tried by itself, so that only the guilty one is kept out.
+func (s *session) settle(ctx workflow.Context, batches []device.Batch) {
+	err := s.apply(ctx, merge(batches))
+	for _, b := range batches {
 		if err == nil {
 			break
 		}
 		refusal := err
-		if len(fresh) > 1 {
+		if len(batches) > 1 {
 			refusal = s.apply(ctx, merge([]device.Batch{b}))
 		}
 		if refusal != nil {
@@ -92,8 +113,6 @@ func (s *session) turn(ctx workflow.Context) {
 			})
 		}
 	}
-	s.Waiting = nil
-	s.stepOver(ctx)
 }
 
 // fresh returns the waiting batches that are not exact duplicates. A batch is

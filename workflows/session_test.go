@@ -402,6 +402,22 @@ func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 	})
 }
 
+func TestWhatComesAfterACloseDoesNotHideWhatCameBefore(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() { // all of it waits in one turn
+		h.signal(batch(1, delta(1, "a"), delta(2, "b")))
+		h.signal(batch(3, closed(3)))
+		h.signal(batch(4, delta(4, "a", "z")))
+	})
+	h.run(input())
+	var result workflows.Result
+	require.NoError(t, h.GetWorkflowResult(&result))
+	require.EqualValues(t, 1, result.Counters.AfterClose)
+	require.EqualValues(t, 3, result.AsOf)
+	require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
+}
+
 func TestFreshRunLoadsWhatTheDatabaseKnows(t *testing.T) {
 	db := &database{}
 	h := newHarness(t, db)

@@ -197,6 +197,17 @@ func TestClosedIsFinal(t *testing.T) {
 	require.Empty(t, s.Missing())
 }
 
+func TestClosedIsFinalWithinAFoldToo(t *testing.T) {
+	var s device.State
+	f := device.Merge(
+		foldOf(event(device.Opened, 1, map[string]device.Attribute{"x": attr(1, `1`)})),
+		foldOf(device.Event{RAE: rae, Session: session, Type: device.Closed, Seq: 2, Time: devicetest.Epoch}))
+	c := s.Apply(device.Merge(f, foldOf(event(device.Delta, 3, map[string]device.Attribute{"x": attr(3, `3`), "y": attr(3, `3`)}))))
+	require.EqualValues(t, 1, c.AfterClose)
+	require.EqualValues(t, 2, s.AsOf)
+	require.NotContains(t, s.Attributes, "y")
+}
+
 func TestStateRefusesWhatWouldNotFitASnapshot(t *testing.T) {
 	var s device.State
 	for seq := int64(1); seq <= device.MaxAttributes+10; seq++ {

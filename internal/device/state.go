@@ -170,31 +170,36 @@ func (s *State) live() (n, size int) {
 	return n, size
 }
 
-// refuseAfterClose returns f without the events past the close that s knows.
+// refuseAfterClose returns f without the events past the close, be it one that
+// s knows or one in f itself.
 func (s *State) refuseAfterClose(f Fold) (Fold, int64) {
-	if s.Closed == 0 || f.Seqs.Last() <= s.Closed {
+	closed := s.Closed
+	if f.Closed != 0 && (closed == 0 || f.Closed < closed) {
+		closed = f.Closed
+	}
+	if closed == 0 || f.Seqs.Last() <= closed {
 		return f, 0
 	}
-	if f.Snapshot > s.Closed {
+	if f.Snapshot > closed {
 		// Its list may hide what it overwrote: nothing of it can be kept.
 		return Fold{}, f.Events()
 	}
-	late := f.Seqs.After(s.Closed).Len()
+	late := f.Seqs.After(closed).Len()
 	kept := SeqSet{}
 	for _, r := range f.Seqs {
-		if r.From <= s.Closed {
-			kept = append(kept, Range{r.From, min(r.To, s.Closed)})
+		if r.From <= closed {
+			kept = append(kept, Range{r.From, min(r.To, closed)})
 		}
 	}
 	f.Seqs = kept
 	attributes := make(map[string]Attribute, len(f.Attributes))
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
-		if a := f.Attributes[name]; a.Seq <= s.Closed {
+		if a := f.Attributes[name]; a.Seq <= closed {
 			attributes[name] = a
 		}
 	}
 	f.Attributes = attributes
-	if f.Closed > s.Closed {
+	if f.Closed > closed {
 		f.Closed, f.Reason = 0, ""
 	}
 	return f, late

@@ -169,7 +169,7 @@ func sameJSON(a, b json.RawMessage) bool {
 func describe(e Record, workflowSeq, databaseSeq int64) Device {
 	return Device{
 		RAE: e.RAE, Session: e.Session, MAC: e.text("network.mac"), Status: e.text("connection.status"),
-		Addresses:   e.texts("network.ipv4", "network.ipv6"),
+		Addresses:   e.texts("network.ipv4", "network.last_ipv4", "network.ipv6"),
 		Names:       e.texts("network.hostname", "dhcp.hostname", "mdns.hostname", "mdns.name", "mdns.instances"),
 		Model:       e.texts("mdns.model", "ssdp.server", "dhcp.vendor_class", "mdns.services", "ssdp.types"),
 		EdgeSeq:     e.Seq,
