@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -53,7 +52,7 @@ func TestMain(m *testing.M) {
 
 func options(dir, broker string, change ...func(*edge.Options)) edge.Options {
 	o := edge.Options{
-		RAE: rae, DataDir: dir, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Registerer: prometheus.NewRegistry(),
+		RAE: rae, DataDir: dir, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 		Capture: capture, MQTTURL: "mqtt://" + broker, SnapshotInterval: -1, ExitAtEnd: true,
 	}
 	for _, c := range change {

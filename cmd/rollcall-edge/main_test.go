@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,7 +29,7 @@ func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // stopped is the data directory of an edge that knows one device and does not run.
 func stopped(t *testing.T) string {
 	dir := t.TempDir()
-	r, err := registry.Open(registry.Options{Path: filepath.Join(dir, edge.DatabaseFile), RAE: "RAE-1", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	r, err := registry.Open(registry.Options{Path: filepath.Join(dir, edge.DatabaseFile), RAE: "RAE-1", Logger: discard})
 	require.NoError(t, err)
 	require.NoError(t, r.Observe(t.Context(), registry.Step{Observations: []discovery.Observation{{
 		MAC: tv, Time: time.Now(), Set: map[string]any{discovery.AttrIPv4: "192.168.1.7", discovery.AttrHostname: "tv\x1b[2J"},
@@ -85,7 +83,7 @@ func TestRunIsCheckedBeforeItStarts(t *testing.T) {
 		{[]string{"--speed", "fast"}, "neither recorded, max, nor a factor"},
 		{[]string{"--speed=-1"}, "neither recorded, max, nor a factor"},
 		{[]string{"--mqtt-url", "mqtt://broker.example"}, "--insecure"},
-		{[]string{"--interface", "eth0"}, "can't be used together"},
+		{[]string{"--interface", "eth0"}, "not both"},
 		{[]string{"--rae", "a/b"}, "holds one of"},
 		{[]string{"--username", "RAE-1"}, "--password-file"},
 		{[]string{"--tls-cert", "x.pem"}, "needs its key"},

@@ -21,9 +21,8 @@ const (
 )
 
 var (
-	null    = json.RawMessage("null")
-	online  = json.RawMessage(`"` + Online + `"`)
-	offline = json.RawMessage(`"` + Offline + `"`)
+	null   = json.RawMessage("null")
+	online = json.RawMessage(`"` + Online + `"`)
 )
 
 // attribute is the value of one attribute. Seq 0 says that no event has told of

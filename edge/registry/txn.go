@@ -148,11 +148,10 @@ func (t *txn) snapshot(mac string, now time.Time) (bool, error) {
 // close ends the session of mac: what is pending, closed, and the record goes.
 // It reports false where the outbox has no room.
 func (t *txn) close(mac, reason string, now time.Time) (bool, error) {
-	rec := t.get(mac)
 	if ok, err := t.tell(mac); !ok || err != nil {
 		return false, err
 	}
-	rec = t.get(mac)
+	rec := t.get(mac)
 	e := device.Event{RAE: t.r.o.RAE, Session: rec.Session, Type: device.Closed, Seq: rec.Seq + 1, Time: millis(now, now), Reason: reason}
 	if ok, err := t.append(e, nil); !ok || err != nil {
 		return false, err

@@ -30,9 +30,9 @@ const (
 	// to be made without back-off: a broker may accept and then hang up.
 	steady = 10 * time.Second
 	// cleanAfter is how many connections in a row may be short before the
-	// next one starts a new session: some brokers hold a grudge in it
-	// (Mosquitto 2.0.11 closes every connection of a session in which it has
-	// denied 20 publications). The outbox has all that the session had.
+	// next one starts a new session: some brokers hold a grudge in it (one
+	// closes every connection of a session in which it has denied 20
+	// publications). The outbox has all that the session had.
 	cleanAfter = 3
 )
 

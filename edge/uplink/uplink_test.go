@@ -144,8 +144,6 @@ type hook struct {
 	got      received
 	presence chan string
 	answer   func(topic string, payload []byte) error
-	inFlight atomic.Int32
-	most     atomic.Int32
 }
 
 func (*hook) ID() string                                              { return "test" }
