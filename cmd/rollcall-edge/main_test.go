@@ -97,7 +97,7 @@ func TestRunIsCheckedBeforeItStarts(t *testing.T) {
 	}
 	code, _, errs = call(t, "run", "--rae", "RAE-1", "--mqtt-url", "mqtt://localhost")
 	require.Equal(t, cli.ExitUsage, code)
-	require.Contains(t, errs, "--interface")
+	require.Contains(t, errs, "one of interface and capture")
 }
 
 func TestHelpTeaches(t *testing.T) {

@@ -64,7 +64,12 @@ func (p *pump) turn(ctx context.Context) time.Time {
 	if st.lost {
 		p.rewind()
 	}
-	if st.refused != nil && st.unanswered == 0 {
+	if st.refused != nil && (st.unanswered == 0 || st.lost || !st.up) {
+		if !st.up {
+			// The broker hung up on us for it. What paho would repeat at
+			// once on the next connection is ours to repeat, later.
+			p.u.startClean()
+		}
 		p.refused(st.refused)
 		st = p.session.peek()
 	}
@@ -76,6 +81,9 @@ func (p *pump) turn(ctx context.Context) time.Time {
 		if st.refuses != "" {
 			p.u.stuck(errors.New(st.refuses))
 		} else {
+			if p.refusals == 0 {
+				p.u.stuck(nil)
+			}
 			p.fill(ctx, st)
 		}
 	}

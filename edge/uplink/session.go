@@ -150,7 +150,7 @@ type status struct {
 	unanswered int
 	refuses    string
 	answered   []flight // the front of flights that is answered, taken off
-	refused    *flight  // the oldest that was refused; it stays
+	refused    *flight  // the oldest that was refused; it stays, unless lost
 }
 
 // poll takes the acknowledged front off the flights.
@@ -163,15 +163,15 @@ func (s *session) poll() status {
 		st.answered = append(st.answered, *s.flights[0])
 		s.flights = s.flights[1:]
 	}
-	if st.lost {
-		s.flights = nil
-	}
 	for _, f := range s.flights {
 		if f.done && refusal(f.reason) {
 			refused := *f
 			st.refused = &refused
 			break
 		}
+	}
+	if st.lost {
+		s.flights = nil
 	}
 	st.flights, st.unanswered = len(s.flights), s.unanswered()
 	return st
@@ -191,7 +191,7 @@ func (s *session) flying(key uint64) bool {
 	return len(s.flights) > 0 && s.flights[len(s.flights)-1].key == key
 }
 
-// reset forgets the flights, all of which are answered.
+// reset forgets the flights.
 func (s *session) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

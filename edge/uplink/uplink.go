@@ -30,9 +30,9 @@ const (
 	// to be made without back-off: a broker may accept and then hang up.
 	steady = 10 * time.Second
 	// cleanAfter is how many connections in a row may be short before the
-	// next one starts a new session: some brokers hold a grudge in it (one
-	// closes every connection of a session in which it has denied 20
-	// publications). The outbox has all that the session had.
+	// next one starts a new session: some brokers close the connection on
+	// which they have refused something, and paho would repeat that at once.
+	// The outbox has all that the session had.
 	cleanAfter = 3
 )
 
@@ -48,7 +48,9 @@ type Uplink struct {
 
 	mu       sync.Mutex
 	ungreet  context.CancelFunc // ends the greeting of the last connection
-	err      error              // why events do not flow, nil while they do
+	err      error              // why there is no connection, nil while there is one
+	refusal  error              // why the broker does not take events, nil while it does
+	clean    bool               // the next connection starts a new session
 	upSince  time.Time
 	short    int // connections in a row that did not last
 	reported string
@@ -75,6 +77,9 @@ func New(o Options) (*Uplink, error) {
 func (u *Uplink) Ready() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.refusal != nil {
+		return u.refusal
+	}
 	return u.err
 }
 
@@ -145,6 +150,7 @@ func (u *Uplink) onUp(ctx context.Context, cm *autopaho.ConnectionManager, ack *
 	ctx, cancel := context.WithCancel(ctx)
 	u.mu.Lock()
 	u.err, u.upSince, u.reported, u.ungreet = nil, time.Now(), "", cancel
+	u.clean = false
 	u.mu.Unlock()
 	u.metrics.connected.Set(1)
 	u.metrics.connects.Inc()
@@ -177,6 +183,10 @@ func (u *Uplink) onDown() bool {
 func (u *Uplink) onConnectError(err error) {
 	u.mu.Lock()
 	u.err = fmt.Errorf("broker: %w", err)
+	var answer *autopaho.ConnackError
+	if errors.As(err, &answer) && answer.ReasonCode < 0x80 {
+		u.short++ // accepted, and closed while the session was repeated
+	}
 	first := u.reported != err.Error()
 	u.reported = err.Error()
 	u.mu.Unlock()
@@ -185,17 +195,24 @@ func (u *Uplink) onConnectError(err error) {
 	}
 }
 
-// stuck sets why events do not flow although there is a connection; nil if they do.
+// stuck sets why the broker does not take events; nil if it does.
 func (u *Uplink) stuck(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.err = err
+	u.refusal = err
+}
+
+// startClean lets the next connection start a new session.
+func (u *Uplink) startClean() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clean = true
 }
 
 func (u *Uplink) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	cp.CleanStart = cp.CleanStart || u.short >= cleanAfter
+	cp.CleanStart = cp.CleanStart || u.clean || u.short >= cleanAfter
 	return cp, nil
 }
 
