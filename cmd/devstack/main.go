@@ -49,6 +49,8 @@ type stackFlags struct {
 	PostgresPort int     `help:"PostgreSQL; 0 takes a free port." default:"0"`
 	AdminPort    int     `help:"Metrics and readiness of the stack." default:"9464"`
 	Plain        bool    `help:"Print lines even if this is a terminal."`
+
+	bare bool // without poller and worker
 }
 
 // open prepares the data directory and a logger that writes into it. Warnings
@@ -71,6 +73,7 @@ func (f stackFlags) live() bool {
 
 type upCmd struct {
 	stackFlags
+	Bare bool `help:"Without the poller and the session worker: run your own."`
 }
 
 // Help is shown by up --help.
@@ -87,6 +90,7 @@ and look with the rollcall CLI:
 // Run implements the command.
 func (c *upCmd) Run(ctx context.Context, env cli.Env) error {
 	d := demoCmd{stackFlags: c.stackFlags}
+	d.bare = c.Bare
 	return d.run(ctx, env)
 }
 

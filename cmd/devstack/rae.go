@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 type rae struct {
 	serial, capture string
 	edge            *edge.Edge
+	stop            func(context.Context) error // waits; its records can still be read
 }
 
 // startRAEs starts an edge for each capture.
@@ -32,8 +34,8 @@ func (s *stack) startRAEs(c *demoCmd) ([]*rae, error) {
 		}
 		s.checks["rae "+serial] = e.Ready
 		s.admin.AddCheck("rae "+serial, e.Ready)
-		s.run("RAE "+serial, e.Run)
-		raes = append(raes, &rae{serial: serial, capture: capture, edge: e})
+		stop := s.run("RAE "+serial, e.Run)
+		raes = append(raes, &rae{serial: serial, capture: capture, edge: e, stop: stop})
 	}
 	return raes, nil
 }

@@ -68,15 +68,19 @@ func startStack(ctx context.Context, flags stackFlags, log *slog.Logger, step fu
 	for _, part := range []struct {
 		name  string
 		start func(context.Context) error
+		skip  bool
 	}{
-		{"PostgreSQL", s.startPostgres},
-		{"the Kafka-protocol broker", s.startKafka},
-		{"the Temporal Server", s.startTemporal},
-		{"the MQTT broker with the bridge", s.startBroker},
-		{"the session worker", s.startWorker},
-		{"the poller", s.startPoller},
-		{"the admin listener", s.startAdmin},
+		{"PostgreSQL", s.startPostgres, false},
+		{"the Kafka-protocol broker", s.startKafka, false},
+		{"the Temporal Server", s.startTemporal, false},
+		{"the MQTT broker with the bridge", s.startBroker, false},
+		{"the session worker", s.startWorker, flags.bare},
+		{"the poller", s.startPoller, flags.bare},
+		{"the admin listener", s.startAdmin, false},
 	} {
+		if part.skip {
+			continue
+		}
 		step("starting " + part.name)
 		if err := part.start(ctx); err != nil {
 			return nil, fmt.Errorf("start %s: %w", part.name, err)
@@ -99,8 +103,9 @@ func (s *stack) stop() error {
 	return errors.Join(errs...)
 }
 
-// run keeps a component running until stop.
-func (s *stack) run(name string, component func(context.Context) error) {
+// run keeps a component running until stop, or until the returned function is
+// called.
+func (s *stack) run(name string, component func(context.Context) error) (halt func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -109,7 +114,7 @@ func (s *stack) run(name string, component func(context.Context) error) {
 			s.failed <- fmt.Errorf("%s: %w", name, err)
 		}
 	}()
-	s.onStop(func(stop context.Context) error {
+	halt = func(stop context.Context) error {
 		cancel()
 		select {
 		case <-done:
@@ -117,7 +122,9 @@ func (s *stack) run(name string, component func(context.Context) error) {
 		case <-stop.Done():
 			return fmt.Errorf("%s did not stop in time", name)
 		}
-	})
+	}
+	s.onStop(halt)
+	return halt
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
