@@ -3,7 +3,8 @@
 # then the other module is left out.
 #
 #   RACE=0              without the race detector (the default where gcc is absent)
-#   ROLLCALL_NO_SKIP=1  a test that is skipped because something is absent fails
+#   ROLLCALL_TEST_NO_SKIP=1
+#                       a test that is skipped because something is absent fails
 #                       the run: what CI sets, so that green means that all ran
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,8 +36,8 @@ else
     run devstack cmd/devstack -timeout 15m ./...
 fi
 
-if [ "${ROLLCALL_NO_SKIP:-}" = 1 ] && ! go run scripts/skips.go "$results"/*.json; then
-    printf 'ROLLCALL_NO_SKIP is set: a skipped test fails the run.\n'
+if [ "${ROLLCALL_TEST_NO_SKIP:-}" = 1 ] && ! go run scripts/skips.go "$results"/*.json; then
+    printf 'ROLLCALL_TEST_NO_SKIP is set: a skipped test fails the run.\n'
     failed=1
 fi
 exit "$failed"

@@ -155,7 +155,8 @@ func (a App) Run(ctx context.Context, args []string) (code int) {
 type exit int
 
 // checkEnvironment refuses variables with the project's prefix that no command
-// of the app reads: they are misspelt, or of another binary.
+// of the app reads: they are misspelt, or of another binary. ROLLCALL_TEST_ is
+// for the project's tests.
 func checkEnvironment(k *kong.Kong, environ []string) error {
 	var known []string
 	_ = kong.Visit(k.Model.Node, func(n kong.Visitable, next kong.Next) error {
@@ -166,7 +167,7 @@ func checkEnvironment(k *kong.Kong, environ []string) error {
 	})
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
-		if strings.HasPrefix(name, "ROLLCALL_") && !slices.Contains(known, name) {
+		if strings.HasPrefix(name, "ROLLCALL_") && !strings.HasPrefix(name, "ROLLCALL_TEST_") && !slices.Contains(known, name) {
 			return fmt.Errorf("%s is in the environment, and nothing reads it%s", name, nearest(name, known))
 		}
 	}

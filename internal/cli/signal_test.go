@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,12 @@ func TestMain(m *testing.M) {
 		<-ctx.Done()
 		fmt.Println("draining")
 		select {}
+	}
+	// The settings of whoever runs the tests are not the tests'.
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "ROLLCALL_") {
+			_ = os.Unsetenv(name)
+		}
 	}
 	os.Exit(m.Run())
 }
