@@ -1,0 +1,220 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/plugin/kprom"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+// HeaderReceived is the header of a record that says when the bridge had it, by
+// its clock: RFC 3339 with milliseconds, UTC.
+const HeaderReceived = "rollcall-received-at"
+
+// ErrTopic is wrapped by the error for a topic that is not forwarded. Trying
+// again cannot help.
+var ErrTopic = errors.New("topic is not forwarded")
+
+// ForwarderOptions of a Forwarder. Kafka is required.
+type ForwarderOptions struct {
+	// Kafka says how the cluster is reached.
+	Kafka kafka.Options
+	// KafkaOpts are appended to the forwarder's own, and win over them.
+	KafkaOpts []kgo.Opt
+	// EventsTopic, RepliesTopic and DeadLetterTopic default to
+	// device.KafkaEvents, device.KafkaReplies and device.KafkaDeadLetters.
+	EventsTopic, RepliesTopic, DeadLetterTopic string
+
+	// Linger is how long a record waits for others to share a request.
+	// Default 1 ms: a batch under load, hardly anything when it is light.
+	// Negative: none.
+	Linger time.Duration
+	// MaxRecords and MaxBytes bound what waits for Kafka's ack; past them
+	// forwarding blocks. Defaults 4,096 and 64 MiB.
+	MaxRecords, MaxBytes int
+
+	Logger     *slog.Logger          // default slog.Default
+	Registerer prometheus.Registerer // default: metrics are kept and shown nowhere
+	Now        func() time.Time      // default time.Now
+}
+
+// Forwarder produces MQTT messages to Kafka: the key is the MQTT topic, the
+// value the payload as it came. It may be used by many goroutines.
+//
+// An outage fails nothing: records wait, in order, for as long as it takes and
+// the caller's context allows. What can never be taken for its size goes to the
+// dead-letter topic, shortened, and then counts as taken.
+type Forwarder struct {
+	opts    ForwarderOptions
+	client  *kgo.Client
+	metrics *metrics
+	ctx     context.Context // ends at Close
+	cancel  context.CancelFunc
+	burying sync.WaitGroup
+}
+
+// NewForwarder validates o and returns a Forwarder. It connects when it is used.
+func NewForwarder(o ForwarderOptions) (*Forwarder, error) {
+	or(&o.EventsTopic, device.KafkaEvents)
+	or(&o.RepliesTopic, device.KafkaReplies)
+	or(&o.DeadLetterTopic, device.KafkaDeadLetters)
+	or(&o.Linger, time.Millisecond)
+	or(&o.MaxRecords, 4096)
+	or(&o.MaxBytes, 64<<20)
+	or(&o.Logger, slog.Default())
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	access, err := o.Kafka.Opts()
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	if o.MaxRecords < 1 || o.MaxBytes < 1<<20 {
+		return nil, fmt.Errorf("bridge: max records %d must be positive, and max bytes %d at least 1 MiB", o.MaxRecords, o.MaxBytes)
+	}
+	own := []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()), // with the idempotent producer, the default: in order, each once
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.ProducerLinger(max(0, o.Linger)),
+		kgo.MaxBufferedRecords(o.MaxRecords),
+		kgo.MaxBufferedBytes(o.MaxBytes),
+		kgo.UnknownTopicRetries(-1), // a topic that is not there yet is an outage
+		kgo.WithHooks(kprom.NewMetrics("rollcall_bridge", kprom.Subsystem("kafka"), kprom.Registerer(o.Registerer))),
+	}
+	client, err := kgo.NewClient(slices.Concat(own, access, o.KafkaOpts)...)
+	if err != nil {
+		return nil, fmt.Errorf("bridge: Kafka client: %w", err)
+	}
+	f := &Forwarder{opts: o, client: client, metrics: newMetrics(o.Registerer)}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	return f, nil
+}
+
+func or[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Wait returns when Kafka answers and has the topics, or with ctx's error.
+func (f *Forwarder) Wait(ctx context.Context) error {
+	return kafka.Wait(ctx, f.client, f.opts.Logger, f.opts.EventsTopic, f.opts.RepliesTopic, f.opts.DeadLetterTopic)
+}
+
+// Forward returns nil when the message is durable: acknowledged by Kafka, or by
+// the dead-letter topic. When it returns an error the message may still become
+// so: what is given again may come twice.
+func (f *Forwarder) Forward(ctx context.Context, topic string, payload []byte) error {
+	result := make(chan error, 1)
+	f.ForwardAsync(ctx, topic, payload, func(err error) { result <- err })
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("forward %s: %w", topic, ctx.Err())
+	}
+}
+
+// ForwardAsync is Forward without the wait: done is called once with its
+// result, on another goroutine or on this one; it must not block. Messages that
+// are given one after the other are produced in that order. It blocks while too
+// much waits for Kafka.
+func (f *Forwarder) ForwardAsync(ctx context.Context, topic string, payload []byte, done func(error)) {
+	to, err := f.route(topic)
+	if err != nil {
+		f.metrics.refused.Inc()
+		done(err)
+		return
+	}
+	start := f.opts.Now()
+	r := &kgo.Record{
+		Topic: to, Key: []byte(topic), Value: bytes.Clone(payload), Timestamp: start,
+		Headers: []kgo.RecordHeader{{Key: HeaderReceived, Value: []byte(start.UTC().Format("2006-01-02T15:04:05.000Z07:00"))}},
+	}
+	f.metrics.inFlight.Inc()
+	finish := func(err error) {
+		f.metrics.inFlight.Dec()
+		if err == nil {
+			f.metrics.forwarded.WithLabelValues(to).Inc()
+			f.metrics.seconds.Observe(f.opts.Now().Sub(start).Seconds())
+		} else {
+			f.metrics.failed.Inc()
+			err = fmt.Errorf("forward %s: %w", topic, err)
+		}
+		done(err)
+	}
+	f.client.Produce(ctx, r, func(r *kgo.Record, err error) {
+		if !errors.Is(err, kerr.MessageTooLarge) {
+			finish(err)
+			return
+		}
+		f.burying.Go(func() { finish(f.bury(ctx, r, err)) })
+	})
+}
+
+// route chooses the Kafka topic by the shape of the MQTT topic. A serial or
+// session that is not well formed goes through: its event is dead-lettered where
+// all events are checked.
+func (f *Forwarder) route(topic string) (string, error) {
+	p := strings.Split(topic, "/")
+	if len(p) == 6 && p[0] == "rollcall" && p[1] == "v1" && p[3] == "sessions" {
+		switch p[5] {
+		case device.KindEvents:
+			return f.opts.EventsTopic, nil
+		case device.KindReplies:
+			return f.opts.RepliesTopic, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %q", ErrTopic, topic)
+}
+
+// bury dead-letters what Kafka refuses for its size.
+func (f *Forwarder) bury(ctx context.Context, r *kgo.Record, why error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(f.ctx, cancel)()
+	origin := &kgo.Record{Topic: r.Topic, Partition: -1, Offset: -1, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp}
+	for n := 0; ; n++ {
+		letter := kafka.Truncate(kafka.DeadLetter(f.opts.DeadLetterTopic, origin, kafka.ReasonKafkaLimit, why.Error()))
+		err := f.client.ProduceSync(ctx, letter).FirstErr()
+		if err == nil {
+			f.metrics.deadLetters.WithLabelValues(kafka.ReasonKafkaLimit).Inc()
+			f.opts.Logger.Warn("message dead-lettered: Kafka refuses its size", "topic", string(r.Key), "bytes", len(r.Value), "err", why)
+			return nil
+		}
+		f.opts.Logger.Warn("dead letter not taken, trying again", "topic", string(r.Key), "err", err)
+		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, 15*time.Second)) != nil {
+			return err
+		}
+	}
+}
+
+// Close waits until all that was given is acknowledged, or until ctx ends, and
+// closes the client. What is not acknowledged then has not been promised.
+func (f *Forwarder) Close(ctx context.Context) error {
+	err := f.client.Flush(ctx)
+	f.cancel()
+	f.client.Close()
+	f.burying.Wait()
+	if err != nil {
+		return fmt.Errorf("bridge: flush: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,348 @@
+package bridge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+const (
+	// ackInterval is how often paho sends the acks that are due, in order.
+	ackInterval = 10 * time.Millisecond
+	// connectTimeout bounds dialling, TLS and CONNECT together.
+	connectTimeout = 15 * time.Second
+	// maxBackoff bounds the time between connections.
+	maxBackoff = 15 * time.Second
+)
+
+// AsyncForwarder is what the subscriber needs of a Forwarder.
+type AsyncForwarder interface {
+	ForwardAsync(ctx context.Context, topic string, payload []byte, done func(error))
+}
+
+// SubscriberOptions of a Subscriber. URL and Forwarder are required.
+type SubscriberOptions struct {
+	// URL of the broker: mqtt://host:1883 or mqtts://host:8883. Without TLS
+	// anybody on the way can read and forge events, so mqtt:// to another
+	// host than this one needs Insecure.
+	URL      string
+	Insecure bool
+	// TLS for mqtts://. Default: the system's roots, TLS 1.2 or later, no
+	// client certificate. The server name defaults to the URL's host.
+	TLS *tls.Config
+	// Username and Password for brokers that do not take the identity from
+	// the client certificate.
+	Username, Password string
+	// ClientID names the persistent session, in which the broker keeps what
+	// comes while the bridge is away: keep it the same over restarts, and
+	// give each bridge its own. Default "rollcall-bridge".
+	ClientID string
+	// Filters are what this bridge takes. Default: the events and replies of
+	// all RAEs. To scale, give each bridge filters that no other has, such as
+	// rollcall/v1/RAE-7/sessions/+/events. $share is refused: no broker we
+	// know keeps a topic's order in a shared subscription.
+	Filters []string
+	// SessionExpiry is how long the broker keeps the session while the bridge
+	// is away. Default 7 days; whole seconds. When it passes, what came
+	// meanwhile is lost to the cloud until the next snapshots.
+	SessionExpiry time.Duration
+	// ReceiveMaximum is how many messages may be unacknowledged: the
+	// pipeline's depth, and the bound on what a lost connection repeats.
+	// Default 1,000.
+	ReceiveMaximum uint16
+	// KeepAlive is MQTT's. Default 30 s; whole seconds.
+	KeepAlive time.Duration
+	// DrainTimeout bounds the wait for Kafka when Run is stopped. Default 10 s.
+	DrainTimeout time.Duration
+
+	Forwarder  AsyncForwarder
+	Logger     *slog.Logger          // default slog.Default
+	Registerer prometheus.Registerer // default: metrics are kept and shown nowhere
+	// Dial opens the connection. Default a net.Dialer's DialContext.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Subscriber takes messages from an MQTT 5 broker and acknowledges each only
+// when it is durable. An MQTT message cannot be refused and asked for again on
+// the same connection, so a message that fails costs the connection: the broker
+// redelivers all that was not acknowledged on the next.
+type Subscriber struct {
+	opts    SubscriberOptions
+	address string
+	tls     *tls.Config // nil: none
+	log     *slog.Logger
+	metrics *frontMetrics
+	up      atomic.Bool
+}
+
+// NewSubscriber validates o and returns a Subscriber that has touched nothing.
+func NewSubscriber(o SubscriberOptions) (*Subscriber, error) {
+	or(&o.ClientID, "rollcall-bridge")
+	or(&o.SessionExpiry, 7*24*time.Hour)
+	or(&o.ReceiveMaximum, 1000)
+	or(&o.KeepAlive, 30*time.Second)
+	or(&o.DrainTimeout, 10*time.Second)
+	or(&o.Logger, slog.Default())
+	if len(o.Filters) == 0 {
+		o.Filters = []string{device.FilterEvents, device.FilterReplies}
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
+	s := &Subscriber{opts: o, log: o.Logger}
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	s.metrics = newFrontMetrics(o.Registerer)
+	return s, nil
+}
+
+func (s *Subscriber) check() error {
+	o := s.opts
+	if o.Forwarder == nil {
+		return errors.New("no forwarder")
+	}
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return errors.New("broker URL is not of the form mqtt://host:1883 or mqtts://host:8883, with nothing else in it")
+	}
+	port := map[string]string{"mqtt": "1883", "mqtts": "8883"}[u.Scheme]
+	if port == "" {
+		return fmt.Errorf("broker URL %s: scheme %q is neither mqtt nor mqtts", u, u.Scheme)
+	}
+	if u.Port() != "" {
+		port = u.Port()
+	}
+	s.address = net.JoinHostPort(u.Hostname(), port)
+	if u.Scheme == "mqtts" {
+		s.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+		if o.TLS != nil {
+			s.tls = o.TLS.Clone()
+		}
+		if s.tls.ServerName == "" {
+			s.tls.ServerName = u.Hostname()
+		}
+	} else if ip := net.ParseIP(u.Hostname()); !o.Insecure && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("broker URL %s: without TLS, anybody on the way can read and forge events; use mqtts://, or --insecure if that is acceptable", u)
+	}
+	for _, f := range o.Filters {
+		if strings.HasPrefix(f, "$share/") {
+			return fmt.Errorf("filter %q is a shared subscription, which loses the order within a topic: give each bridge filters of its own", f)
+		}
+		if !strings.HasPrefix(f, "rollcall/v1/") {
+			return fmt.Errorf("filter %q does not begin with rollcall/v1/", f)
+		}
+	}
+	for name, d := range map[string]time.Duration{"session expiry": o.SessionExpiry, "keep-alive": o.KeepAlive, "drain timeout": o.DrainTimeout} {
+		if d <= 0 {
+			return fmt.Errorf("%s %s is not positive", name, d)
+		}
+	}
+	if o.SessionExpiry.Seconds() >= math.MaxUint32 || o.KeepAlive.Seconds() > math.MaxUint16 || o.KeepAlive < time.Second {
+		return fmt.Errorf("session expiry %s or keep-alive %s is outside what MQTT can say", o.SessionExpiry, o.KeepAlive)
+	}
+	return nil
+}
+
+// Ready is nil while connected and subscribed.
+func (s *Subscriber) Ready() error {
+	if !s.up.Load() {
+		return fmt.Errorf("bridge is not connected to the MQTT broker at %s", s.address)
+	}
+	return nil
+}
+
+// Run takes messages until ctx ends. Then it waits for Kafka to acknowledge what
+// it has, acknowledges that to the broker, and disconnects; the session stays.
+func (s *Subscriber) Run(ctx context.Context) error {
+	for n := 0; ; n++ {
+		served, err := s.serve(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if served {
+			n = 0
+			s.metrics.disconnects.Inc()
+		}
+		s.log.Warn("MQTT connection ended, trying again (are address, TLS and credentials right?)", "broker", s.address, "err", err)
+		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, maxBackoff)) != nil {
+			return nil
+		}
+	}
+}
+
+// connection is one connection to the broker. failed has room for the first
+// reason why it ends; later ones do not matter.
+type connection struct {
+	s      *Subscriber
+	conn   net.Conn
+	client *paho.Client
+	failed chan error
+	ctx    context.Context // of what is forwarded
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	stopping bool
+	pending  sync.WaitGroup // forwarded and not yet answered
+}
+
+// serve runs one connection. served tells that it was subscribed.
+func (s *Subscriber) serve(ctx context.Context) (served bool, err error) {
+	c := &connection{s: s, failed: make(chan error, 1)}
+	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer c.cancel()
+	if err := c.open(ctx); err != nil {
+		return false, err
+	}
+	s.metrics.connections.Inc()
+	s.metrics.connected.Set(1)
+	s.up.Store(true)
+	defer func() { s.up.Store(false); s.metrics.connected.Set(0) }()
+	s.log.Info("subscribed", "broker", s.address, "filters", s.opts.Filters)
+	select {
+	case err := <-c.failed:
+		c.abandon()
+		return true, err
+	case <-ctx.Done():
+		return true, c.drain()
+	}
+}
+
+func (c *connection) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	o := c.s.opts
+	conn, err := o.Dial(ctx, "tcp", c.s.address)
+	if err != nil {
+		return err
+	}
+	if c.s.tls != nil {
+		secure := tls.Client(conn, c.s.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return err
+		}
+		conn = secure
+	}
+	c.conn = conn
+	c.client = paho.NewClient(paho.ClientConfig{
+		ClientID: o.ClientID, Conn: packets.NewThreadSafeConn(conn),
+		EnableManualAcknowledgment: true, SendAcksInterval: ackInterval,
+		OnPublishReceived:  []func(paho.PublishReceived) (bool, error){c.receive},
+		OnServerDisconnect: func(d *paho.Disconnect) { c.fail(fmt.Errorf("broker disconnected, reason code %#x", d.ReasonCode)) },
+		OnClientError:      c.fail,
+	})
+	expiry, receive := uint32(o.SessionExpiry.Seconds()), o.ReceiveMaximum
+	connect := &paho.Connect{
+		ClientID: o.ClientID, KeepAlive: uint16(o.KeepAlive.Seconds()), CleanStart: false,
+		Username: o.Username, UsernameFlag: o.Username != "", Password: []byte(o.Password), PasswordFlag: o.Password != "",
+		Properties: &paho.ConnectProperties{SessionExpiryInterval: &expiry, ReceiveMaximum: &receive},
+	}
+	if _, err := c.client.Connect(ctx, connect); err != nil {
+		conn.Close()
+		return err
+	}
+	subscribe := &paho.Subscribe{}
+	for _, f := range o.Filters {
+		// 2: what is retained is not sent at subscribing.
+		subscribe.Subscriptions = append(subscribe.Subscriptions, paho.SubscribeOptions{Topic: f, QoS: 1, RetainHandling: 2})
+	}
+	if _, err := c.client.Subscribe(ctx, subscribe); err != nil {
+		c.abandon()
+		return fmt.Errorf("subscribe to %q: %w", o.Filters, err)
+	}
+	return nil
+}
+
+// fail ends the connection for the first reason given.
+func (c *connection) fail(err error) {
+	select {
+	case c.failed <- err:
+	default:
+	}
+}
+
+// receive is called for one message at a time, in order. When it blocks, for
+// Kafka, the broker stops at the Receive Maximum.
+func (c *connection) receive(p paho.PublishReceived) (bool, error) {
+	c.s.metrics.received.Inc()
+	c.mu.Lock()
+	if c.stopping {
+		c.mu.Unlock()
+		return true, nil // neither forwarded nor acknowledged: it comes again
+	}
+	c.pending.Add(1)
+	c.mu.Unlock()
+	m := p.Packet
+	c.s.opts.Forwarder.ForwardAsync(c.ctx, m.Topic, m.Payload, func(err error) {
+		defer c.pending.Done()
+		switch {
+		case errors.Is(err, ErrTopic):
+			c.s.log.Warn("message dropped: a filter takes what is not forwarded", "topic", m.Topic)
+		case err != nil:
+			c.stop()
+			c.fail(err)
+			return
+		}
+		_ = p.Client.Ack(m) // it fails only where the connection is gone
+	})
+	return true, nil
+}
+
+// stop ends forwarding: what follows a message that failed must not go first.
+func (c *connection) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopping = true
+}
+
+// abandon drops the connection as it is. The session, and what was not
+// acknowledged, stay with the broker. The client ends only when receive has
+// returned, hence the cancelling first.
+func (c *connection) abandon() {
+	c.stop()
+	c.cancel()
+	c.conn.Close()
+	<-c.client.Done()
+}
+
+// drain waits for what was forwarded, lets paho send the acks, and disconnects
+// in an orderly way, which keeps the session.
+func (c *connection) drain() error {
+	c.stop()
+	settled := make(chan struct{})
+	go func() { c.pending.Wait(); close(settled) }()
+	t := time.NewTimer(c.s.opts.DrainTimeout)
+	defer t.Stop()
+	select {
+	case <-settled:
+		// Acks are sent at an interval, and lost if the connection ends first.
+		time.Sleep(5 * ackInterval)
+	case err := <-c.failed:
+		c.abandon()
+		return err
+	case <-t.C:
+		c.s.log.Warn("Kafka did not acknowledge in time: the broker will deliver again", "after", c.s.opts.DrainTimeout)
+		c.cancel()
+	}
+	return c.client.Disconnect(&paho.Disconnect{})
+}
