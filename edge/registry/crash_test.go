@@ -102,7 +102,7 @@ func consume(r *registry.Registry, log *os.File) error {
 // TestKill9 kills a churning process again and again, at any point, and checks
 // after each time what was ever handed out against the record.
 func TestKill9(t *testing.T) {
-	rounds := 25
+	rounds := 15
 	if testing.Short() {
 		rounds = 5
 	}

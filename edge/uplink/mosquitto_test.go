@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -173,7 +174,7 @@ func value(t *testing.T, g prometheus.Gatherer, name string) float64 {
 	return 0
 }
 
-func TestMosquittoPublishesTheWill(t *testing.T) {
+func TestMosquittoHearsOfPresence(t *testing.T) {
 	m, presence := newMosquitto(t, ""), make(chan string, 10)
 	m.start()
 	m.subscribe(t.Context(), &received{}, presence)
@@ -182,5 +183,7 @@ func TestMosquittoPublishesTheWill(t *testing.T) {
 	uplink.CutConnection(u)
 	require.Contains(t, <-presence, `"status":"online"`, "a connection that comes back at once has no will, but a birth")
 	stop()
-	require.Contains(t, <-presence, `"status":"offline"`)
+	for last := ""; !strings.Contains(last, `"status":"offline"`); {
+		last = <-presence // a birth may come twice
+	}
 }
