@@ -95,6 +95,9 @@ func NewForwarder(o ForwarderOptions) (*Forwarder, error) {
 		kgo.MaxBufferedRecords(o.MaxRecords),
 		kgo.MaxBufferedBytes(o.MaxBytes),
 		kgo.UnknownTopicRetries(-1), // a topic that is not there yet is an outage
+		// After an error of a partition the client tries again when it has new
+		// metadata, which it does not ask for more often than this (default 5 s).
+		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.WithHooks(kprom.NewMetrics("rollcall_bridge", kprom.Subsystem("kafka"), kprom.Registerer(o.Registerer))),
 	}
 	client, err := kgo.NewClient(slices.Concat(own, access, o.KafkaOpts)...)

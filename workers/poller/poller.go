@@ -84,6 +84,7 @@ func (p *Poller) consumerOpts() []kgo.Opt {
 		kgo.ConsumeTopics(o.Topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.DisableAutoCommit(),
+		kgo.MetadataMinAge(500 * time.Millisecond), // how soon a partition is tried again after an error; default 5 s
 		kgo.BlockRebalanceOnPoll(),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
