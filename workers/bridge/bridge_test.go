@@ -242,3 +242,18 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	}, names)
 	require.False(t, errors.Is(err, bridge.ErrTopic))
 }
+
+// A caller that gave up must not stand in the way of the next.
+func TestForwardAfterOneThatWasGivenUp(t *testing.T) {
+	t.Parallel()
+	fake := newKafka(t)
+	f := newForwarder(t, fake.ListenAddrs())
+	fault := fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, f.Forward(short, topicOf(0), []byte("a")), context.DeadlineExceeded)
+	fault.Remove()
+	ctx, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	require.NoError(t, f.Forward(ctx, topicOf(0), []byte("b")))
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/plugin/kprom"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
@@ -54,8 +55,7 @@ type ForwarderOptions struct {
 // Forwarder produces MQTT messages to Kafka: the key is the MQTT topic, the
 // value the payload as it came. It may be used by many goroutines.
 //
-// An outage fails nothing: records wait, in order, for as long as it takes and
-// the caller's context allows. What can never be taken for its size goes to the
+// An outage fails nothing: records wait, in order, for as long as it takes. What can never be taken for its size goes to the
 // dead-letter topic, shortened, and then counts as taken.
 type Forwarder struct {
 	opts    ForwarderOptions
@@ -64,6 +64,7 @@ type Forwarder struct {
 	ctx     context.Context // ends at Close
 	cancel  context.CancelFunc
 	burying sync.WaitGroup
+	room    *semaphore.Weighted // in bytes; each record takes at least MaxBytes/MaxRecords
 }
 
 // NewForwarder validates o and returns a Forwarder. It connects when it is used.
@@ -92,9 +93,8 @@ func NewForwarder(o ForwarderOptions) (*Forwarder, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()), // with the idempotent producer, the default: in order, each once
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 		kgo.ProducerLinger(max(0, o.Linger)),
-		kgo.MaxBufferedRecords(o.MaxRecords),
-		kgo.MaxBufferedBytes(o.MaxBytes),
-		kgo.UnknownTopicRetries(-1), // a topic that is not there yet is an outage
+		kgo.MaxBufferedRecords(2 * o.MaxRecords), // the room is ours to give: this is never reached
+		kgo.UnknownTopicRetries(-1),              // a topic that is not there yet is an outage
 		// After an error of a partition the client tries again when it has new
 		// metadata, which it does not ask for more often than this (default 5 s).
 		kgo.MetadataMinAge(250 * time.Millisecond),
@@ -104,7 +104,7 @@ func NewForwarder(o ForwarderOptions) (*Forwarder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bridge: Kafka client: %w", err)
 	}
-	f := &Forwarder{opts: o, client: client, metrics: newMetrics(o.Registerer)}
+	f := &Forwarder{opts: o, client: client, metrics: newMetrics(o.Registerer), room: semaphore.NewWeighted(int64(o.MaxBytes))}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f, nil
 }
@@ -138,12 +138,19 @@ func (f *Forwarder) Forward(ctx context.Context, topic string, payload []byte) e
 // ForwardAsync is Forward without the wait: done is called once with its
 // result, on another goroutine or on this one; it must not block. Messages that
 // are given one after the other are produced in that order. It blocks while too
-// much waits for Kafka.
+// much waits for Kafka, until ctx ends; once taken, a message is produced
+// whatever becomes of ctx.
 func (f *Forwarder) ForwardAsync(ctx context.Context, topic string, payload []byte, done func(error)) {
 	to, err := f.route(topic)
 	if err != nil {
 		f.metrics.refused.Inc()
 		done(err)
+		return
+	}
+	size := int64(min(max(len(topic)+len(payload)+256, f.opts.MaxBytes/f.opts.MaxRecords), f.opts.MaxBytes))
+	if err := f.room.Acquire(ctx, size); err != nil {
+		f.metrics.failed.Inc()
+		done(fmt.Errorf("forward %s: too much waits for Kafka: %w", topic, err))
 		return
 	}
 	start := f.opts.Now()
@@ -153,6 +160,7 @@ func (f *Forwarder) ForwardAsync(ctx context.Context, topic string, payload []by
 	}
 	f.metrics.inFlight.Inc()
 	finish := func(err error) {
+		f.room.Release(size)
 		f.metrics.inFlight.Dec()
 		if err == nil {
 			f.metrics.forwarded.WithLabelValues(to).Inc()
@@ -163,12 +171,14 @@ func (f *Forwarder) ForwardAsync(ctx context.Context, topic string, payload []by
 		}
 		done(err)
 	}
-	f.client.Produce(ctx, r, func(r *kgo.Record, err error) {
+	// Not with the caller's context: when it ends, the client would fail the
+	// whole batch, other callers' records too.
+	f.client.Produce(f.ctx, r, func(r *kgo.Record, err error) {
 		if !errors.Is(err, kerr.MessageTooLarge) {
 			finish(err)
 			return
 		}
-		f.burying.Go(func() { finish(f.bury(ctx, r, err)) })
+		f.burying.Go(func() { finish(f.bury(r, err)) })
 	})
 }
 
@@ -189,10 +199,8 @@ func (f *Forwarder) route(topic string) (string, error) {
 }
 
 // bury dead-letters what Kafka refuses for its size.
-func (f *Forwarder) bury(ctx context.Context, r *kgo.Record, why error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(f.ctx, cancel)()
+func (f *Forwarder) bury(r *kgo.Record, why error) error {
+	ctx := f.ctx
 	origin := &kgo.Record{Topic: r.Topic, Partition: -1, Offset: -1, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp}
 	for n := 0; ; n++ {
 		letter := kafka.Truncate(kafka.DeadLetter(f.opts.DeadLetterTopic, origin, kafka.ReasonKafkaLimit, why.Error()))
