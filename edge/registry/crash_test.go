@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func crashOptions(dir string) registry.Options {
 	return registry.Options{
 		Path: filepath.Join(dir, "registry.db"), RAE: rae, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
-		SnapshotInterval: 20 * time.Millisecond, OfflineAfter: 10 * time.Millisecond, MaxOutboxBytes: 20_000,
+		SnapshotInterval: 20 * time.Millisecond, OfflineAfter: 10 * time.Millisecond, MaxOutboxBytes: 8_000,
 	}
 }
 

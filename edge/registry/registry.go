@@ -244,6 +244,9 @@ type Device struct {
 	// waits for room in the outbox.
 	Seq    int64  `json:"seq"`
 	Status string `json:"status"` // Online or Offline
+	// Waiting says that changes, removals among them, wait for room in the
+	// outbox: no event has told of them yet.
+	Waiting bool `json:"waiting,omitempty"`
 	// First and Last are the times of the first and the newest observation.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
@@ -254,7 +257,7 @@ type Device struct {
 
 func (r *record) device() Device {
 	return Device{
-		MAC: r.MAC, Session: r.Session, Seq: r.Seq, Status: r.status(),
+		MAC: r.MAC, Session: r.Session, Seq: r.Seq, Status: r.status(), Waiting: r.waits(),
 		First: r.First, Last: r.Last, Attributes: r.live(),
 	}
 }
