@@ -22,7 +22,7 @@ import (
 // run is the whole demonstration: start, replay, show; with --once wait, check
 // and report; stop.
 func (c *demoCmd) run(ctx context.Context, env cli.Env) (err error) {
-	log, closeLog, err := c.open(env)
+	log, closeLog, err := c.open()
 	if err != nil {
 		return err
 	}

@@ -53,9 +53,9 @@ type stackFlags struct {
 	bare bool // without poller and worker
 }
 
-// open prepares the data directory and a logger that writes into it. Warnings
-// also go to the terminal, unless that shows the live view.
-func (f stackFlags) open(env cli.Env) (*slog.Logger, func() error, error) {
+// open prepares the data directory and a logger that writes into it: the
+// terminal is for the view.
+func (f stackFlags) open() (*slog.Logger, func() error, error) {
 	if err := os.MkdirAll(f.DataDir, 0o755); err != nil {
 		return nil, nil, fmt.Errorf("--data-dir: %w", err)
 	}

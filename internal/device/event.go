@@ -3,6 +3,7 @@ package device
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -233,7 +234,7 @@ func canonicalValue(name string, value json.RawMessage) (json.RawMessage, error)
 		return null, nil
 	}
 	v, err := Canonical(value)
-	if err == errNUL {
+	if errors.Is(err, errNUL) {
 		return nil, invalid(HasNUL, "attribute %q: %v", clip(name), err)
 	}
 	if err != nil {
