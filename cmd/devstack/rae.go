@@ -69,16 +69,14 @@ func (r *rae) phase() string {
 	return fmt.Sprintf("%s: replaying", r.serial)
 }
 
-// pending counts the events that the broker does not have yet, and the changes
-// that no event tells of yet.
+// pending counts the events that the broker does not have yet, and the devices
+// with changes that no event tells of yet.
 func (r *rae) pending() int64 {
 	events, _ := r.edge.Pending()
 	n := int64(events)
 	for _, d := range r.edge.Devices() {
-		for _, a := range d.Attributes {
-			if a.Seq == 0 {
-				n++
-			}
+		if d.Waiting {
+			n++
 		}
 	}
 	return n

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -127,6 +129,9 @@ func (w *watch) devices(ctx context.Context) ([]view.Device, error) {
 			EdgeSeq: edge[d.Session], CloudSeq: d.AsOf,
 		})
 	}
+	slices.SortFunc(out, func(a, b view.Device) int {
+		return cmp.Or(strings.Compare(a.RAE, b.RAE), strings.Compare(a.MAC, b.MAC), strings.Compare(a.Session, b.Session))
+	})
 	return out, nil
 }
 
