@@ -140,7 +140,7 @@ func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 	a.owners = make(map[identity]uuid.UUID)
 	b := &pgx.Batch{}
 	b.Queue(sqlBegin)
-	b.Queue(sqlLockSessions, a.ids).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlLockSessions, keys(a.ids)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var r row
 			if err := r.scan(rows); err != nil {
@@ -152,7 +152,7 @@ func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 	})
 	// A statement of its own, so that it sees what was committed while the
 	// locks were waited for.
-	b.Queue(sqlPositions, a.ids).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlPositions, keys(a.ids)).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(id uuid.UUID, p device.Position) { a.positions[id] = append(a.positions[id], p) })
 	})
 	a.claims = make([][]claim, len(a.updates))
@@ -300,7 +300,7 @@ func (a *apply) queueNew(b *pgx.Batch) {
 	}
 	if len(a.devices) > 0 {
 		slices.SortFunc(a.devices, compareUUID)
-		b.Queue(sqlInsertDevices, a.devices)
+		b.Queue(sqlInsertDevices, keys(a.devices))
 	}
 	if identities := a.sortedIdentities(); len(identities) > 0 {
 		var c identityColumns
@@ -311,9 +311,9 @@ func (a *apply) queueNew(b *pgx.Batch) {
 			Query(func(rows pgx.Rows) error { return a.scanOwners(rows, true) })
 	}
 	if len(a.inserted) > 0 {
-		ids, raes, devices := make([]uuid.UUID, 0, len(a.inserted)), make([]string, 0, len(a.inserted)), make([]uuid.UUID, 0, len(a.inserted))
+		ids, raes, devices := make(uuidArray, 0, len(a.inserted)), make([]string, 0, len(a.inserted)), make(uuidArray, 0, len(a.inserted))
 		for _, r := range a.inserted {
-			ids, raes, devices = append(ids, r.id), append(raes, r.rae), append(devices, r.device)
+			ids, raes, devices = append(ids, key(r.id)), append(raes, r.rae), append(devices, key(r.device))
 		}
 		b.Queue(sqlInsertSessions, ids, raes, devices).Exec(func(tag pgconn.CommandTag) error {
 			if tag.RowsAffected() != int64(len(ids)) {
@@ -329,7 +329,7 @@ func (a *apply) queueSessions(b *pgx.Batch) {
 		b.Queue(sqlUpdateSessions, sessionArrays(a.changed)...)
 	}
 	if len(a.orphans) > 0 {
-		b.Queue(sqlDeleteDevices, a.orphans)
+		b.Queue(sqlDeleteDevices, keys(a.orphans))
 	}
 	if len(a.opened) > 0 {
 		ids, from, to, _ := gapArrays(a.opened)

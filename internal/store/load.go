@@ -54,7 +54,7 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (state devi
 			}
 		})
 	})
-	b.Queue(sqlPositions, []uuid.UUID{id}).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlPositions, uuidArray{key(id)}).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { positions = append(positions, p) })
 	})
 	b.Queue(sqlCommit)
@@ -106,7 +106,7 @@ func (s *Store) Positions(ctx context.Context, sessions []string) (map[string][]
 	if len(ids) == 0 {
 		return out, nil
 	}
-	rows, err := s.pool.Query(ctx, sqlPositions, ids)
+	rows, err := s.pool.Query(ctx, sqlPositions, keys(ids))
 	if err == nil {
 		err = scanPositions(rows, func(id uuid.UUID, p device.Position) { out[id.String()] = append(out[id.String()], p) })
 	}

@@ -166,14 +166,6 @@ func utc(t *time.Time) time.Time {
 	return t.UTC()
 }
 
-// orNull is the database's form of a time that may be unknown.
-func orNull(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 func text(s device.SeqSet) string {
 	if len(s) == 0 {
 		return "[]"
