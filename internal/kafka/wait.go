@@ -59,7 +59,7 @@ func check(ctx context.Context, cl *kgo.Client, topics []string) error {
 	defer cancel()
 	details, err := kadm.NewClient(cl).ListTopics(ctx, topics...)
 	if err != nil {
-		return fmt.Errorf("brokers do not answer (are the addresses, TLS and SASL settings right?): %w", err)
+		return fmt.Errorf("brokers do not answer: %w", Explain(err))
 	}
 	var missing []string
 	for _, t := range topics {
