@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/kafka/kafkatest"
 	"github.com/rollcall-platform/rollcall/workers/poller"
 )
 
@@ -26,7 +25,8 @@ var suite = map[string]func(t *testing.T, make func(partitions int32) *cluster){
 	"killed: all that was not applied comes back": killed,
 	"rebalance in mid-flight":                     rebalance,
 	"offset gaps":                                 offsetGaps,
-	"drain":                                       drains,
+	"kcat writes events and reads dead letters":   kcat,
+	"drain": drains,
 }
 
 func TestOnFake(t *testing.T) {
@@ -39,13 +39,11 @@ func TestOnFake(t *testing.T) {
 }
 
 func TestOnApacheKafka(t *testing.T) {
-	brokers := os.Getenv("ROLLCALL_TEST_KAFKA")
-	if brokers == "" {
-		t.Skip("ROLLCALL_TEST_KAFKA (host:port,…) names no Kafka to test against")
-	}
+	brokers := kafkatest.Brokers(t)
 	for name, test := range suite {
 		t.Run(name, func(t *testing.T) {
-			test(t, func(partitions int32) *cluster { return newReal(t, partitions, strings.Split(brokers, ",")) })
+			t.Parallel()
+			test(t, func(partitions int32) *cluster { return newReal(t, partitions, brokers) })
 		})
 	}
 }
