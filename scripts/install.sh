@@ -24,6 +24,10 @@ need mosquitto mosquitto 'bridge and uplink tests against a real broker are skip
 need dnsmasq dnsmasq-base 'live discovery tests are skipped'
 need ip iproute2 'live discovery tests are skipped'
 need ping iputils-ping 'live discovery tests are skipped'
+need java default-jre-headless 'tests against Apache Kafka are skipped'
+need mvn maven 'tests against Apache Kafka are skipped'
+need kcat kcat 'tests with another Kafka client are skipped'
+need promtool prometheus 'the alert rules are not tested'
 
 if [ ${#missing[@]} -eq 0 ]; then
     printf '  all there\n'
@@ -34,4 +38,9 @@ elif [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     { apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" libc6-dev; } >/dev/null
 else
     printf '  not root, or no apt-get: install them yourself (Debian: sudo apt-get install %s)\n' "${missing[*]}"
+fi
+
+# Apache Kafka comes from Maven Central.
+if found java && found mvn && ! scripts/kafka.sh; then
+    printf '  Apache Kafka could not be fetched: tests against it are skipped. scripts/kafka.sh tries again\n'
 fi
