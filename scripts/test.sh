@@ -11,7 +11,8 @@ cd "$(dirname "$0")/.."
 
 gotestsum=${GOTESTSUM:-gotestsum}
 results=$(mktemp -d)
-trap 'rm -rf "$results"' EXIT
+stack=
+trap '[ -z "$stack" ] || kill -9 "$stack" 2>/dev/null || true; rm -rf "$results"' EXIT
 
 race=()
 if [ "${RACE:-1}" = 1 ] && command -v "$(go env CC)" >/dev/null 2>&1; then
@@ -28,9 +29,32 @@ run() {
     (cd "$directory" && "$gotestsum" --format pkgname --format-hide-empty-pkg --jsonfile "$results/$name.json" -- "$@") || failed=1
 }
 
+# The tests of workflows against a real server get that of the development
+# stack, unless ROLLCALL_TEST_TEMPORAL_ADDRESS names another one.
+start_temporal() {
+    local port=$((20000 + $$ % 20000))
+    printf '== a Temporal Server for the tests (the first build takes minutes)\n'
+    (cd cmd/devstack && go build -o "$results/devstack" .)
+    "$results/devstack" up --bare --plain --data-dir "$results/stack" --temporal-port $port --ui-port $((port + 1)) \
+        --kafka-port $((port + 2)) --mqtt-port $((port + 3)) --admin-port $((port + 4)) >"$results/stack.log" 2>&1 &
+    stack=$!
+    # The admin listener comes last.
+    for _ in $(seq 600); do
+        if (: <>"/dev/tcp/127.0.0.1/$((port + 4))") 2>/dev/null; then
+            export ROLLCALL_TEST_TEMPORAL_ADDRESS=127.0.0.1:$port
+            return
+        fi
+        kill -0 "$stack" 2>/dev/null || break
+        sleep 0.1
+    done
+    printf 'The stack did not start; the tests that need its server are skipped:\n'
+    cat "$results/stack.log"
+}
+
 if [ $# -gt 0 ]; then
     run root . "${race[@]}" "$@"
 else
+    [ -n "${ROLLCALL_TEST_TEMPORAL_ADDRESS:-}" ] || start_temporal
     run root . "${race[@]}" ./...
     # Without -race: it would compile the Temporal Server a second time, for minutes.
     run devstack cmd/devstack -timeout 15m ./...

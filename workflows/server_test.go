@@ -53,7 +53,7 @@ func newServerWithoutWorker(t *testing.T, db *database) *server {
 	t.Helper()
 	address := os.Getenv(addressVariable)
 	if address == "" {
-		t.Skipf("no Temporal Server: set %s to host:port, for one from `temporal server start-dev`", addressVariable)
+		t.Skipf("no Temporal Server: start one (bin/devstack up --bare has one) and name it, host:port, in %s", addressVariable)
 	}
 	c, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}, Identity: "test"})
 	require.NoError(t, err)
@@ -152,7 +152,7 @@ func (s *server) save(name string, in workflows.Input, run string) {
 // of sessions that run.
 func TestRecord(t *testing.T) {
 	if !*record {
-		t.Skip("nothing to record: run with -record")
+		t.Skip("records histories: set ROLLCALL_TEST_TEMPORAL_ADDRESS and run with -record")
 	}
 	require.NoError(t, os.MkdirAll("testdata", 0o755))
 	scenario := func(name string, db *database, play func(t *testing.T, s *server, in workflows.Input)) {

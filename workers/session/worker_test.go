@@ -126,7 +126,7 @@ func TestRunsSessionsOnARealServer(t *testing.T) {
 	const variable = "ROLLCALL_TEST_TEMPORAL_ADDRESS"
 	address := os.Getenv(variable)
 	if address == "" {
-		t.Skipf("no Temporal Server: set %s to host:port, for one from `temporal server start-dev`", variable)
+		t.Skipf("no Temporal Server: start one (bin/devstack up --bare has one) and name it, host:port, in %s", variable)
 	}
 	registry := prometheus.NewPedanticRegistry()
 	metrics, err := sdkmetrics.New(registry)
