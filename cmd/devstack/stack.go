@@ -22,6 +22,7 @@ import (
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/ports"
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
 	"github.com/rollcall-platform/rollcall/internal/admin"
+	"github.com/rollcall-platform/rollcall/internal/groupcommit"
 	kafkaclient "github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/postgres"
 	"github.com/rollcall-platform/rollcall/internal/sdkmetrics"
@@ -251,7 +252,12 @@ func (s *stack) startBroker(ctx context.Context) error {
 }
 
 func (s *stack) startWorker(context.Context) error {
-	w, err := session.New(session.Options{Client: s.temporal, Store: s.store, Logger: s.log, Registerer: s.registry})
+	commits, err := groupcommit.New(groupcommit.Options{Store: s.store, Registerer: s.registry})
+	if err != nil {
+		return err
+	}
+	s.onStop(commits.Close)
+	w, err := session.New(session.Options{Client: s.temporal, Store: s.store, Applier: commits, Logger: s.log, Registerer: s.registry})
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/groupcommit"
 	"github.com/rollcall-platform/rollcall/workers/session"
 )
 
@@ -20,6 +22,9 @@ type workerCmd struct {
 	WorkflowTasks    int           `help:"Workflow tasks at a time: bounds the load on the database." default:"256" env:"ROLLCALL_WORKFLOW_TASKS"`
 	Activities       int           `help:"Regular activities at a time: sessions whose apply is in trouble." default:"100" env:"ROLLCALL_ACTIVITIES"`
 	StickyCache      int           `help:"Sessions to keep in memory between signals, at some 50 kB each; others are replayed from their history. 0: the SDK's 10,000." default:"0" env:"ROLLCALL_STICKY_CACHE"`
+	CommitSessions   int           `help:"Sessions that one database transaction takes at most." default:"32" env:"ROLLCALL_COMMIT_SESSIONS"`
+	CommitLinger     time.Duration `help:"Longest wait of an update for others to share its transaction. It waits only while others are likely to come in that time; 0: never." default:"5ms" env:"ROLLCALL_COMMIT_LINGER"`
+	Committers       int           `help:"Transactions at a time, each on a connection of its own." default:"2" env:"ROLLCALL_COMMITTERS"`
 	SearchAttributes string        `help:"Whether sessions set search attributes: ${enum}. auto asks the server whether it knows them." enum:"auto,on,off" default:"auto" env:"ROLLCALL_SEARCH_ATTRIBUTES"`
 	StopTimeout      time.Duration `help:"When told to stop: how long to wait for tasks in progress." default:"10s" env:"ROLLCALL_STOP_TIMEOUT"`
 }
@@ -40,6 +45,9 @@ func (c *workerCmd) Validate() error {
 	if c.WorkflowPollers < 2 || c.WorkflowTasks < 1 || c.Activities < 1 || c.StickyCache < 0 || c.StopTimeout <= 0 {
 		return errors.New("--workflow-pollers must be at least 2, --workflow-tasks and --activities at least 1, --sticky-cache not negative, --stop-timeout more than 0")
 	}
+	if c.CommitSessions < 1 || c.CommitLinger < 0 || c.Committers < 1 {
+		return errors.New("--commit-sessions and --committers must be at least 1, --commit-linger not negative")
+	}
 	return errors.Join(c.Service.validate(), c.Temporal.validate(), c.Database.validate())
 }
 
@@ -56,8 +64,21 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer temporal.Close()
+		commits, err := groupcommit.New(groupcommit.Options{
+			Store: db, Sessions: c.CommitSessions, Linger: cmp.Or(c.CommitLinger, -1), Committers: c.Committers, Registerer: s.registry,
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { // the worker has stopped: what is left here is what it gave up
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if err := commits.Close(ctx); err != nil {
+				s.logger.WarnContext(ctx, "stopped before every update was committed: those sessions are applied again", "err", err)
+			}
+		}()
 		w, err := session.New(session.Options{
-			Client: temporal, Store: db, TaskQueue: c.TaskQueue, Namespace: namespace,
+			Client: temporal, Store: db, Applier: commits, TaskQueue: c.TaskQueue, Namespace: namespace,
 			WorkflowPollers: c.WorkflowPollers, WorkflowTasks: c.WorkflowTasks, Activities: c.Activities,
 			StickyCache: c.StickyCache, SearchAttributes: session.SearchAttributes(c.SearchAttributes),
 			StopTimeout: c.StopTimeout, Logger: s.logger, Registerer: s.registry,

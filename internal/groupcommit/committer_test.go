@@ -130,7 +130,7 @@ func TestALoneUpdateGoesAtOnce(t *testing.T) {
 func TestWhatComesDuringACommitGoesTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{hold: make(chan struct{})}
-		c := committer(t, groupcommit.Options{Store: f, Committers: 1, Linger: 0, Sessions: 20})
+		c := committer(t, groupcommit.Options{Store: f, Committers: 1, Linger: -1, Sessions: 20})
 		done := make(chan []error)
 		go func() { done <- applies(c, 31) }()
 		synctest.Wait()
@@ -450,7 +450,7 @@ func TestExactlyTheRefusedFail(t *testing.T) {
 			}
 			c := committer(rt, groupcommit.Options{
 				Store: f, Sessions: rapid.IntRange(1, 40).Draw(rt, "group"), Committers: rapid.IntRange(1, 4).Draw(rt, "committers"),
-				Linger: time.Duration(rapid.IntRange(0, 8).Draw(rt, "linger")) * time.Millisecond, MaxSessions: rapid.IntRange(1, 200).Draw(rt, "room"),
+				Linger: time.Duration(rapid.IntRange(-1, 8).Draw(rt, "linger")) * time.Millisecond, MaxSessions: rapid.IntRange(1, 200).Draw(rt, "room"),
 			})
 			errs := make([]error, n)
 			var wg sync.WaitGroup

@@ -28,7 +28,7 @@ type Options struct {
 	Sessions int
 	// Linger bounds how long an update waits for others while a committer is
 	// free. It waits only while others are likely to come in that time: a lone
-	// one goes at once. 0 never waits. Default, for a negative one: 5 ms.
+	// one goes at once. Default 5 ms; below zero: never.
 	Linger time.Duration
 	// Committers is how many transactions run at a time. One leaves the
 	// database idle between two groups; more than its cores make groups
@@ -51,7 +51,7 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Defaults of Options, for flags.
+// Defaults of Options, which the flags of the worker repeat.
 const (
 	DefaultSessions   = 32
 	DefaultLinger     = 5 * time.Millisecond
@@ -68,7 +68,7 @@ func (o *Options) validate() error {
 	if o.Sessions == 0 {
 		o.Sessions = DefaultSessions
 	}
-	if o.Linger < 0 {
+	if o.Linger == 0 {
 		o.Linger = DefaultLinger
 	}
 	if o.Committers == 0 {
