@@ -38,6 +38,7 @@ start_temporal() {
     "$results/devstack" up --bare --plain --data-dir "$results/stack" --temporal-port $port --ui-port $((port + 1)) \
         --kafka-port $((port + 2)) --mqtt-port $((port + 3)) --admin-port $((port + 4)) >"$results/stack.log" 2>&1 &
     stack=$!
+    disown
     # The admin listener comes last.
     for _ in $(seq 600); do
         if (: <>"/dev/tcp/127.0.0.1/$((port + 4))") 2>/dev/null; then
