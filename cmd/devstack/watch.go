@@ -171,15 +171,21 @@ func (w *watch) links() []view.Link {
 	}
 }
 
-// settle returns when every capture has been replayed and everything that came
+// settle returns nil when every capture has been replayed and everything that came
 // of it is applied: nothing waits at an edge, and no record in Kafka is
-// uncommitted. The poller commits only what is in the database.
+// uncommitted. The poller commits only what is in the database. A capture that
+// breaks off is an error at once.
 func (w *watch) settle(ctx context.Context, most time.Duration) error {
 	timeout := time.NewTimer(most)
 	defer timeout.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		for _, r := range w.raes {
+			if err := r.broken(); err != nil {
+				return err
+			}
+		}
 		if waits, err := w.waits(ctx); err == nil && waits == "" {
 			last := w.look(ctx)
 			w.last.Store(&last)
@@ -200,9 +206,6 @@ func (w *watch) settle(ctx context.Context, most time.Duration) error {
 // waits says what is not finished yet, or nothing.
 func (w *watch) waits(ctx context.Context) (string, error) {
 	for _, r := range w.raes {
-		if err := r.broken(); err != nil {
-			return "", err
-		}
 		if !r.ended() {
 			return "the replay of " + r.capture + " goes on", nil
 		}
