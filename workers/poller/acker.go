@@ -145,6 +145,7 @@ func (k *acker) look(ctx context.Context, flights []*flight) (landed int, err er
 			k.send(f)
 		case asked.Sub(f.signalled) > k.timeout:
 			k.metrics.resignals.Inc()
+			f.ticket.resent = true
 			k.log.Warn("batch is not applied, signalling again", "session", f.lane.session, "partition", f.batch.Partition,
 				"offset", f.batch.First, "after", asked.Sub(f.signalled))
 			k.unwatch(f)

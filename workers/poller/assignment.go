@@ -31,6 +31,7 @@ type assignment struct {
 	mu      sync.Mutex
 	tracker tracker
 	lanes   map[string]*lane
+	seqs    *seqs
 	bytes   int
 	out     int           // flights and letters not yet done
 	leaving bool          // nothing new is sent
@@ -41,6 +42,7 @@ type assignment struct {
 	maxSpan   int64
 	committed int64 // last offset committed by us, -1 before
 	end       int64 // the partition's high watermark when last fetched
+	left      Left  // what was not done when it was closed
 }
 
 // newAssignment is for a partition that was just assigned. maxSpan is how many
@@ -48,7 +50,7 @@ type assignment struct {
 // the partition's end at the first fetch, bound what may be a replay.
 func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget) *assignment {
 	a := &assignment{
-		topic: topic, partition: partition, total: total, tracker: newTracker(), lanes: map[string]*lane{},
+		topic: topic, partition: partition, total: total, tracker: newTracker(), lanes: map[string]*lane{}, seqs: newSeqs(),
 		settled: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
@@ -57,17 +59,19 @@ func newAssignment(ctx context.Context, topic string, partition int32, maxSpan i
 
 // incoming is a record as it was decoded.
 type incoming struct {
-	record *kgo.Record
-	fold   device.Fold
-	bad    *device.Invalid // not nil: it becomes a dead letter
+	record  *kgo.Record
+	arrived time.Time
+	fold    device.Fold
+	bad     *device.Invalid // not nil: it becomes a dead letter
 }
 
-func decode(r *kgo.Record) incoming {
+func decode(r *kgo.Record, arrived time.Time) incoming {
+	in := incoming{record: r, arrived: arrived}
 	e, err := device.DecodeRecord(string(r.Key), r.Value)
 	if err == nil {
-		return incoming{record: r, fold: device.FoldOf(e)}
+		in.fold = device.FoldOf(e)
+		return in
 	}
-	in := incoming{record: r}
 	if !errors.As(err, &in.bad) {
 		in.bad = &device.Invalid{Cause: "undecodable", Detail: err.Error()}
 	}
@@ -78,6 +82,7 @@ func decode(r *kgo.Record) incoming {
 type flight struct {
 	lane      *lane
 	chunk     *chunk
+	ticket    *ticket
 	batch     device.Batch
 	fresh     bool      // false: look before sending whether it was applied already
 	signalled time.Time // zero: it has not been
@@ -93,8 +98,9 @@ type letter struct {
 	truncated bool
 }
 
-// add takes decoded records, in offset order. It returns the lanes that became
-// ready, the dead letters, and how often the offsets went back.
+// add takes decoded records, in offset order. It returns the lanes to offer to
+// the scheduler, because they became ready or have a change now, the dead
+// letters, and how often the offsets went back.
 func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Record) (ready []*lane, letters []*letter, rewinds int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -108,7 +114,7 @@ func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Recor
 			a.started, a.replayed = r.Offset, min(r.Offset+a.maxSpan, end)
 		}
 		grown := recordBytes
-		u := &unit{}
+		u := &unit{arrived: i.arrived, written: r.Timestamp}
 		if i.bad != nil {
 			l := &letter{a: a, unit: u, record: dlq(i), reason: string(i.bad.Cause)}
 			l.bytes = letterBytes(l.record)
@@ -116,11 +122,17 @@ func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Recor
 			letters = append(letters, l)
 			a.out++
 		} else {
-			l := a.lane(i.fold.Session)
-			c, more := l.add(i.fold, r)
+			l := a.lane(i.fold)
+			changes := !a.seqs.confirms(i.fold)
+			c, more := l.add(i.fold, r, i.arrived)
 			u, grown = &c.unit, grown+more
-			if len(l.waiting) == 1 && c.records == 0 && !l.flying && l.stopped.IsZero() {
-				l.oldest, l.offset = c.oldest, c.first
+			c.changes = c.changes || changes
+			switch {
+			case l.flying || !l.stopped.IsZero():
+			case len(l.waiting) == 1 && c.records == 0:
+				l.ready()
+				ready = append(ready, l)
+			case changes && !l.changes.Swap(true):
 				ready = append(ready, l)
 			}
 		}
@@ -132,11 +144,11 @@ func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Recor
 	return ready, letters, rewinds
 }
 
-func (a *assignment) lane(session string) *lane {
-	l := a.lanes[session]
+func (a *assignment) lane(f device.Fold) *lane {
+	l := a.lanes[f.Session]
 	if l == nil {
-		l = &lane{a: a, session: session, place: -1}
-		a.lanes[session] = l
+		l = &lane{a: a, session: f.Session, rae: f.RAE}
+		a.lanes[f.Session] = l
 	}
 	return l
 }
@@ -147,7 +159,7 @@ func (a *assignment) grow(n int) {
 }
 
 // take moves l's head chunk into flight. It is nil where nothing may be sent.
-func (a *assignment) take(l *lane) *flight {
+func (a *assignment) take(l *lane, t *ticket) *flight {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.tracker.closed || a.leaving || l.flying || len(l.waiting) == 0 {
@@ -158,7 +170,7 @@ func (a *assignment) take(l *lane) *flight {
 	l.waiting = l.waiting[1:]
 	l.flying, l.stopped = true, time.Time{}
 	a.out++
-	return &flight{lane: l, chunk: c, batch: c.batch(a.topic, a.partition), fresh: c.first >= a.replayed}
+	return &flight{lane: l, chunk: c, ticket: t, batch: c.batch(a.topic, a.partition), fresh: c.first >= a.replayed}
 }
 
 // applied marks f's records done. It reports how many there were, 0 for an ack
@@ -173,7 +185,7 @@ func (a *assignment) applied(f *flight) (records int, again bool) {
 		a.grow(-f.chunk.bytes - records*recordBytes)
 	}
 	if again = len(l.waiting) > 0; again {
-		l.oldest, l.offset = l.waiting[0].oldest, l.waiting[0].first
+		l.ready()
 	} else {
 		delete(a.lanes, l.session)
 	}
@@ -188,7 +200,7 @@ func (a *assignment) refused(f *flight, until time.Time) {
 	l := f.lane
 	l.flying, l.stopped = false, until
 	l.waiting = append([]*chunk{f.chunk}, l.waiting...)
-	l.oldest, l.offset = f.chunk.oldest, f.chunk.first
+	l.ready()
 	a.landed()
 }
 
@@ -219,21 +231,25 @@ func (a *assignment) landed() {
 	}
 }
 
-// retry returns the lanes whose stop is over, and how many are still stopped.
-func (a *assignment) retry(now time.Time) (ready []*lane, stopped int) {
+// sweep returns the lanes whose stop is over, how many are still stopped, and
+// how many fill while their batch is in flight.
+func (a *assignment) sweep(now time.Time) (ready []*lane, stopped, filling int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, l := range a.lanes {
 		switch {
+		case l.flying && len(l.waiting) > 0:
+			filling++
 		case l.stopped.IsZero():
 		case now.Before(l.stopped):
 			stopped++
 		default:
 			l.stopped = time.Time{}
+			l.ready()
 			ready = append(ready, l)
 		}
 	}
-	return ready, stopped
+	return ready, stopped, filling
 }
 
 // leave ends new flights; settled is closed when the last one has landed.
@@ -249,12 +265,16 @@ func (a *assignment) leave() {
 }
 
 // close ends the assignment and returns what may be committed of it. From here
-// on nothing that is late has an effect.
+// on nothing that is late has an effect. What is not done is left.
 func (a *assignment) close() (kgo.EpochOffset, bool) {
 	a.leave()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	offset, ok := a.uncommitted()
+	if !a.tracker.closed {
+		a.left.Records, a.left.From, a.left.To = a.tracker.left()
+		a.left.Partition = a.partition
+	}
 	a.tracker.closed = true
 	a.grow(-a.bytes)
 	a.lanes = nil
@@ -270,14 +290,20 @@ func (a *assignment) uncommitted() (kgo.EpochOffset, bool) {
 
 // load is what the valve and the metrics look at.
 type load struct {
-	bytes, span, out int
-	lag              int64
+	bytes, span int
+	lag         int64
+	// arrived is when the oldest record that is not done was fetched, written
+	// its Kafka timestamp. Zero where all are done.
+	arrived, written time.Time
 }
 
 func (a *assignment) load() load {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l := load{bytes: a.bytes, span: a.tracker.span(), out: a.out}
+	l := load{bytes: a.bytes, span: a.tracker.span()}
+	if u := a.tracker.first(); u != nil {
+		l.arrived, l.written = u.arrived, u.written
+	}
 	if done := max(a.tracker.next.Offset, a.started); done >= 0 {
 		l.lag = max(0, a.end-done)
 	}

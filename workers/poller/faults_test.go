@@ -3,6 +3,8 @@ package poller_test
 import (
 	"bytes"
 	"errors"
+	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -249,7 +251,7 @@ func TestRevokeDoesNotWaitForEver(t *testing.T) {
 	h := newHistory(t, c.topic, 40, 6)
 	s.shut.Store(true)
 	c.produce(t, h.records...)
-	revokes := func(o *poller.Options) { o.RevokeTimeout = 50 * time.Millisecond }
+	revokes := func(o *poller.Options) { o.RevokeTimeout, o.Window = 50*time.Millisecond, 48 }
 	first := start(t, c, s, revokes)
 	eventually(t, func() bool { n, _, _ := s.counts(); return n == 40 }, "all is in flight")
 	second := start(t, c, s, revokes)
@@ -308,10 +310,23 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	}
 	require.Less(t, len(names), len(families), "the Kafka client's own are there")
 	require.Equal(t, []string{
-		"ack_reads_total", "ack_seconds", "applied_records_total", "buffered_bytes", "commits_total", "dead_letter_failures_total",
-		"dead_letters_total", "duplicate_records_total", "in_flight", "lag_records", "paused_partitions", "ready_lanes",
-		"rebalances_total", "records_total", "resignals_total", "rewinds_total", "signal_seconds", "signals_total", "stopped_lanes",
+		"ack_reads_total", "ack_seconds", "applied_records_total", "buffered_bytes", "commit_bytes_total", "commit_seconds",
+		"commits_total", "dead_letter_failures_total", "dead_letters_total", "drain_left_records", "drain_seconds", "drains_total",
+		"duplicate_records_total", "fetches_total", "fold_records", "in_flight", "lag_records", "lag_seconds",
+		"oldest_unacked_seconds", "paused_partitions", "poll_records", "ready_lanes", "rebalances_total", "records_total",
+		"resignals_total", "restarts_total", "rewinds_total", "signal_seconds", "signals_total", "stopped_lanes",
+		"waiting_lanes", "window", "window_cuts_total",
 	}, names)
+	// The page that dashboards and alerts are made from names the same.
+	page, err := os.ReadFile("../../docs/metrics.md")
+	require.NoError(t, err)
+	_, section, _ := strings.Cut(string(page), "## Poller\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var told []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(section, -1) {
+		told = append(told, m[1])
+	}
+	require.ElementsMatch(t, names, told)
 }
 
 func TestOptionsAreRefusedBeforeAnythingStarts(t *testing.T) {

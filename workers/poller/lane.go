@@ -2,6 +2,8 @@ package poller
 
 import (
 	"bytes"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,15 +20,21 @@ import (
 type lane struct {
 	a       *assignment
 	session string
+	rae     string
 	waiting []*chunk // the last one fills
 	flying  bool
 	stopped time.Time // when it may be tried again; zero: it is not stopped
 
-	place int // in the scheduler's heap, -1 outside; guarded by its lock
-	// oldest and offset are the head's, copied so that the scheduler need
-	// not lock the assignment; they change only while place is -1.
-	oldest time.Time
-	offset int64
+	class *class    // the scheduler's lock guards these three
+	queue *laneHeap // nil: it does not wait for the window
+	place int       // in queue
+	// What the scheduler orders by, copied so that it need not lock the
+	// assignment. oldest and offset are the head's and change only while the
+	// lane is in no queue; changes says that something in waiting does more
+	// than confirm, and may become true at any time.
+	oldest  time.Time
+	offset  int64
+	changes atomic.Bool
 }
 
 // chunk is a fold and the records in it. Once in flight it does not change.
@@ -34,9 +42,31 @@ type chunk struct {
 	unit
 	fold        device.Fold
 	first, last int64     // offsets
-	oldest      time.Time // Kafka timestamp of the first record
 	newest      time.Time // the highest Kafka timestamp
 	bytes       int       // fold.Size(), as counted against the budgets
+	changes     bool      // does more than confirm
+}
+
+// headStart is how much earlier than its arrival a record may claim to be when
+// lanes are ordered. It keeps a producer's slow clock from starving others.
+const headStart = time.Minute
+
+// age is what lanes are ordered by: the time of the first record, as far as it
+// can be believed.
+func (c *chunk) age() time.Time {
+	switch earliest := c.arrived.Add(-headStart); {
+	case c.written.Before(earliest):
+		return earliest
+	case c.written.After(c.arrived):
+		return c.arrived
+	}
+	return c.written
+}
+
+// ready makes l what the scheduler orders by. It is called when the head is new.
+func (l *lane) ready() {
+	l.oldest, l.offset = l.waiting[0].age(), l.waiting[0].first
+	l.changes.Store(slices.ContainsFunc(l.waiting, func(c *chunk) bool { return c.changes }))
 }
 
 const (
@@ -48,14 +78,14 @@ const (
 	maxEscape = 6
 )
 
-// add folds an event into the lane. It returns the chunk that took it and by
-// how many bytes the lane grew.
-func (l *lane) add(f device.Fold, r *kgo.Record) (*chunk, int) {
+// add folds an event into the lane that arrived now. It returns the chunk that
+// took it and by how many bytes the lane grew.
+func (l *lane) add(f device.Fold, r *kgo.Record, arrived time.Time) (*chunk, int) {
 	var c *chunk
 	if n := len(l.waiting); n > 0 && l.waiting[n-1].takes(f) {
 		c = l.waiting[n-1]
 	} else {
-		c = &chunk{first: r.Offset, oldest: r.Timestamp}
+		c = &chunk{unit: unit{arrived: arrived, written: r.Timestamp}, first: r.Offset}
 		l.waiting = append(l.waiting, c)
 	}
 	c.fold = device.Merge(c.fold, f)

@@ -16,6 +16,15 @@ import (
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
+// Group protocols.
+const (
+	ClassicProtocol  = "classic"
+	ConsumerProtocol = "consumer"
+)
+
+// maxWindow keeps a slip of the pen from becoming a flood.
+const maxWindow = 10_000
+
 // Temporal is what the poller needs of a Temporal client.
 type Temporal interface {
 	SignalWithStartWorkflow(ctx context.Context, workflowID, signalName string, signalArg any,
@@ -41,6 +50,15 @@ type Options struct {
 	// without a rebalance; one that does not come back keeps them from
 	// others for that long. Default none: dynamic.
 	InstanceID string
+	// GroupProtocol is "classic", with cooperative-sticky assignment by the
+	// members, or "consumer", KIP-848, with assignment by the broker, which
+	// wants Kafka 4.0 or later (4.3 is better). Default "classic".
+	GroupProtocol string
+	// SessionTimeout is how long a poller that was killed keeps its partitions
+	// from the others, in the classic protocol; the broker sets it in the
+	// other. Default 10 s; brokers allow none below 6 s as they come. Shorter
+	// ones take a pause of machine or network for a death.
+	SessionTimeout time.Duration
 	// Topic is read. Default device.KafkaEvents.
 	Topic string
 	// DeadLetterTopic takes what can never be applied. Default
@@ -52,22 +70,47 @@ type Options struct {
 	TaskQueue string
 	Acks      Acks
 
-	// Window is how many sessions may have a batch sent and not yet applied.
-	// Default 48. Too few leave the sink idle between acks; past about 64
-	// on a two-core Temporal, signals outrun the workers, the sticky queue's
+	// Classes are served with their own weights, by the first pattern that
+	// matches the RAE's serial; what none matches is of the default class,
+	// whose weight is 4. Default none.
+	Classes []Class
+	// WindowMin and WindowMax bound how many sessions may have a batch sent
+	// and not yet applied; between them the number follows the sink. Defaults
+	// 4 and 64. Too few leave the sink idle between acks; past about 64 on a
+	// two-core Temporal, signals outrun the workers, the sticky queue's
 	// schedule-to-start timeout fires, and throughput falls to a tenth.
+	WindowMin, WindowMax int
+	// Window sets both, so that nothing adapts. Default 0: it does.
 	Window int
+
+	// Memory is what the process may come to, whatever the backlog; the
+	// budgets below that are not given derive from it. Default 256 MiB. It
+	// is not enforced here, but what is given must fit it:
+	//
+	//	Memory ≥ 48 MiB                     the program, its clients and connections
+	//	       + 500 × 64 KiB = 31¼ MiB     one turn of the poll loop past a mark
+	//	       + WindowMax × 512 KiB        signals being encoded and sent
+	//	       + TotalBytes                 folds and dead letters
+	//	       + 4 × (1 + 4) × FetchBytes   fetches, as sent and decompressed
+	//
+	// with events that compress to no less than a quarter, on average over a
+	// fetch; a single batch that expands further than 4 × FetchBytes is a
+	// dead letter. Give the Go runtime nine tenths of it as its memory limit.
+	Memory int
 	// PartitionBytes and TotalBytes bound what is held in memory, counted as
 	// device.Fold.Size plus 64 bytes a record. At the bound a partition's
-	// fetch is paused, below half of it resumed. Defaults 16 MiB and 64 MiB.
-	// Fetches come on top: see FetchBytes.
+	// fetch is paused, below half of it resumed. Defaults: about a quarter of
+	// Memory, and a quarter of that.
 	PartitionBytes, TotalBytes int
-	// PartitionRecords bounds the fetched and not yet committable records of
-	// a partition, so that a restart never reads far back. Default 100,000.
+	// PartitionRecords and PartitionAge bound the fetched and not yet
+	// committable records of a partition, their number and how long ago the
+	// oldest was fetched, so that a restart never reads far back. Defaults
+	// 100,000 and 10 min. One stopped lane (see StopRetry) holds its
+	// partition back when they are reached.
 	PartitionRecords int
-	// FetchBytes bounds one fetch, as it is on the wire. Four may
-	// be buffered, and a batch may decompress to four times as much. Default
-	// 4 MiB.
+	PartitionAge     time.Duration
+	// FetchBytes bounds one fetch, as it is on the wire, from 1 MiB to 64 MiB.
+	// Default about a seventieth of Memory.
 	FetchBytes int
 
 	// CommitInterval and CommitRecords: commit when either is reached.
@@ -92,7 +135,7 @@ type Options struct {
 	// Default 5 s. What does not make it is applied again by the next owner.
 	RevokeTimeout time.Duration
 	// DrainTimeout bounds the wait for what is folded and in flight when Run
-	// is stopped. Default 20 s.
+	// is stopped. Default 20 s. See Receipt for what is left then.
 	DrainTimeout time.Duration
 
 	Logger     *slog.Logger          // default slog.Default
@@ -104,11 +147,17 @@ func (o *Options) setDefaults() {
 	or(&o.Topic, device.KafkaEvents)
 	or(&o.DeadLetterTopic, device.KafkaDeadLetters)
 	or(&o.TaskQueue, workflows.TaskQueue)
-	or(&o.Window, 48)
-	or(&o.PartitionBytes, 16<<20)
-	or(&o.TotalBytes, 64<<20)
+	or(&o.GroupProtocol, ClassicProtocol)
+	or(&o.SessionTimeout, 10*time.Second)
+	if o.Window != 0 {
+		o.WindowMin, o.WindowMax = o.Window, o.Window
+	}
+	or(&o.WindowMax, 64)
+	or(&o.WindowMin, min(4, o.WindowMax))
+	or(&o.Memory, 256<<20)
+	o.budgets()
 	or(&o.PartitionRecords, 100_000)
-	or(&o.FetchBytes, 4<<20)
+	or(&o.PartitionAge, 10*time.Minute)
 	or(&o.CommitInterval, time.Second)
 	or(&o.CommitRecords, 1000)
 	or(&o.AckMin, 25*time.Millisecond)
@@ -141,15 +190,18 @@ func (o *Options) check() error {
 	need(o.Temporal != nil, "no Temporal client")
 	need(o.Acks != nil, "no source of acks")
 	need(o.Topic != o.DeadLetterTopic, "topic and dead-letter topic are both %q", o.Topic)
-	need(o.Window > 0, "window %d is not positive", o.Window)
+	need(o.WindowMin > 0 && o.WindowMin <= o.WindowMax, "window from %d to %d is empty or not positive", o.WindowMin, o.WindowMax)
+	need(o.WindowMax <= maxWindow, "window %d is more than %d", o.WindowMax, maxWindow)
+	need(o.GroupProtocol == ClassicProtocol || o.GroupProtocol == ConsumerProtocol, "group protocol %q is neither %q nor %q", o.GroupProtocol, ClassicProtocol, ConsumerProtocol)
+	errs = append(errs, checkClasses(o.Classes), o.checkMemory())
 	need(o.PartitionBytes >= device.MaxSignalBytes, "partition bytes %d are less than one signal's %d", o.PartitionBytes, device.MaxSignalBytes)
 	need(o.TotalBytes >= o.PartitionBytes, "total bytes %d are less than partition bytes %d", o.TotalBytes, o.PartitionBytes)
 	need(o.PartitionRecords > 0 && o.CommitRecords > 0, "partition records %d and commit records %d must be positive", o.PartitionRecords, o.CommitRecords)
-	need(o.FetchBytes >= 1<<20 && o.FetchBytes <= 1<<30, "fetch bytes %d are not between 1 MiB and 1 GiB", o.FetchBytes)
+	need(o.FetchBytes >= 1<<20 && o.FetchBytes <= 64<<20, "fetch bytes %d are not between 1 MiB and 64 MiB", o.FetchBytes)
 	need(o.AckMin > 0 && o.AckMin <= o.AckMax, "ack cadence %s to %s is empty", o.AckMin, o.AckMax)
 	for name, d := range map[string]time.Duration{
 		"commit interval": o.CommitInterval, "ack timeout": o.AckTimeout, "stop retry": o.StopRetry,
-		"revoke timeout": o.RevokeTimeout, "drain timeout": o.DrainTimeout,
+		"revoke timeout": o.RevokeTimeout, "session timeout": o.SessionTimeout, "partition age": o.PartitionAge, "drain timeout": o.DrainTimeout,
 	} {
 		need(d > 0, "%s %s is not positive", name, d)
 	}

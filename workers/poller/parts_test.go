@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"pgregory.net/rapid"
 
@@ -80,7 +81,7 @@ func incomingDelta(offset, seq int64) incoming {
 	at := time.UnixMilli(1_700_000_000_000).UTC()
 	e := device.Event{RAE: "r", Session: someSession, Type: device.Delta, Seq: seq, Time: at,
 		Attributes: map[string]device.Attribute{"a": {Value: json.RawMessage("1"), Seq: seq, At: at}}}
-	return incoming{record: &kgo.Record{Offset: offset, Timestamp: at.Add(time.Duration(offset))}, fold: device.FoldOf(e)}
+	return incoming{arrived: at, record: &kgo.Record{Offset: offset, Timestamp: at.Add(time.Duration(offset))}, fold: device.FoldOf(e)}
 }
 
 // The failure that lost records elsewhere: an ack that comes after the
@@ -90,7 +91,7 @@ func TestLateAckAfterCloseChangesNothing(t *testing.T) {
 	a := newAssignment(t.Context(), "t", 0, 100, &total)
 	ready, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 6, nil)
 	require.Len(t, ready, 1)
-	f := a.take(ready[0])
+	f := a.take(ready[0], nil)
 	require.NotNil(t, f)
 	require.False(t, f.fresh, "below the end at the first fetch: an earlier owner may have sent it")
 	a.add([]incoming{incomingDelta(6, 3)}, 7, nil)
@@ -117,14 +118,14 @@ func TestLeavingSendsNothingNewAndSettles(t *testing.T) {
 	var total budget
 	a := newAssignment(t.Context(), "t", 0, 100, &total)
 	ready, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 0, nil)
-	f := a.take(ready[0])
+	f := a.take(ready[0], nil)
 	require.True(t, f.fresh)
 	a.add([]incoming{incomingDelta(6, 3)}, 0, nil)
 	a.leave()
 	records, again := a.applied(f)
 	require.Equal(t, 1, records)
 	require.False(t, again)
-	require.Nil(t, a.take(f.lane))
+	require.Nil(t, a.take(f.lane, nil))
 	<-a.settled
 	o, ok := a.close()
 	require.True(t, ok, "what was marked before is committed")
@@ -137,7 +138,7 @@ func TestLaneFoldsWhileInFlightAndSplitsAtTheLimits(t *testing.T) {
 	ready, _, _ := a.add([]incoming{incomingDelta(5, 2), incomingDelta(6, 3)}, 0, nil)
 	require.Len(t, ready, 1)
 	l := ready[0]
-	f := a.take(l)
+	f := a.take(l, nil)
 	require.Equal(t, device.SeqSet{{From: 2, To: 3}}, f.batch.Fold.Seqs)
 	require.Equal(t, 2, f.batch.Records)
 
@@ -180,7 +181,7 @@ func TestFoldedBatchFitsTheSignal(t *testing.T) {
 				require.NoError(t, err)
 				e.Attributes[name] = device.Attribute{Value: v, Seq: seq, At: at}
 			}
-			c, _ := l.add(device.FoldOf(e), &kgo.Record{Offset: seq, Timestamp: at})
+			c, _ := l.add(device.FoldOf(e), &kgo.Record{Offset: seq, Timestamp: at}, at)
 			c.records++
 		}
 		for _, c := range l.waiting {
@@ -192,37 +193,6 @@ func TestFoldedBatchFitsTheSignal(t *testing.T) {
 	})
 }
 
-func TestSchedulerServesTheOldestWithinTheWindow(t *testing.T) {
-	var order []int64
-	s := &scheduler{window: 2}
-	s.launch = func(l *lane) bool {
-		if l.offset == 3 {
-			return false // its partition is gone
-		}
-		order = append(order, l.offset)
-		return true
-	}
-	a := &assignment{}
-	var lanes []*lane
-	for _, at := range []int64{5, 4, 3, 2, 1} {
-		lanes = append(lanes, &lane{a: a, place: -1, oldest: time.Unix(at, 0), offset: at})
-	}
-	s.window = 0
-	s.offer(lanes...)
-	s.offer(lanes...)
-	s.window = 2
-	s.dispatch()
-	require.Equal(t, []int64{1, 2}, order)
-	s.release()
-	require.Equal(t, []int64{1, 2, 4}, order)
-	s.forget(a)
-	s.release()
-	require.Equal(t, []int64{1, 2, 4}, order)
-	flying, ready := s.counts()
-	require.Equal(t, 1, flying)
-	require.Zero(t, ready)
-}
-
 func TestClassify(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error
@@ -231,7 +201,8 @@ func TestClassify(t *testing.T) {
 		"nil":              {nil, accepted},
 		"signal limit":     {serviceerror.NewInvalidArgument("exceeded workflow execution limit for signal events"), refused},
 		"wrapped":          {fmt.Errorf("x: %w", serviceerror.NewInvalidArgument("y")), refused},
-		"exhausted":        {serviceerror.NewResourceExhausted(0, "BUSY_WORKFLOW"), busy},
+		"exhausted":        {serviceerror.NewResourceExhausted(enumspb.RESOURCE_EXHAUSTED_CAUSE_RPS_LIMIT, "slow down"), busy},
+		"continues as new": {serviceerror.NewResourceExhausted(enumspb.RESOURCE_EXHAUSTED_CAUSE_BUSY_WORKFLOW, "busy"), conflict},
 		"server deadline":  {serviceerror.NewDeadlineExceeded("slow"), busy},
 		"own deadline":     {context.DeadlineExceeded, busy},
 		"unavailable":      {serviceerror.NewUnavailable("down"), outage},
@@ -249,7 +220,7 @@ func TestValveOpensAgain(t *testing.T) {
 	var total budget
 	shut := map[int32]bool{}
 	v := &valve{
-		partitionBytes: 100, partitionRecords: 1000, total: &total, totalBytes: 150,
+		partitionBytes: 100, partitionRecords: 1000, partitionAge: time.Hour, now: time.Now, total: &total, totalBytes: 150,
 		pause: func(n int32) { shut[n] = true }, resume: func(n int32) { shut[n] = false }, paused: func(int) {}, adjusted: map[int32]*gate{},
 	}
 	a, b := newAssignment(t.Context(), "t", 0, 1, &total), newAssignment(t.Context(), "t", 1, 1, &total)

@@ -12,9 +12,10 @@ import (
 // while the poll loop holds records (BlockRebalanceOnPoll): a record of an old
 // assignment cannot get into a new one.
 
-func (p *Poller) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	<-p.built
 	p.joined.Store(true)
+	p.progress.Store(time.Now().UnixNano())
 	p.metrics.rebalances.WithLabelValues("assigned").Inc()
 	for _, n := range partitions[p.opts.Topic] {
 		a := newAssignment(p.work, p.opts.Topic, n, p.opts.PartitionRecords, &p.total)
@@ -30,7 +31,7 @@ func (p *Poller) assigned(_ context.Context, _ *kgo.Client, partitions map[strin
 
 // revoked forgets what is queued, waits for what is in flight, commits, and
 // lets go. The wait is bounded: the group waits for us.
-func (p *Poller) revoked(ctx context.Context, _ *kgo.Client, partitions map[string][]int32) {
+func (p *consumer) revoked(ctx context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	p.metrics.rebalances.WithLabelValues("revoked").Inc()
 	as := p.of(partitions)
 	if len(as) == 0 {
@@ -40,29 +41,29 @@ func (p *Poller) revoked(ctx context.Context, _ *kgo.Client, partitions map[stri
 		a.leave()
 		p.sched.forget(a)
 	}
-	landed := settle(ctx, as, p.opts.RevokeTimeout)
+	landed := waitFor(ctx, as, p.opts.RevokeTimeout)
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	if err := p.commits.close(ctx, as); err != nil {
 		p.log.Warn("commit at revoke failed: the next owner reads again what was done", "err", err)
 	}
-	p.release(as)
+	p.release(as, true)
 	p.log.Info("partitions revoked", "partitions", partitions[p.opts.Topic], "settled", landed)
 }
 
-func (p *Poller) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+func (p *consumer) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	p.metrics.rebalances.WithLabelValues("lost").Inc()
 	p.joined.Store(false)
 	as := p.of(partitions)
 	p.commits.lose(as)
-	p.release(as)
+	p.release(as, true)
 	if len(as) > 0 {
 		p.log.Warn("partitions lost: nothing of them is committed", "partitions", partitions[p.opts.Topic])
 	}
 }
 
 // of returns the assignments of partitions, in order.
-func (p *Poller) of(partitions map[string][]int32) []*assignment {
+func (p *consumer) of(partitions map[string][]int32) []*assignment {
 	var as []*assignment
 	for _, n := range slices.Sorted(slices.Values(partitions[p.opts.Topic])) {
 		if a := p.assignment(n); a != nil {
@@ -72,23 +73,28 @@ func (p *Poller) of(partitions map[string][]int32) []*assignment {
 	return as
 }
 
-// release forgets closed assignments.
-func (p *Poller) release(as []*assignment) {
+// release forgets closed assignments. What was left of them is others' to do
+// where it is handed over.
+func (p *consumer) release(as []*assignment, handedOver bool) {
 	for _, a := range as {
 		p.mu.Lock()
 		if p.assignments[a.partition] == a {
 			delete(p.assignments, a.partition)
+			p.metrics.lag.DeleteLabelValues(label(a.partition))
+			p.metrics.lagSeconds.DeleteLabelValues(label(a.partition))
+			if handedOver {
+				p.tally.handedOver.Add(int64(a.left.Records))
+			}
 		}
 		p.mu.Unlock()
 		p.sched.forget(a)
 		p.valve.forget(a)
-		p.metrics.lag.DeleteLabelValues(label(a.partition))
 	}
 }
 
-// settle waits until nothing of as is in flight, and reports whether that came
+// waitFor waits until nothing of as is in flight, and reports whether that came
 // within the time.
-func settle(ctx context.Context, as []*assignment, within time.Duration) bool {
+func waitFor(ctx context.Context, as []*assignment, within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for _, a := range as {
@@ -99,34 +105,4 @@ func settle(ctx context.Context, as []*assignment, within time.Duration) bool {
 		}
 	}
 	return true
-}
-
-// drain runs when the poll loop has ended. The client stays in the group and
-// heartbeats until all is applied or the time is over.
-func (p *Poller) drain() {
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(p.work, p.opts.DrainTimeout)
-	defer cancel()
-	for !p.empty() && ctx.Err() == nil {
-		t := time.NewTimer(p.opts.AckMin)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
-	}
-	as, left := p.owned(), 0
-	for _, a := range as {
-		left += a.load().span
-	}
-	ctx, cancel = context.WithTimeout(p.work, commitTimeout)
-	defer cancel()
-	err := p.commits.close(ctx, as)
-	p.release(as)
-	p.log.Info("drained", "left_records", left, "took", time.Since(start), "err", err)
-}
-
-// empty reports whether everything fetched is done.
-func (p *Poller) empty() bool {
-	return !slices.ContainsFunc(p.owned(), func(a *assignment) bool { return a.load().span > 0 })
 }

@@ -1,123 +1,251 @@
 package poller
 
 import (
-	"container/heap"
+	"path"
 	"sync"
+	"time"
 )
 
-// scheduler decides which ready lane is next and how many are in flight.
+// confirmShare: of this many launches of a class that has both, one is of a
+// lane that only confirms.
+const confirmShare = 8
+
+// scheduler decides which ready lane is next and when it may go.
 //
-// It holds: a lane is in ready at most once; flying never exceeds window, and
-// each successful launch is matched by one release. The lane with the oldest
-// record goes first, so none starves.
+// The class that holds the fewest places in flight for its weight is next; in
+// it a lane with a change before one that only confirms, with a share kept for
+// these; among those the one with the oldest record.
+//
+// It holds: a lane is in one queue at most, and once; no launch takes flying
+// past the window; each launch is matched by one release. Nothing starves: a
+// class without a place in flight is passed over no more often than the sum of
+// the weights over its own before it is next; in it a confirming lane is passed
+// over by at most confirmShare-1 changes; and headStart bounds what may overtake
+// a lane by its record's age.
 type scheduler struct {
 	// launch sends a lane's head, and reports false where there is nothing to
 	// send: the lane's partition is gone. It must not block.
-	launch func(*lane) bool
+	launch func(*lane, *ticket) bool
+	now    func() time.Time
 
-	mu     sync.Mutex
-	window int
-	flying int
-	ready  laneHeap
+	mu      sync.Mutex
+	window  *window
+	classes []*class // in the order their patterns are tried; the last takes all
+	tickets map[*ticket]struct{}
 }
 
-// offer queues lanes that are ready.
+// class is a class with what waits and flies of it.
+type class struct {
+	Class
+	flying            int
+	passed            int // times another was next while this had work
+	changes, confirms laneHeap
+	sinceConfirm      int
+}
+
+// ticket is a place in the window.
+type ticket struct {
+	class *class
+	at    time.Time
+	epoch uint32
+	// resent is set when a signal was tried again: the time to its ack says
+	// nothing about the sink. It is its flight's owner's.
+	resent bool
+}
+
+func newScheduler(w *window, classes []Class, launch func(*lane, *ticket) bool) *scheduler {
+	s := &scheduler{launch: launch, now: time.Now, window: w, tickets: map[*ticket]struct{}{}}
+	for _, c := range classes {
+		s.classes = append(s.classes, &class{Class: c})
+	}
+	s.classes = append(s.classes, &class{Class: Class{Pattern: DefaultClass, Weight: DefaultWeight}})
+	return s
+}
+
+// classOf is the first class whose pattern matches.
+func (s *scheduler) classOf(rae string) *class {
+	last := len(s.classes) - 1
+	for _, c := range s.classes[:last] {
+		if ok, _ := path.Match(c.Pattern, rae); ok { // the pattern was checked
+			return c
+		}
+	}
+	return s.classes[last]
+}
+
+// offer queues lanes that are ready, and moves those that wait among the
+// confirming and have a change now.
 func (s *scheduler) offer(lanes ...*lane) {
+	if len(lanes) == 0 {
+		return
+	}
 	s.mu.Lock()
 	for _, l := range lanes {
-		if l.place < 0 {
-			heap.Push(&s.ready, l)
+		if l.class == nil {
+			l.class = s.classOf(l.rae)
+		}
+		queue := &l.class.confirms
+		if l.changes.Load() {
+			queue = &l.class.changes
+		}
+		switch {
+		case l.queue == nil:
+			queue.push(l)
+		case l.queue != queue && queue == &l.class.changes:
+			l.queue.remove(l)
+			queue.push(l)
 		}
 	}
 	s.mu.Unlock()
 	s.dispatch()
 }
 
-// release gives a place in the window back.
-func (s *scheduler) release() {
+// release gives t's place back. acked says that its batch was signalled and is
+// applied now: the time it took tells of the sink.
+func (s *scheduler) release(t *ticket, acked bool) {
 	s.mu.Lock()
-	s.flying--
+	s.free(t)
+	if acked && !t.resent {
+		now := s.now()
+		s.window.landed(now, t.epoch, now.Sub(t.at))
+	}
 	s.mu.Unlock()
 	s.dispatch()
+}
+
+func (s *scheduler) free(t *ticket) {
+	delete(s.tickets, t)
+	t.class.flying--
+}
+
+// cut halves the window, and reports whether it did.
+func (s *scheduler) cut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.window.cut(s.now())
 }
 
 func (s *scheduler) dispatch() {
 	for {
 		s.mu.Lock()
-		if s.flying >= s.window || len(s.ready) == 0 {
+		if len(s.tickets) >= s.window.limit() {
 			s.mu.Unlock()
 			return
 		}
-		l := heap.Pop(&s.ready).(*lane)
-		s.flying++
+		c := s.next()
+		if c == nil {
+			s.mu.Unlock()
+			return
+		}
+		l := c.pop()
+		now := s.now()
+		t := &ticket{class: c, at: now}
+		c.flying++
+		s.tickets[t] = struct{}{}
+		t.epoch = s.window.launched(now, len(s.tickets))
 		s.mu.Unlock()
-		if !s.launch(l) {
+		if !s.launch(l, t) {
 			s.mu.Lock()
-			s.flying--
+			s.free(t)
 			s.mu.Unlock()
 		}
 	}
 }
 
-// forget takes the lanes of a out of the queue.
+// next is the class whose lane is next, nil where nothing waits.
+func (s *scheduler) next() *class {
+	total := 0
+	for _, c := range s.classes {
+		if c.waits() > 0 {
+			total += c.Weight
+		}
+	}
+	var best *class
+	for _, c := range s.classes {
+		switch {
+		case c.waits() == 0:
+			c.passed = 0
+		case best == nil || c.before(best, total):
+			best = c
+		}
+	}
+	for _, c := range s.classes {
+		if c != best && c.waits() > 0 {
+			c.passed++
+		}
+	}
+	if best != nil {
+		best.passed = 0
+	}
+	return best
+}
+
+// before reports whether c goes before d: the one that has waited its time
+// without a place, else the one that would hold fewer for its weight.
+func (c *class) before(d *class, total int) bool {
+	switch cd, dd := c.due(total), d.due(total); {
+	case cd && dd:
+		return c.passed*c.Weight > d.passed*d.Weight
+	case cd != dd:
+		return cd
+	}
+	return (c.flying+1)*d.Weight < (d.flying+1)*c.Weight
+}
+
+// due reports whether c, without a place, was passed over as often as its weight
+// allows: where the window is smaller than the number of classes, shares are
+// shares of launches.
+func (c *class) due(total int) bool { return c.flying == 0 && c.passed*c.Weight >= total }
+
+func (c *class) waits() int { return len(c.changes) + len(c.confirms) }
+
+// pop takes the lane that is next. There must be one.
+func (c *class) pop() *lane {
+	switch {
+	case len(c.confirms) == 0:
+		c.sinceConfirm = 0
+		return c.changes.pop()
+	case len(c.changes) == 0 || c.sinceConfirm >= confirmShare-1:
+		c.sinceConfirm = 0
+		return c.confirms.pop()
+	}
+	c.sinceConfirm++
+	return c.changes.pop()
+}
+
+// forget takes the lanes of a out of the queues.
 func (s *scheduler) forget(a *assignment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := s.ready[:0]
-	for _, l := range s.ready {
-		if l.a != a {
-			kept = append(kept, l)
-		} else {
-			l.place = -1
-		}
+	for _, c := range s.classes {
+		c.changes.forget(a)
+		c.confirms.forget(a)
 	}
-	clear(s.ready[len(kept):])
-	s.ready = kept
-	for i, l := range s.ready {
-		l.place = i
-	}
-	heap.Init(&s.ready)
 }
 
-func (s *scheduler) counts() (flying, ready int) {
+// standing is what the scheduler's gauges show.
+type standing struct {
+	window int
+	oldest time.Time // when the oldest ticket was given; zero for none
+	class  []classStanding
+}
+
+type classStanding struct {
+	name           string
+	flying, queued int
+}
+
+func (s *scheduler) standing() standing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.flying, len(s.ready)
-}
-
-// laneHeap orders lanes by their oldest record, then by offset and partition,
-// so that the order is total.
-type laneHeap []*lane
-
-func (h laneHeap) Len() int { return len(h) }
-
-func (h laneHeap) Less(i, j int) bool {
-	a, b := h[i], h[j]
-	if !a.oldest.Equal(b.oldest) {
-		return a.oldest.Before(b.oldest)
+	st := standing{window: s.window.limit()}
+	for t := range s.tickets {
+		if st.oldest.IsZero() || t.at.Before(st.oldest) {
+			st.oldest = t.at
+		}
 	}
-	if a.offset != b.offset {
-		return a.offset < b.offset
+	for _, c := range s.classes {
+		st.class = append(st.class, classStanding{c.Pattern, c.flying, c.waits()})
 	}
-	return a.a.partition < b.a.partition
-}
-
-func (h laneHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-
-func (h *laneHeap) Push(x any) {
-	l := x.(*lane)
-	l.place = len(*h)
-	*h = append(*h, l)
-}
-
-func (h *laneHeap) Pop() any {
-	old := *h
-	l := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	l.place = -1
-	return l
+	return st
 }

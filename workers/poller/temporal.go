@@ -45,7 +45,10 @@ type verdict string
 
 const (
 	accepted verdict = "accepted"
-	busy     verdict = "busy"    // the sink has too much: try again, later
+	busy     verdict = "busy" // the sink has too much: try again, later
+	// conflict: this workflow cannot take it just now, because it continues as
+	// new. It says nothing about the sink.
+	conflict verdict = "conflict"
 	outage   verdict = "outage"  // the sink cannot be reached or does not work: try again
 	refused  verdict = "refused" // this signal will not be taken as things are: stop the lane
 )
@@ -64,6 +67,8 @@ func classify(err error) verdict {
 		return accepted
 	case errors.As(err, &invalid):
 		return refused
+	case errors.As(err, &exhausted) && exhausted.Cause == enumspb.RESOURCE_EXHAUSTED_CAUSE_BUSY_WORKFLOW:
+		return conflict
 	case errors.As(err, &exhausted), errors.As(err, &deadline), errors.Is(err, context.DeadlineExceeded):
 		return busy
 	}

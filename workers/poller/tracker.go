@@ -1,11 +1,17 @@
 package poller
 
-import "github.com/twmb/franz-go/pkg/kgo"
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
 
 // unit is a group of records that are done together: a fold, or a dead letter.
 type unit struct {
 	done    bool
 	records int
+	arrived time.Time // when its first record was fetched
+	written time.Time // Kafka timestamp of its first record
 }
 
 // tracker knows which fetched offsets of one assignment are done.
@@ -71,3 +77,27 @@ func (t *tracker) committable() (kgo.EpochOffset, bool) {
 
 // span counts the records from the first that is not done to the last fetched.
 func (t *tracker) span() int { return len(t.pending) - t.head }
+
+// first is the unit of the oldest record that is not done, nil where all are.
+// That record is the unit's first, because a unit is done as a whole.
+func (t *tracker) first() *unit {
+	if t.head == len(t.pending) {
+		return nil
+	}
+	return t.pending[t.head].unit
+}
+
+// left says which records are not done: how many, the first and the last.
+func (t *tracker) left() (records int, from, to int64) {
+	for _, r := range t.pending[t.head:] {
+		if r.unit.done {
+			continue
+		}
+		if records == 0 {
+			from = r.offset
+		}
+		records++
+		to = r.offset
+	}
+	return records, from, to
+}

@@ -3,6 +3,7 @@ package poller
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // budget is the bytes that all assignments hold together.
@@ -11,15 +12,19 @@ type budget struct{ bytes atomic.Int64 }
 func (b *budget) add(n int) { b.bytes.Add(int64(n)) }
 
 // valve pauses a partition's fetch while the partition, or all together, hold
-// too much, and resumes it when they hold less than half of that.
+// too much or for too long, and resumes it when they hold less than half of
+// that.
 //
 // It holds: every decision is made and carried out under one lock from what is
-// held then, and one is made after every change. So a pause that should have
-// ended has ended: what ended it was followed by a decision. Pausing throws away
-// what the client had buffered of the partition, hence the distance between the
-// marks.
+// held then, and one is made after every change, and each second for the age.
+// So a pause that should have ended has ended: what ended it was followed by a
+// decision. What ends it is always in reach, because what is held becomes less
+// with every ack, and 0 is below half of any mark. Pausing throws away what the
+// client had buffered of the partition, hence the distance between the marks.
 type valve struct {
 	partitionBytes, partitionRecords int
+	partitionAge                     time.Duration
+	now                              func() time.Time
 	total                            *budget
 	totalBytes                       int64
 	pause, resume                    func(partition int32)
@@ -79,9 +84,13 @@ func (v *valve) adjustAll() {
 
 func (v *valve) decide(g *gate) {
 	l := g.a.load()
-	shut := v.full || l.bytes >= v.partitionBytes || l.span >= v.partitionRecords
+	var age time.Duration
+	if l.span > 0 {
+		age = v.now().Sub(l.arrived)
+	}
+	shut := v.full || l.bytes >= v.partitionBytes || l.span >= v.partitionRecords || age >= v.partitionAge
 	if g.shut {
-		shut = v.full || l.bytes >= v.partitionBytes/2 || l.span >= v.partitionRecords/2
+		shut = v.full || l.bytes > 0 && l.bytes >= v.partitionBytes/2 || l.span > v.partitionRecords/2 || age >= v.partitionAge/2 && age > 0
 	}
 	if shut == g.shut {
 		return

@@ -1,0 +1,279 @@
+package poller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+const (
+	// pollRecords is how many records one turn of the poll loop takes: few
+	// enough that a rebalance does not wait long for their decoding, and that
+	// what they come to is little beside the budgets.
+	pollRecords = 500
+	// pollWait is how long a turn waits for records.
+	pollWait = time.Second
+	// fetchWait is how long a broker may hold a fetch that finds nothing. A
+	// partition that is resumed waits for it, so it is well below the default.
+	fetchWait = 500 * time.Millisecond
+	// commitTimeout bounds the commits at a revoke and at the end.
+	commitTimeout = 10 * time.Second
+)
+
+// consumer is one life of the Poller: a Kafka client and all that hangs on it.
+type consumer struct {
+	*Poller
+
+	client  *kgo.Client
+	total   budget
+	sched   *scheduler
+	acks    *acker
+	letters *letters
+	valve   *valve
+	commits *committer
+	work    context.Context // ends when draining has ended
+	workers sync.WaitGroup  // everything that ends with work
+
+	mu          sync.Mutex
+	assignments map[int32]*assignment
+
+	built chan struct{} // closed when client is set: callbacks may come before
+}
+
+func newConsumer(p *Poller) *consumer {
+	return &consumer{Poller: p, assignments: map[int32]*assignment{}, built: make(chan struct{})}
+}
+
+func (p *consumer) clientOpts() []kgo.Opt {
+	o := p.opts
+	opts := []kgo.Opt{
+		kgo.ConsumerGroup(o.Group),
+		kgo.ConsumeTopics(o.Topic),
+		kgo.SessionTimeout(o.SessionTimeout),
+		kgo.HeartbeatInterval(min(3*time.Second, o.SessionTimeout/3)),
+		kgo.DisableAutoCommit(),
+		kgo.MetadataMinAge(500 * time.Millisecond), // how soon a partition is tried again after an error; default 5 s
+		kgo.BlockRebalanceOnPoll(),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxBytes(int32(o.FetchBytes)),
+		kgo.FetchMaxPartitionBytes(1 << 20),
+		kgo.FetchMaxWait(fetchWait),
+		kgo.MaxConcurrentFetches(fetches),
+		kgo.MaxDecompressBatchBytes(expansion * o.FetchBytes),
+		kgo.OnPartitionsAssigned(p.assigned),
+		kgo.OnPartitionsRevoked(p.revoked),
+		kgo.OnPartitionsLost(p.lost),
+	}
+	if o.GroupProtocol == ConsumerProtocol {
+		opts = append(opts, kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer()))
+	} else {
+		opts = append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
+	}
+	if o.InstanceID != "" {
+		opts = append(opts, kgo.InstanceID(o.InstanceID))
+	}
+	return opts
+}
+
+// run consumes until ctx ends, and then drains; or until the client fails for
+// good, and then says how.
+func (p *consumer) run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	own, err := p.build(work)
+	if err != nil {
+		return err
+	}
+	defer own.end()
+	for _, run := range []func(context.Context){p.acks.run, p.letters.run, p.commits.run, p.tick} {
+		p.workers.Go(func() { run(work) })
+	}
+	if err = p.poll(ctx); err == nil {
+		p.drain()
+	} else {
+		p.abandon()
+	}
+	p.turned.Store(0)
+	p.joined.Store(false)
+	stop()
+	p.client.CloseAllowingRebalance()
+	p.workers.Wait()
+	return err
+}
+
+func (p *consumer) build(work context.Context) (*lease, error) {
+	p.work = work
+	o := p.opts
+	p.sched = newScheduler(newWindow(o.WindowMin, o.WindowMax), o.Classes, p.launch)
+	p.acks = &acker{
+		acks: o.Acks, min: o.AckMin, max: o.AckMax, timeout: o.AckTimeout, log: p.log, metrics: p.metrics,
+		land: p.land, drop: p.drop, send: func(f *flight) { p.workers.Go(func() { p.send(f) }) },
+		flights: map[*flight]struct{}{}, wake: make(chan struct{}, 1),
+	}
+	partition := func(n int32) map[string][]int32 { return map[string][]int32{o.Topic: {n}} }
+	p.valve = &valve{
+		partitionBytes: o.PartitionBytes, partitionRecords: o.PartitionRecords, partitionAge: o.PartitionAge, now: time.Now,
+		total: &p.total, totalBytes: int64(o.TotalBytes),
+		pause:    func(n int32) { p.client.PauseFetchPartitions(partition(n)) },
+		resume:   func(n int32) { p.client.ResumeFetchPartitions(partition(n)) },
+		paused:   func(n int) { p.metrics.paused.Set(float64(n)) },
+		adjusted: map[int32]*gate{},
+	}
+	p.letters = &letters{
+		produce: func(ctx context.Context, rs ...*kgo.Record) kgo.ProduceResults {
+			return p.client.ProduceSync(ctx, rs...)
+		},
+		buried: p.buried, log: p.log, metrics: p.metrics, wake: make(chan struct{}, 1),
+	}
+	p.commits = &committer{
+		topic: o.Topic, interval: o.CommitInterval, records: int64(o.CommitRecords), assignments: p.owned,
+		log: p.log, metrics: p.metrics, trigger: make(chan struct{}, 1),
+	}
+	watch, own := hooks(p.metrics, o.Registerer)
+	cl, err := kgo.NewClient(slices.Concat(p.clientOpts(), []kgo.Opt{watch}, p.kafkaOpts)...)
+	if err != nil {
+		own.end()
+		return nil, fmt.Errorf("poller: Kafka client: %w", err)
+	}
+	p.client, p.commits.client = cl, cl
+	close(p.built)
+	return own, nil
+}
+
+// poll never waits for a worker or a sink: what it polls is decoded, folded and
+// held, and the valve stops the fetching when too much is. It returns nil when
+// ctx ends, and what the client cannot recover from.
+func (p *consumer) poll(ctx context.Context) error {
+	for {
+		p.turned.Store(time.Now().UnixNano())
+		turn, cancel := context.WithTimeout(ctx, pollWait)
+		fetches := p.client.PollRecords(turn, pollRecords)
+		cancel()
+		if ctx.Err() != nil {
+			p.client.AllowRebalance()
+			return nil
+		}
+		p.take(fetches)
+		p.client.AllowRebalance()
+		if err := fatal(fetches); err != nil {
+			return err
+		}
+	}
+}
+
+// isFatal reports whether a client does not recover from err by itself.
+func isFatal(err error) bool {
+	var protocol *kerr.Error
+	if !errors.As(err, &protocol) || protocol.Retriable {
+		return false
+	}
+	for _, e := range []error{kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedMemberEpoch, kerr.StaleMemberEpoch, kerr.RebalanceInProgress, kerr.MemberIDRequired, kerr.OffsetOutOfRange} {
+		if errors.Is(err, e) {
+			return false
+		}
+	}
+	return true
+}
+
+// take decodes in parallel, a partition at a time, and in order within it.
+func (p *consumer) take(fetches kgo.Fetches) {
+	records, ends, total, now := map[int32][]*kgo.Record{}, map[int32]int64{}, 0, time.Now()
+	fetches.EachPartition(func(tp kgo.FetchTopicPartition) {
+		records[tp.Partition] = append(records[tp.Partition], tp.Records...)
+		ends[tp.Partition] = max(ends[tp.Partition], tp.HighWatermark)
+		total += len(tp.Records)
+	})
+	if total > 0 {
+		p.metrics.pollRecords.Observe(float64(total))
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for partition, rs := range records {
+		if a := p.assignment(partition); a != nil && len(rs) > 0 {
+			g.Go(func() error {
+				in := make([]incoming, len(rs))
+				for i, r := range rs {
+					in[i] = decode(r, now)
+				}
+				p.accept(a, in, ends[partition])
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // no error is ever returned
+	fetches.EachError(func(_ string, partition int32, err error) {
+		var large *kgo.ErrDecompressTooLarge
+		switch {
+		case errors.As(err, &large):
+			p.skip(large)
+		case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !isFatal(err):
+			p.log.Warn("fetch failed, the client tries again", "partition", partition, "err", err)
+		}
+	})
+}
+
+func (p *consumer) accept(a *assignment, in []incoming, end int64) {
+	p.metrics.records.Add(float64(len(in)))
+	ready, letters, rewinds := a.add(in, end, func(i incoming) *kgo.Record {
+		return kafka.DeadLetter(p.opts.DeadLetterTopic, i.record, string(i.bad.Cause), i.bad.Detail)
+	})
+	p.tally.fetched.Add(int64(len(in)))
+	if rewinds > 0 {
+		p.metrics.rewinds.Add(float64(rewinds))
+		p.log.Error("offsets went back: was the topic cut or made again? What is at offsets that were applied before is taken for applied",
+			"partition", a.partition, "records", rewinds)
+	}
+	p.valve.adjust(a)
+	p.letters.post(letters...)
+	p.sched.offer(ready...)
+}
+
+// skip dead-letters a producer's batch that would not fit memory. Its value
+// stays where it is, in Kafka, and the letter says where that is. The client
+// can skip only in a partition that it knows a position of: a bomb that is the
+// very first batch of a group without a commit is passed at the next start.
+func (p *consumer) skip(e *kgo.ErrDecompressTooLarge) {
+	a := p.assignment(e.Partition)
+	if a == nil {
+		return
+	}
+	r := &kgo.Record{Topic: e.Topic, Partition: e.Partition, Offset: e.NextOffset - 1, LeaderEpoch: e.Epoch, Timestamp: time.Now()}
+	bad := &device.Invalid{Cause: kafka.ReasonDecompress, Detail: fmt.Sprintf("offsets %d to %d: %v", e.Offset, e.NextOffset-1, e)}
+	p.accept(a, []incoming{{record: r, arrived: r.Timestamp, bad: bad}}, e.NextOffset)
+	p.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{e.Topic: {e.Partition: {Epoch: e.Epoch, Offset: e.NextOffset}}})
+}
+
+// buried is called when a dead letter's produce was acknowledged.
+func (p *consumer) buried(l *letter) {
+	if l.a.buried(l) {
+		p.tally.deadLettered.Add(1)
+		p.completed(l.a, 1)
+	}
+}
+
+func (p *consumer) assignment(partition int32) *assignment {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.assignments[partition]
+}
+
+// owned returns the assignments that are not yet let go.
+func (p *consumer) owned() []*assignment {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.assignments))
+}
