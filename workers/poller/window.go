@@ -66,13 +66,14 @@ type window struct {
 // newWindow adapts between least and most. Where these are equal it is fixed.
 func newWindow(least, most int) *window {
 	w := &window{min: least, max: most}
-	w.begin()
+	w.rest(windowStart)
 	return w
 }
 
-func (w *window) begin() {
+// rest forgets what was learnt and begins at size.
+func (w *window) rest(size float64) {
 	w.slow, w.probing, w.floor = true, false, 0
-	w.set(windowStart)
+	w.set(size)
 }
 
 // set begins an epoch.
@@ -88,11 +89,8 @@ func (w *window) limit() int { return int(w.size) }
 // It returns the epoch that the sample will belong to.
 func (w *window) launched(now time.Time, flying int) uint32 {
 	if flying == 1 && !w.last.IsZero() && now.Sub(w.last) > windowRest {
-		w.size = min(w.size, windowStart)
-		start := w.size
-		w.begin()
-		w.size = start
 		w.last = now
+		w.rest(min(w.size, windowStart))
 	}
 	w.most = max(w.most, flying)
 	return w.epoch
