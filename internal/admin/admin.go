@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,9 +43,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Server answers /healthz (200 while the process runs), /readyz (200 when
-// every check passes, else 503; the body is JSON of check name to "ok" or why
-// not) and /metrics (Prometheus or OpenMetrics text). Its methods may be
+// Server answers /healthz (200 while the process runs and every liveness check
+// passes, else 503 with a line for each that does not), /readyz (200 when every
+// check passes, else 503; the body is JSON of check name to "ok" or why not) and /metrics (Prometheus or OpenMetrics text). Its methods may be
 // called at any time, from any goroutine.
 type Server struct {
 	listener net.Listener
@@ -51,7 +53,8 @@ type Server struct {
 	logger   *slog.Logger
 
 	mu     sync.Mutex
-	checks map[string]func() error
+	checks map[string]func() error // readiness
+	lives  map[string]func() error // liveness
 }
 
 // New listens at once, so that a taken port is an error before anything else
@@ -71,7 +74,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin listener at %s: %w; set %s to another address", addr, cause(err), o.Flag)
 	}
-	s := &Server{listener: l, handler: http.NewServeMux(), logger: o.Logger, checks: map[string]func() error{}}
+	s := &Server{listener: l, handler: http.NewServeMux(), logger: o.Logger, checks: map[string]func() error{}, lives: map[string]func() error{}}
 	s.handler.HandleFunc("GET /healthz", s.healthz)
 	s.handler.HandleFunc("GET /readyz", s.readyz)
 	s.handler.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{
@@ -120,6 +123,16 @@ func (s *Server) AddCheck(name string, ready func() error) {
 	s.checks[name] = ready
 }
 
+// AddLiveness makes liveness depend on alive: whoever watches /healthz restarts
+// the process when it fails. So it must tell of what only a restart mends, a
+// loop that is stuck, and never of something that is down elsewhere. Else it is
+// as AddCheck.
+func (s *Server) AddLiveness(name string, alive func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lives[name] = alive
+}
+
 // Handle adds a handler for an http.ServeMux pattern.
 func (s *Server) Handle(pattern string, h http.Handler) { s.handler.Handle(pattern, h) }
 
@@ -155,11 +168,19 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("ok\n"))
+	result, alive := s.ask(s.lives)
+	if alive {
+		_, _ = w.Write([]byte("ok\n"))
+		return
+	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+	for _, name := range slices.Sorted(maps.Keys(result)) {
+		_, _ = fmt.Fprintf(w, "%s: %s\n", name, result[name])
+	}
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	result, ready := s.readiness()
+	result, ready := s.ask(s.checks)
 	w.Header().Set("Content-Type", "application/json")
 	if !ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -169,12 +190,10 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	_ = e.Encode(result) // the client went away
 }
 
-func (s *Server) readiness() (map[string]string, bool) {
+// ask calls all of which, which the lock guards, and reports whether all pass.
+func (s *Server) ask(which map[string]func() error) (map[string]string, bool) {
 	s.mu.Lock()
-	checks := make(map[string]func() error, len(s.checks))
-	for name, check := range s.checks {
-		checks[name] = check
-	}
+	checks := maps.Clone(which)
 	s.mu.Unlock()
 	result, all := make(map[string]string, len(checks)), true
 	for name, check := range checks {

@@ -80,6 +80,23 @@ func TestEndpoints(t *testing.T) {
 	_, body = get(t, s.URL()+"/metrics")
 	require.Contains(t, body, "rollcall_test_total 0")
 
+	var stuck atomic.Bool
+	s.AddLiveness("loop", func() error {
+		if stuck.Load() {
+			return errors.New("has not turned for 1m0s")
+		}
+		return nil
+	})
+	code, _ = get(t, s.URL()+"/healthz")
+	require.Equal(t, http.StatusOK, code)
+	stuck.Store(true)
+	code, body = get(t, s.URL()+"/healthz")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.Equal(t, "loop: has not turned for 1m0s\n", body)
+	code, _ = get(t, s.URL()+"/readyz")
+	require.Equal(t, http.StatusOK, code, "liveness and readiness are two questions")
+	stuck.Store(false)
+
 	s.Handle("GET /extra", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	code, _ = get(t, s.URL()+"/extra")
 	require.Equal(t, http.StatusTeapot, code)
