@@ -2,7 +2,7 @@ package device
 
 import "fmt"
 
-// Cause is why bytes can never become an event. It is a dead letter's reason
+// Cause is why bytes can never become an event, a command or a reply. It is a dead letter's reason
 // header and the value of a metric's label: keep the set small and its words
 // stable.
 type Cause string
@@ -21,10 +21,11 @@ const (
 	BadAttribute  Cause = "bad-attribute"  // a name, value or count outside the limits
 	BadSnapshot   Cause = "bad-snapshot"   // count, hash or seqs that contradict themselves
 	HasNUL        Cause = "nul"            // a NUL character in a string
+	BadCommand    Cause = "bad-command"    // of a command or reply: an id, source, outcome or text outside the contract
 )
 
-// Invalid is the error of Decode, DecodeRecord and Encode for an event that
-// breaks the contract. Trying again cannot help.
+// Invalid is the error of the Decode and Encode functions for an event, a
+// command or a reply that breaks the contract. Trying again cannot help.
 type Invalid struct {
 	Cause  Cause
 	Detail string
