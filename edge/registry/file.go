@@ -19,9 +19,10 @@ import (
 const format = "rollcall-registry/1"
 
 var (
-	bucketMeta    = []byte("meta")
-	bucketRecords = []byte("records") // session → record as JSON
-	bucketOutbox  = []byte("outbox")  // key (8 bytes, big endian) → topic length (2 bytes), topic, event
+	bucketMeta     = []byte("meta")
+	bucketRecords  = []byte("records")  // session → record as JSON
+	bucketOutbox   = []byte("outbox")   // key (8 bytes, big endian) → topic length (2 bytes), topic, event or reply
+	bucketCommands = []byte("commands") // command's ID → answer as JSON; files of the first versions have none
 
 	keyFormat   = []byte("format")
 	keyRAE      = []byte("rae")
@@ -109,9 +110,13 @@ func (r *Registry) load() error {
 	err := guard(r.o.Path, func() error {
 		return r.db.Update(func(tx *bolt.Tx) error {
 			if k, _ := tx.Cursor().First(); k == nil {
-				return create(tx, r.o.RAE)
+				if err := create(tx, r.o.RAE); err != nil {
+					return err
+				}
+			} else if err := checkMeta(tx, r.o.Path, r.o.RAE); err != nil {
+				return err
 			}
-			return checkMeta(tx, r.o.Path, r.o.RAE)
+			return r.loadAnswers(tx)
 		})
 	})
 	if err != nil {

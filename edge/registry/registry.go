@@ -26,6 +26,7 @@ const (
 	DefaultForgetAfter      = 30 * 24 * time.Hour
 	DefaultMaxDevices       = 4096
 	DefaultMaxOutboxBytes   = 256 << 20
+	DefaultMaxAnswers       = 1024
 )
 
 const (
@@ -69,6 +70,10 @@ type Options struct {
 	// When it is reached nothing is dropped: what changes is folded into the
 	// records until there is room. Default DefaultMaxOutboxBytes.
 	MaxOutboxBytes int64
+	// MaxAnswers bounds the commands that were answered, have not expired and
+	// are remembered, some 500 bytes each. Beyond it no command is done.
+	// Default DefaultMaxAnswers.
+	MaxAnswers int
 
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -96,6 +101,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.MaxOutboxBytes <= 0 {
 		o.MaxOutboxBytes = DefaultMaxOutboxBytes
+	}
+	if o.MaxAnswers <= 0 {
+		o.MaxAnswers = DefaultMaxAnswers
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -157,9 +165,10 @@ type Registry struct {
 	saved    Position            // on disk
 	events   int                 // in the outbox
 	bytes    int64
-	head     uint64 // the newest key that was acknowledged
-	tail     uint64 // the newest key
-	broken   error  // why the last commit failed, nil after one that did not
+	head     uint64            // the newest key that was acknowledged
+	tail     uint64            // the newest key
+	broken   error             // why the last commit failed, nil after one that did not
+	answers  map[string]answer // by the command's ID
 
 	since     time.Time // when this process began to listen
 	nextFlush time.Time
@@ -181,7 +190,7 @@ func Open(o Options) (*Registry, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	r := &Registry{o: o, since: o.Now(), devices: map[string]*entry{}, waiting: map[string]struct{}{}, appended: make(chan struct{}, 1)}
+	r := &Registry{o: o, since: o.Now(), devices: map[string]*entry{}, waiting: map[string]struct{}{}, answers: map[string]answer{}, appended: make(chan struct{}, 1)}
 	db, err := openFile(o.Path, false)
 	if err != nil {
 		return nil, err

@@ -75,9 +75,14 @@ func (t *txn) snapshots(due []string, now time.Time) error {
 				continue // no room: at the next tick
 			}
 		}
-		t.due[mac] = now.Add(time.Duration(float64(r.o.SnapshotInterval) * (0.9 + 0.2*r.o.Rand())))
+		t.due[mac] = r.nextSnapshot(now)
 	}
 	return nil
+}
+
+// nextSnapshot is when the one after a snapshot at now is due.
+func (r *Registry) nextSnapshot(now time.Time) time.Time {
+	return now.Add(time.Duration(float64(r.o.SnapshotInterval) * (0.9 + 0.2*r.o.Rand())))
 }
 
 // firstSnapshot is when the first snapshot of this process is due: an interval

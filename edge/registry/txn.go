@@ -28,17 +28,18 @@ type txn struct {
 	through  uint64 // outbox keys up to it go
 	freed    int64
 	gone     int
+	answered map[string]answer // by the command's ID; one without a reply goes
 }
 
 type event struct {
-	typ   device.Type
-	entry []byte  // value in the outbox
-	snap  *record // of a snapshot: whose SnapshotKey is this event's key
+	typ   device.Type // "" of a reply
+	entry []byte      // value in the outbox
+	snap  *record     // of a snapshot: whose SnapshotKey is this event's key
 }
 
 // begin starts a transaction. The caller holds r.write.
 func (r *Registry) begin() *txn {
-	return &txn{r: r, staged: map[string]*record{}, touched: map[string]struct{}{}, due: map[string]time.Time{}, position: r.position}
+	return &txn{r: r, staged: map[string]*record{}, touched: map[string]struct{}{}, due: map[string]time.Time{}, answered: map[string]answer{}, position: r.position}
 }
 
 // get returns the record of mac as t has it, or nil. It must not be changed.
@@ -170,21 +171,27 @@ func (t *txn) append(e device.Event, snap *record) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	v := encodeEntry(topic, payload)
-	if t.r.bytes-t.freed+t.bytes+entryBytes(v) > t.r.o.MaxOutboxBytes {
+	return t.enqueue(event{typ: e.Type, entry: encodeEntry(topic, payload), snap: snap}), nil
+}
+
+// enqueue puts e into the outbox and reports whether there was room.
+func (t *txn) enqueue(e event) bool {
+	if t.r.bytes-t.freed+t.bytes+entryBytes(e.entry) > t.r.o.MaxOutboxBytes {
 		if !t.r.full {
 			t.r.full = true
 			t.r.o.Logger.Warn("outbox is full: changes wait in the records until the broker takes events; nothing is lost, but what happens in between is folded", "limit_bytes", t.r.o.MaxOutboxBytes)
 		}
-		return false, nil
+		return false
 	}
-	t.events = append(t.events, event{typ: e.Type, entry: v, snap: snap})
-	t.bytes += entryBytes(v)
-	return true, nil
+	t.events = append(t.events, e)
+	t.bytes += entryBytes(e.entry)
+	return true
 }
 
 // empty reports whether committing t would write nothing but a position.
-func (t *txn) empty() bool { return len(t.staged) == 0 && len(t.events) == 0 && t.through == 0 }
+func (t *txn) empty() bool {
+	return len(t.staged) == 0 && len(t.events) == 0 && t.through == 0 && len(t.answered) == 0
+}
 
 // commit writes t and then makes it what the Registry knows. Where t is empty
 // it only remembers the position.
@@ -254,7 +261,16 @@ func (t *txn) save() error {
 		r.signal()
 	}
 	for _, e := range t.events {
-		r.metrics.events.WithLabelValues(string(e.typ)).Inc()
+		if e.typ != "" {
+			r.metrics.events.WithLabelValues(string(e.typ)).Inc()
+		}
+	}
+	for id, a := range t.answered {
+		if a.gone() {
+			delete(r.answers, id)
+		} else {
+			r.answers[id] = a
+		}
 	}
 	return nil
 }
@@ -297,6 +313,9 @@ func (t *txn) put(tx *bolt.Tx) (uint64, error) {
 		if err := records.Put([]byte(rec.Session), b); err != nil {
 			return 0, err
 		}
+	}
+	if err := putAnswers(tx, t.answered); err != nil {
+		return 0, err
 	}
 	if t.position != t.r.saved {
 		b, err := json.Marshal(t.position)
