@@ -21,6 +21,8 @@ type grammar struct {
 	Worker  workerCmd  `cmd:"" group:"services" help:"Run the sessions' workflows, which write the database."`
 	Migrate migrateCmd `cmd:"" group:"operation" help:"Create or upgrade the database's tables."`
 
+	DLQ dlqCmd `cmd:"" name:"dlq" group:"operation" help:"Look at dead letters, replay them or give them up."`
+
 	Healthcheck admin.HealthcheckCmd `cmd:"" group:"operation" help:"Ask a running service whether it is ready."`
 	Device      deviceCmd            `cmd:"" group:"look" help:"Look at devices."`
 	Version     versionCmd           `cmd:"" name:"version" group:"look" help:"Print the version."`
@@ -45,7 +47,8 @@ func app() cli.App {
 		Name: "rollcall", Description: description, Grammar: &grammar{},
 		Options: []kong.Option{
 			kong.ExplicitGroups(groups),
-			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit)},
+			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit), "max_letters": strconv.Itoa(maxLetters)},
+			kong.Bind(stdin()),
 		},
 	}
 }

@@ -53,6 +53,7 @@ func TestHelp(t *testing.T) {
 	for _, command := range []string{
 		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
 		"device", "device list", "device get", "device history", "version",
+		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
 	} {
 		t.Run(command, func(t *testing.T) {
 			code, stdout, stderr := run(t, append(strings.Fields(command), "--help")...)
@@ -93,7 +94,7 @@ func TestRefusals(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"no command", nil, `expected one of "bridge", "poller", "worker", "migrate", "healthcheck", ... (see rollcall --help)`},
+		{"no command", nil, `expected one of "bridge", "poller", "worker", "migrate", "dlq", ... (see rollcall --help)`},
 		{"misspelt command", []string{"pollr"}, `unexpected argument pollr, did you mean "poller"? (see rollcall --help)`},
 		{"misspelt flag", []string{"poller", "--windw=3"}, `unknown flag --windw, did you mean "--window"? (see rollcall poller --help)`},
 		{"no database", []string{"worker"}, `worker: no database: set --database-url or ROLLCALL_DATABASE_URL (see rollcall worker --help)`},
@@ -103,7 +104,10 @@ func TestRefusals(t *testing.T) {
 		{"half a key pair", []string{"poller", db, "--kafka-tls-cert=x"}, `poller: kafka: a client certificate needs both its file and its key's file (see rollcall poller --help)`},
 		{"user without mechanism", []string{"poller", db, "--kafka-username=x"}, `poller: kafka: a user or token file is given, but no SASL mechanism (see rollcall poller --help)`},
 		{"absent authority", []string{"poller", db, "--kafka-tls-ca=absent.pem"}, `poller: kafka: CA file: open absent.pem: no such file or directory (see rollcall poller --help)`},
-		{"window of none", []string{"poller", db, "--window=0"}, `poller: --window and --partition-mib must be at least 1, --total-mib at least --partition-mib (see rollcall poller --help)`},
+		{"window of none", []string{"poller", db, "--window=-1"}, `poller: --window-min, --window-max, --memory-mib and --partition-records must be at least 1, --window, --total-mib, --partition-mib and --fetch-mib not negative (see rollcall poller --help)`},
+		{"window that is empty", []string{"poller", db, "--window-min=9", "--window-max=8"}, `poller: window from 9 to 8 is empty or not positive (see rollcall poller --help)`},
+		{"memory that does not do", []string{"poller", db, "--memory-mib=128", "--total-mib=64"}, `poller: memory 128 MiB is less than what window, total and fetch bytes may come to, 196 MiB: raise it or lower them (see rollcall poller --help)`},
+		{"class that does not parse", []string{"poller", db, "--class=[=1"}, `poller: --class: class "[": syntax error in pattern (see rollcall poller --help)`},
 		{"duration without unit", []string{"poller", db, "--drain-timeout=20"}, `--drain-timeout: expected duration but got "20": time: missing unit in duration "20" (see rollcall poller --help)`},
 		{"admin address", []string{"worker", db, "--admin-addr=9403"}, `worker: --admin-addr: "9403" is not host:port (see rollcall worker --help)`},
 		{"temporal address", []string{"worker", db, "--temporal-address=temporal"}, `worker: --temporal-address: "temporal" is not host:port (see rollcall worker --help)`},

@@ -3,6 +3,8 @@ package kafka
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,6 +95,43 @@ func Truncate(letter *kgo.Record) *kgo.Record {
 		out.Headers = append(out.Headers, kgo.RecordHeader{Key: HeaderDropped, Value: []byte(strconv.Itoa(dropped))})
 	}
 	return out
+}
+
+// ErrIncomplete is wrapped by Original's error for a letter that does not hold
+// all of the record that it tells of.
+var ErrIncomplete = errors.New("the letter does not hold the whole record")
+
+// Original returns the record that DeadLetter was given: its topic, key, value,
+// headers and timestamp. Its partition and offset are those that it had.
+func Original(letter *kgo.Record) (*kgo.Record, error) {
+	switch topic := Header(letter, HeaderTopic); {
+	case topic == "":
+		return nil, fmt.Errorf("%w: no header %s says which topic it was in", ErrIncomplete, HeaderTopic)
+	case Header(letter, HeaderSHA256) != "":
+		return nil, fmt.Errorf("%w: %d of its %s bytes were kept (SHA-256 of the whole: %s)", ErrIncomplete,
+			len(letter.Value), Header(letter, HeaderSize), Header(letter, HeaderSHA256))
+	case Header(letter, HeaderReason) == ReasonDecompress:
+		return nil, fmt.Errorf("%w: it stands for a batch that was too large to decompress", ErrIncomplete)
+	}
+	out := &kgo.Record{Topic: Header(letter, HeaderTopic), Partition: -1, Offset: -1, Key: letter.Key, Value: letter.Value, Timestamp: letter.Timestamp}
+	if n, err := strconv.ParseInt(Header(letter, HeaderPartition), 10, 32); err == nil {
+		out.Partition = int32(n)
+	}
+	if n, err := strconv.ParseInt(Header(letter, HeaderOffset), 10, 64); err == nil {
+		out.Offset = n
+	}
+	// Ours are the last of their names: the record may have come with others
+	// of the same, from a dead-letter topic that it was in before.
+	ours := []string{HeaderTopic, HeaderPartition, HeaderOffset, HeaderReason, HeaderDetail}
+	for _, h := range slices.Backward(letter.Headers) {
+		if i := slices.Index(ours, h.Key); i >= 0 {
+			ours = slices.Delete(ours, i, i+1)
+			continue
+		}
+		out.Headers = append(out.Headers, h)
+	}
+	slices.Reverse(out.Headers)
+	return out, nil
 }
 
 // Header returns the value of r's header named key, or "".

@@ -106,6 +106,26 @@ func TestDeadLetterKeepsAndTruncateTells(t *testing.T) {
 	require.Equal(t, "42", kafka.Header(cut, kafka.HeaderOffset))
 }
 
+func TestOriginalIsWhatWasDeadLettered(t *testing.T) {
+	r := &kgo.Record{
+		Topic: "events", Partition: 3, Offset: 42, Key: []byte("k"), Value: []byte("v"), Timestamp: time.UnixMilli(1700000000000),
+		Headers: []kgo.RecordHeader{{Key: kafka.HeaderReason, Value: []byte("its own")}, {Key: "a"}, {Key: "a", Value: []byte("again")}},
+	}
+	letter := kafka.DeadLetter("dlq", r, "not-json", "why")
+	got, err := kafka.Original(letter)
+	require.NoError(t, err)
+	require.Equal(t, r, got)
+
+	for name, letter := range map[string]*kgo.Record{
+		"shortened":    kafka.Truncate(letter),
+		"not a letter": r,
+		"a batch":      kafka.DeadLetter("dlq", &kgo.Record{Topic: "events"}, kafka.ReasonDecompress, ""),
+	} {
+		_, err := kafka.Original(letter)
+		require.ErrorIs(t, err, kafka.ErrIncomplete, name)
+	}
+}
+
 func TestBackoffIsBoundedAndJittered(t *testing.T) {
 	for n := range 100 {
 		d := kafka.Backoff(n, time.Second, 30*time.Second)

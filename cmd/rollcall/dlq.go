@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/dlq"
+)
+
+type dlqCmd struct {
+	List   dlqListCmd   `cmd:"" help:"List dead letters."`
+	Show   dlqShowCmd   `cmd:"" help:"Show one dead letter, with its headers and its value."`
+	Replay dlqReplayCmd `cmd:"" help:"Put the records of dead letters back where they came from."`
+	Drop   dlqDropCmd   `cmd:"" help:"Give dead letters up."`
+}
+
+// Help is printed by dlq --help.
+func (*dlqCmd) Help() string {
+	return `Looks into the dead-letter topic, where records lie that can never be applied as they are. Kafka cannot delete one record: what was replayed or dropped is marked so by a record behind it, is not listed any more, and goes when the topic's retention takes it.`
+}
+
+// dlqFlags say which dead-letter topic.
+type dlqFlags struct {
+	Kafka   kafkaFlags    `embed:"" group:"kafka"`
+	Topic   string        `name:"dead-letter-topic" help:"The dead-letter topic." default:"rollcall.device-events.dlq" env:"ROLLCALL_DEAD_LETTER_TOPIC"`
+	Timeout time.Duration `help:"Give up when Kafka has not answered for this long." default:"15s"`
+}
+
+func (f *dlqFlags) validate() error {
+	if f.Timeout <= 0 {
+		return errors.New("--timeout must be more than 0")
+	}
+	return f.Kafka.validate()
+}
+
+// open gives the topic to work, and sets the exit code of what it did not find.
+func (f *dlqFlags) open(ctx context.Context, env cli.Env, work func(*dlq.Topic) error) error {
+	topic, err := dlq.Open(ctx, dlq.Options{
+		Kafka: f.Kafka.options("dlq"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})},
+		Topic: f.Topic, Patience: f.Timeout, Logger: env.Logger,
+	})
+	if err != nil {
+		return fmt.Errorf("dead letters at %s: %w", strings.Join(f.Kafka.Brokers, ","), err)
+	}
+	defer topic.Close()
+	err = work(topic)
+	if errors.Is(err, dlq.ErrNotFound) {
+		return &cli.Error{Code: cli.ExitNotFound, Err: err}
+	}
+	return err
+}
+
+// dlqFilterFlags choose letters.
+type dlqFilterFlags struct {
+	Reason  []string `help:"Only those with one of these reasons." placeholder:"REASON"`
+	RAE     string   `help:"Only those whose key names the RAE with this serial." placeholder:"SERIAL"`
+	Session string   `help:"Only those whose key names this session." placeholder:"UUID"`
+	Since   since    `help:"Only those whose record is not older: a duration before now, a day, or a time." placeholder:"24h|DAY|TIME"`
+}
+
+func (f *dlqFilterFlags) filter(now time.Time) dlq.Filter {
+	return dlq.Filter{Reasons: f.Reason, RAE: f.RAE, Session: f.Session, Since: f.Since.before(now)}
+}
+
+func (f *dlqFilterFlags) empty() bool {
+	return len(f.Reason) == 0 && f.RAE == "" && f.Session == "" && f.Since == since{}
+}
+
+// since is a time, or a duration before now.
+type since struct {
+	ago time.Duration
+	at  time.Time
+}
+
+// UnmarshalText reads a duration, an RFC 3339 time or the day of one.
+func (s *since) UnmarshalText(text []byte) error {
+	if ago, err := time.ParseDuration(string(text)); err == nil && ago > 0 {
+		*s = since{ago: ago}
+		return nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if at, err := time.Parse(layout, string(text)); err == nil {
+			*s = since{at: at}
+			return nil
+		}
+	}
+	return errors.New("not a duration such as 24h, a day such as 2026-11-21, or a time such as 2026-11-21T09:00:00Z")
+}
+
+func (s since) before(now time.Time) time.Time {
+	if s.ago > 0 {
+		return now.Add(-s.ago)
+	}
+	return s.at
+}
+
+const maxLetters = 10_000
+
+type dlqListCmd struct {
+	dlqFlags       `embed:""`
+	dlqFilterFlags `embed:""`
+	Output         outputFlag      `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
+	All            bool            `help:"Also those that were replayed or dropped."`
+	Limit          int             `help:"How many, at most ${max_letters}." default:"${default_limit}"`
+	After          *dlq.Coordinate `help:"Go on after this letter: what the page before said." placeholder:"PARTITION/OFFSET"`
+}
+
+// Help is printed by dlq list --help.
+func (*dlqListCmd) Help() string {
+	return `Lists dead letters by partition and offset: where each lies, when its record was made and where it was, its key, why it is here, and its size in bytes.
+
+Examples:
+
+    rollcall dlq list --since 24h
+
+    rollcall dlq list --reason bad-seq,not-json --rae RAE-DEMO-01
+
+    rollcall dlq list -o json | jq -r '.letters[].at'`
+}
+
+// Validate is called by kong before anything starts.
+func (c *dlqListCmd) Validate() error {
+	if c.Limit < 1 || c.Limit > maxLetters {
+		return fmt.Errorf("--limit must be from 1 to %d", maxLetters)
+	}
+	return c.validate()
+}
+
+// Run lists.
+func (c *dlqListCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.open(ctx, env, func(topic *dlq.Topic) error {
+		filter := c.filter(time.Now())
+		filter.Limit, filter.After, filter.Settled = c.Limit, c.After, c.All
+		selection, err := topic.Select(ctx, filter)
+		if err != nil {
+			return err
+		}
+		page := struct {
+			Letters []dlq.Letter    `json:"letters"`
+			Next    *dlq.Coordinate `json:"next,omitempty"`
+		}{Letters: []dlq.Letter{}}
+		more, err := selection.Each(ctx, func(l dlq.Letter) error {
+			l.Record = nil // its value is not shown, and a page of them would be large
+			page.Letters = append(page.Letters, l)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if more {
+			page.Next = &page.Letters[len(page.Letters)-1].At
+		}
+		if err := c.Output.write(env.Stdout, page, func(w *tabwriter.Writer) { letters(w, page.Letters) }); err != nil {
+			return err
+		}
+		if more && c.Output != "json" {
+			_, err = fmt.Fprintf(env.Stderr, "There are more: --after %s\n", page.Next)
+		}
+		return err
+	})
+}
+
+func letters(w io.Writer, all []dlq.Letter) {
+	row(w, "LETTER", "MADE", "WAS AT", "KEY", "REASON", "DETAIL", "SIZE", "STATE")
+	for _, l := range all {
+		row(w, l.At, orElse(stamp(l.Time), "-"), wasAt(l), orElse(clip(l.Key), "-"),
+			orElse(l.Reason, "-"), orElse(clip(l.Detail), "-"), l.Size, state(l))
+	}
+}
+
+// wasAt is where the record was, or was meant for.
+func wasAt(l dlq.Letter) string {
+	switch {
+	case l.Topic == "":
+		return "-"
+	case l.Partition < 0:
+		return clip(l.Topic)
+	}
+	return fmt.Sprintf("%s/%d/%d", clip(l.Topic), l.Partition, l.Offset)
+}
+
+func state(l dlq.Letter) string {
+	switch {
+	case l.Settled != "":
+		return string(l.Settled)
+	case l.Incomplete != "":
+		return "incomplete"
+	}
+	return "open"
+}
+
+// terminal is whoever sits before the command, or nobody.
+type terminal struct {
+	in     io.Reader
+	person bool // reads questions and answers them
+}
+
+func stdin() *terminal { return &terminal{os.Stdin, isTerminal(os.Stdin)} }
+
+// isTerminal reports whether f is a character device that is not the null
+// device.
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
+}
+
+// confirm asks, on stderr.
+func (t *terminal) confirm(env cli.Env, question string) error {
+	if !t.person {
+		return cli.Usagef("%s nobody is there to confirm it: give --yes, or look first with --dry-run", question)
+	}
+	_, _ = fmt.Fprintf(env.Stderr, "%s [y/N] ", question)
+	answer, _ := bufio.NewReader(t.in).ReadString('\n')
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("not confirmed: nothing was done")
+}

@@ -1,0 +1,201 @@
+package dlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Selection is what a filter chose of the topic as it was then: letters that
+// come later are not in it, however often it is read.
+type Selection struct {
+	topic   *Topic
+	filter  Filter
+	spans   []span
+	settled map[int32]*settled
+}
+
+// Select reads the marks. A coordinate in filter.At that is not in the topic is
+// ErrNotFound.
+func (t *Topic) Select(ctx context.Context, filter Filter) (*Selection, error) {
+	all, err := t.bounds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &Selection{topic: t, filter: filter, spans: all, settled: map[int32]*settled{}}
+	if len(filter.At) > 0 {
+		s.filter.At = slices.Clone(filter.At)
+		slices.SortFunc(s.filter.At, Coordinate.compare)
+		s.filter.At = slices.Compact(s.filter.At)
+		s.spans, err = t.only(s.filter.At, all)
+	} else {
+		s.spans, err = t.narrow(ctx, filter, all)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, whole := range all {
+		from, to := whole.to, whole.from
+		for _, p := range s.spans {
+			if p.partition == whole.partition {
+				from, to = min(from, p.from), max(to, p.to)
+			}
+		}
+		if from >= to {
+			continue
+		}
+		marks := newSettled()
+		s.settled[whole.partition] = marks
+		// Marks come after their letters.
+		err := t.read(ctx, span{whole.partition, from, whole.to}, func(r *kgo.Record) error {
+			if !isMark(r) {
+				return nil
+			}
+			m, err := ParseMark(r)
+			if err != nil {
+				t.opts.Logger.Warn("a mark of the dead-letter topic says nothing", "partition", r.Partition, "offset", r.Offset, "err", err)
+				return nil
+			}
+			marks.add(m, from, to)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// only is a span for each coordinate.
+func (t *Topic) only(at []Coordinate, all []span) ([]span, error) {
+	var spans []span
+	var missing []error
+	for _, c := range at {
+		i := slices.IndexFunc(all, func(s span) bool { return s.partition == c.Partition })
+		switch {
+		case i < 0:
+			missing = append(missing, fmt.Errorf("%w: %s: topic %s has no partition %d", ErrNotFound, c, t.opts.Topic, c.Partition))
+		case all[i].from == all[i].to:
+			missing = append(missing, fmt.Errorf("%w: %s: the partition is empty", ErrNotFound, c))
+		case c.Offset < all[i].from || c.Offset >= all[i].to:
+			missing = append(missing, fmt.Errorf("%w: %s: the partition holds offsets %d to %d", ErrNotFound, c, all[i].from, all[i].to-1))
+		default:
+			spans = append(spans, span{c.Partition, c.Offset, c.Offset + 1})
+		}
+	}
+	return spans, errors.Join(missing...)
+}
+
+// narrow leaves out what the filter cannot want.
+func (t *Topic) narrow(ctx context.Context, filter Filter, all []span) ([]span, error) {
+	spans := slices.Clone(all)
+	if !filter.Since.IsZero() {
+		err := t.patiently(ctx, func(ctx context.Context) error {
+			// The first that is not older: timestamps are of the original
+			// records, and in no order.
+			offsets, err := t.admin.ListOffsetsAfterMilli(ctx, filter.Since.UnixMilli(), t.opts.Topic)
+			if err != nil {
+				return err
+			}
+			offsets.Each(func(o kadm.ListedOffset) {
+				for i := range spans {
+					if spans[i].partition == o.Partition && o.Err == nil {
+						spans[i].from = max(spans[i].from, o.Offset)
+					}
+				}
+			})
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if after := filter.After; after != nil {
+		spans = slices.DeleteFunc(spans, func(s span) bool { return s.partition < after.Partition })
+		for i := range spans {
+			if spans[i].partition == after.Partition {
+				spans[i].from = max(spans[i].from, after.Offset+1)
+			}
+		}
+	}
+	return slices.DeleteFunc(spans, func(s span) bool { return s.from >= s.to }), nil
+}
+
+// Each calls f for each letter chosen, by partition and offset. It reports
+// whether the filter's limit left any out. An error of f ends it.
+func (s *Selection) Each(ctx context.Context, f func(Letter) error) (more bool, err error) {
+	n := 0
+	for _, p := range s.spans {
+		found := false
+		err := s.topic.read(ctx, p, func(r *kgo.Record) error {
+			if isMark(r) {
+				return nil
+			}
+			l := newLetter(r)
+			l.Settled = s.settled[r.Partition].verb(r.Offset)
+			if !s.filter.takes(&l) {
+				return nil
+			}
+			if s.filter.Limit > 0 && n == s.filter.Limit {
+				more = true
+				return errEnough
+			}
+			n++
+			found = true
+			return f(l)
+		})
+		switch {
+		case err != nil:
+			return more, err
+		case more:
+			return true, nil
+		case len(s.filter.At) > 0 && !found:
+			return false, fmt.Errorf("%w: %d/%d is not a letter, but a mark or a gap", ErrNotFound, p.partition, p.from)
+		}
+	}
+	return more, nil
+}
+
+// Summary is what a selection holds.
+type Summary struct {
+	Letters int   `json:"letters"`
+	Bytes   int64 `json:"bytes"`
+	// Settled and Incomplete are how many of them were replayed or dropped
+	// before, and how many cannot be replayed.
+	Settled    int `json:"settled"`
+	Incomplete int `json:"incomplete"`
+	// Reasons counts them by reason, Topics by where those that can be
+	// replayed would go.
+	Reasons map[string]int `json:"reasons"`
+	Topics  map[string]int `json:"topics"`
+	// Oldest is by topic the earliest timestamp of an original record.
+	Oldest map[string]time.Time `json:"oldest"`
+}
+
+// Summary counts.
+func (s *Selection) Summary(ctx context.Context) (Summary, error) {
+	sum := Summary{Reasons: map[string]int{}, Topics: map[string]int{}, Oldest: map[string]time.Time{}}
+	_, err := s.Each(ctx, func(l Letter) error {
+		sum.Letters++
+		sum.Bytes += int64(len(l.Record.Value))
+		sum.Reasons[l.Reason]++
+		if l.Settled != "" {
+			sum.Settled++
+		}
+		if l.Incomplete != "" {
+			sum.Incomplete++
+			return nil
+		}
+		sum.Topics[l.Topic]++
+		if oldest, ok := sum.Oldest[l.Topic]; !ok || l.Time.Before(oldest) {
+			sum.Oldest[l.Topic] = l.Time
+		}
+		return nil
+	})
+	return sum, err
+}
