@@ -84,6 +84,16 @@ FUZZTIME ?= 30s
 fuzz: ## Run every fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz.sh '$(FUZZTIME)'
 
+.PHONY: bench
+bench: build ## Measure the platform on this machine (docs/sizing.md). Let nothing else run meanwhile
+	@printf 'Building the benchmark. The Temporal Server is in it: the first build takes minutes.\n'
+	@cd cmd/devstack && $(GO) build -o ../../bin/bench ./bench
+	@exec ./bin/bench $(strip \
+		$(if $(filter-out 0 no false,$(QUICK)),--quick) \
+		$(if $(ONLY),--only '$(ONLY)') \
+		$(if $(OUT),--out '$(OUT)') \
+		$(ARGS))
+
 .PHONY: clean
 clean: ## Remove what was built. The demo's data (.rollcall) stays: devstack --reset removes it
 	rm -rf bin .tools
@@ -99,7 +109,12 @@ help:
 	@printf '  ONCE=1          Replay, wait, compare edge, workflows and tables; exit 0 or 1\n'
 	@printf '  REPORT=FILE     With ONCE=1: write the verdict and every device as JSON\n'
 	@printf '  DATA_DIR=DIR    Where all state lives (default: .rollcall)\n'
-	@printf '  ARGS=...        More flags; ARGS=--help lists them\n\n'
+	@printf '  ARGS=...        More flags; ARGS=--help lists them\n'
+	@printf '\nVariables of make bench\n'
+	@printf '  QUICK=1         Smaller numbers, in under 8 minutes\n'
+	@printf '  ONLY=NAME,...   Only these scenarios and what they are measured against\n'
+	@printf '  OUT=FILE        Write the figures as JSON: [{name, value, unit, goal, met}]\n'
+	@printf '  ARGS=...        More flags; ARGS=--help lists them, and the scenarios\n\n'
 
 # Tools are pinned, and built by this machine's Go into .tools.
 

@@ -23,22 +23,34 @@ type dut struct {
 	attributes        map[string]device.Attribute
 }
 
-// fixed attributes are set when the session opens; the last three are evidence
-// of which device it is, as a real one has.
-var fixed = []string{
-	"device.manufacturer", "device.model", "device.friendly_name", "display.resolution", "display.hdcp",
-	"network.mac", "device.serial", "netflix.esn",
-}
+// A device has 20 attributes. Those that are fixed are set when its session
+// opens; three of them are evidence of which device it is, as a real one has.
+// What changes all the time is one thing, what people watch and Temporal shows
+// as search attributes another: that changes now and then, and between few
+// values.
+var (
+	fixed = []string{
+		"device.manufacturer", "device.model", "device.friendly_name", "display.resolution", "display.hdcp",
+		"network.mac", "device.serial", "netflix.esn",
+	}
+	changing = []string{
+		"network.ipv4", "network.ipv6", "network.rssi", "firmware.version", "netflix.app_version",
+		"state.power", "state.foreground_app", "state.uptime", "audio.output", "telemetry.temperature",
+	}
+	watched = map[string][]string{
+		"connection.status": {"online", "offline", "sleeping"},
+		"state.test":        {"idle", "running", "failed"},
+	}
+)
 
-// changing attributes are what deltas change. With fixed they are 20.
-var changing = []string{
-	"connection.status", "network.ipv4", "network.ipv6", "network.rssi", "firmware.version", "netflix.app_version",
-	"state.power", "state.test", "state.foreground_app", "state.uptime", "audio.output", "telemetry.temperature",
-}
-
-// deltaChanges is how many attributes a delta changes: with it an event has
-// about 900 bytes. A snapshot lists all twenty with seq and time: some 2 KB.
-const deltaChanges = 6
+const (
+	// deltaChanges is how many attributes a delta changes: with it an event
+	// has about 900 bytes. A snapshot lists all twenty with seq and time:
+	// some 2½ KB.
+	deltaChanges = 6
+	// watchedEvery: one delta in so many changes a watched attribute too.
+	watchedEvery = 20
+)
 
 // fleet is some devices, on one RAE for each fifty.
 type fleet struct {
@@ -95,6 +107,9 @@ func (d *dut) open() device.Event {
 	for _, name := range changing {
 		d.set(&e, name, d.fresh(name))
 	}
+	for name, values := range watched {
+		d.set(&e, name, values[0])
+	}
 	return e
 }
 
@@ -104,6 +119,11 @@ func (d *dut) delta() device.Event {
 	for i := range deltaChanges {
 		name := changing[(int(e.Seq)*deltaChanges+i)%len(changing)]
 		d.set(&e, name, d.fresh(name))
+	}
+	if n := int(e.Seq) + d.number; n%watchedEvery == 0 {
+		for name, values := range watched {
+			d.set(&e, name, values[n/watchedEvery%len(values)])
+		}
 	}
 	return e
 }
@@ -136,7 +156,7 @@ func (d *dut) event(typ device.Type) device.Event {
 }
 
 func (d *dut) fresh(name string) string {
-	return fmt.Sprintf("%s %08d of %06d, as the device tells it", name, d.seq, d.number)
+	return fmt.Sprintf("%s %08d of %06d, as the device itself tells it now", name, d.seq, d.number)
 }
 
 func (d *dut) set(e *device.Event, name, value string) {
