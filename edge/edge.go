@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rollcall-platform/rollcall/edge/command"
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/probe"
 	"github.com/rollcall-platform/rollcall/edge/registry"
@@ -22,6 +23,7 @@ import (
 type Edge struct {
 	o        Options
 	registry *registry.Registry
+	commands *command.Handler
 	uplink   *uplink.Uplink
 	probe    *probe.Probe // nil in a replay
 	intake   *intake
@@ -58,8 +60,12 @@ func New(o Options) (*Edge, error) {
 
 func (e *Edge) build() (err error) {
 	o := &e.o
+	e.commands, err = command.New(command.Options{RAE: o.RAE, Registry: e.registry, Logger: o.Logger, Registerer: o.Registerer})
+	if err != nil {
+		return err
+	}
 	e.uplink, err = uplink.New(uplink.Options{
-		URL: o.MQTTURL, RAE: o.RAE, Outbox: e.registry, Logger: o.Logger, Registerer: o.Registerer,
+		URL: o.MQTTURL, RAE: o.RAE, Outbox: e.registry, Commands: e.commands.Handle, Logger: o.Logger, Registerer: o.Registerer,
 		TLS: o.MQTTTLS, Username: o.MQTTUsername, Password: o.MQTTPassword, Insecure: o.MQTTInsecure, Window: o.MQTTWindow, Drain: o.Drain,
 	})
 	if err != nil {
@@ -81,6 +87,9 @@ func (e *Edge) Close() (err error) {
 	e.closing.Do(func() {
 		if e.intake != nil {
 			e.intake.close()
+		}
+		if e.commands != nil {
+			e.commands.Close()
 		}
 		err = e.registry.Close()
 	})

@@ -16,5 +16,8 @@
 // An event that is refused for ever holds up what is behind it: nothing is ever
 // given up. Ready and the metrics say so.
 //
+// With Options.Commands it subscribes, too, to the commands for this RAE, and
+// acknowledges one when it has been dealt with.
+//
 // autopaho's own queue is not used: it forgets a message before its PUBACK.
 package uplink

@@ -22,6 +22,9 @@ type metrics struct {
 	puback    prometheus.Histogram
 	connected prometheus.Gauge
 	connects  prometheus.Counter
+
+	received   prometheus.Counter
+	subscribed prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -36,6 +39,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "rollcall_edge_connected", Help: "1 while connected to the broker."}),
 		connects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_edge_connects_total", Help: "Connections made to the broker."}),
+		received: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_edge_commands_received_total", Help: "Messages received on the command topics, redeliveries among them."}),
+		subscribed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "rollcall_edge_commands_subscribed", Help: "1 while connected and subscribed to this RAE's commands."}),
 	}
 	for _, result := range []string{resultAcked, resultRefused, resultUnheard} {
 		m.published.WithLabelValues(result)
@@ -43,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.published, m.puback, m.connected, m.connects} {
+	for _, c := range []prometheus.Collector{m.published, m.puback, m.connected, m.connects, m.received, m.subscribed} {
 		if err := reg.Register(c); err != nil {
 			m.unregister()
 			return nil, fmt.Errorf("register uplink metrics: %w", err)

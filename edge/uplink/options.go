@@ -52,6 +52,12 @@ type Options struct {
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
 
+	// Commands is called with each message on this RAE's command topics, one
+	// at a time. When it returns nil the message is dealt with, durably, and
+	// acknowledged; after an error it is called again with it. The same
+	// message may come more than once. Default: none is subscribed to.
+	Commands func(ctx context.Context, topic string, payload []byte) error
+
 	// TLS for mqtts:// (see LoadTLS). Default: the system's roots, TLS 1.2
 	// or later, no client certificate.
 	TLS *tls.Config

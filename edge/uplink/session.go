@@ -218,13 +218,22 @@ func (s *session) send(ctx context.Context, epoch int, key uint64, topic string,
 	if conn == nil || now != epoch {
 		return errDown
 	}
-	p := &packets.Publish{QoS: 1, Topic: topic, Payload: payload, Properties: &packets.Properties{ContentType: contentType}}
+	p := &packets.Publish{QoS: 1, Topic: topic, Payload: payload, Properties: &packets.Properties{ContentType: contentType, CorrelationData: correlation(topic, payload)}}
 	// paho sends the answer there; PacketReceived has told it before.
 	answer := make(chan packets.ControlPacket, 1)
 	if err := s.AddToSession(ctx, identified{p, func(id uint16) { s.fly(key, id) }}, answer); err != nil {
 		return err
 	}
 	return write(conn, p)
+}
+
+// cut closes the network connection without a word.
+func (s *session) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.conn.(io.Closer); ok {
+		_ = c.Close()
+	}
 }
 
 // fly notes that key is in flight as id.

@@ -26,6 +26,10 @@ const (
 	// connection that comes back at once.
 	willDelay  = 5 // s
 	minBackoff = 100 * time.Millisecond
+	// ackInterval is how often paho sends the acknowledgements of commands
+	// that are due. Those that are not sent when the connection ends cost a
+	// repetition.
+	ackInterval = 10 * time.Millisecond
 	// steady is how long a connection must have lasted for the next attempt
 	// to be made without back-off: a broker may accept and then hang up.
 	steady = 10 * time.Second
@@ -43,6 +47,7 @@ type Uplink struct {
 	presence string
 	session  *session
 	metrics  *metrics
+	inbox    *inbox // nil: no commands are subscribed to
 
 	greeting sync.WaitGroup
 
@@ -66,6 +71,9 @@ func New(o Options) (*Uplink, error) {
 	u.o = o
 	if u.presence, err = device.PresenceTopic(o.RAE); err != nil {
 		return nil, err
+	}
+	if o.Commands != nil {
+		u.inbox = newInbox(u)
 	}
 	if u.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, err
@@ -95,8 +103,14 @@ func (u *Uplink) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("uplink to %s: %w", u.url, err)
 	}
+	var handling sync.WaitGroup
+	defer handling.Wait()
+	if u.inbox != nil {
+		handling.Go(func() { u.inbox.run(ctx) })
+	}
 	p := &pump{u: u, session: u.session, more: true}
 	p.run(ctx)
+	handling.Wait() // what was answered is drained with the rest
 	if u.o.Drain > 0 {
 		drain, cancel := context.WithTimeout(link, u.o.Drain)
 		p.drain(drain)
@@ -118,6 +132,10 @@ func (u *Uplink) Run(ctx context.Context) error {
 
 func (u *Uplink) config(ctx context.Context) autopaho.ClientConfig {
 	qos, expiry, delay := byte(1), uint32(u.o.SessionExpiry/time.Second), uint32(willDelay)
+	received := func(paho.PublishReceived) (bool, error) { return true, nil } // nothing is subscribed to
+	if u.inbox != nil {
+		received = u.inbox.receive
+	}
 	return autopaho.ClientConfig{
 		ServerUrls:            []*url.URL{u.url},
 		TlsCfg:                u.o.TLS,
@@ -139,8 +157,9 @@ func (u *Uplink) config(ctx context.Context) autopaho.ClientConfig {
 			OnServerDisconnect: func(d *paho.Disconnect) {
 				u.o.Logger.Warn("broker closed the connection", "url", u.url.String(), "reason", fmt.Sprintf("0x%02x", d.ReasonCode))
 			},
-			// Nothing is subscribed to yet: what comes is not for us.
-			OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(paho.PublishReceived) (bool, error) { return true, nil }},
+			OnPublishReceived:          []func(paho.PublishReceived) (bool, error){received},
+			EnableManualAcknowledgment: u.inbox != nil,
+			SendAcksInterval:           ackInterval,
 		},
 	}
 }
@@ -156,6 +175,9 @@ func (u *Uplink) onUp(ctx context.Context, cm *autopaho.ConnectionManager, ack *
 	u.metrics.connects.Inc()
 	u.o.Logger.Info("connected to the broker", "url", u.url.String(), "session_present", ack.SessionPresent)
 	u.greeting.Go(func() { u.greet(ctx, cm) })
+	if u.inbox != nil {
+		u.greeting.Go(func() { u.inbox.subscribe(ctx, cm) })
+	}
 }
 
 func (u *Uplink) stopGreeting() {
@@ -176,6 +198,7 @@ func (u *Uplink) onDown() bool {
 	}
 	u.mu.Unlock()
 	u.metrics.connected.Set(0)
+	u.metrics.subscribed.Set(0)
 	u.o.Logger.Warn("connection to the broker was lost; reconnecting", "url", u.url.String())
 	return true
 }
@@ -209,9 +232,25 @@ func (u *Uplink) startClean() {
 	u.clean = true
 }
 
+// reconnect drops the connection for reasons of our own, which do not count
+// against the session: it is continued.
+func (u *Uplink) reconnect() {
+	u.mu.Lock()
+	u.upSince = time.Time{}
+	u.mu.Unlock()
+	u.session.cut()
+}
+
 func (u *Uplink) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.inbox != nil {
+		most, size := uint16(receiveMaximum), uint32(maxCommandPacket)
+		if cp.Properties == nil {
+			cp.Properties = &paho.ConnectProperties{}
+		}
+		cp.Properties.ReceiveMaximum, cp.Properties.MaximumPacketSize = &most, &size
+	}
 	cp.CleanStart = cp.CleanStart || u.clean || u.short >= cleanAfter
 	return cp, nil
 }
