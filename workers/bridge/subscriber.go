@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,8 +83,7 @@ type SubscriberOptions struct {
 // redelivers all that was not acknowledged on the next.
 type Subscriber struct {
 	opts    SubscriberOptions
-	address string
-	tls     *tls.Config // nil: none
+	link    *link
 	log     *slog.Logger
 	metrics *frontMetrics
 	up      atomic.Bool
@@ -105,9 +103,6 @@ func NewSubscriber(o SubscriberOptions) (*Subscriber, error) {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
-	if o.Dial == nil {
-		o.Dial = (&net.Dialer{}).DialContext
-	}
 	s := &Subscriber{opts: o, log: o.Logger}
 	if err := s.check(); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
@@ -121,28 +116,9 @@ func (s *Subscriber) check() error {
 	if o.Forwarder == nil {
 		return errors.New("no forwarder")
 	}
-	u, err := url.Parse(o.URL)
-	if err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return errors.New("broker URL is not of the form mqtt://host:1883 or mqtts://host:8883, with nothing else in it")
-	}
-	port := map[string]string{"mqtt": "1883", "mqtts": "8883"}[u.Scheme]
-	if port == "" {
-		return fmt.Errorf("broker URL %s: scheme %q is neither mqtt nor mqtts", u, u.Scheme)
-	}
-	if u.Port() != "" {
-		port = u.Port()
-	}
-	s.address = net.JoinHostPort(u.Hostname(), port)
-	if u.Scheme == "mqtts" {
-		s.tls = &tls.Config{MinVersion: tls.VersionTLS12}
-		if o.TLS != nil {
-			s.tls = o.TLS.Clone()
-		}
-		if s.tls.ServerName == "" {
-			s.tls.ServerName = u.Hostname()
-		}
-	} else if ip := net.ParseIP(u.Hostname()); !o.Insecure && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("broker URL %s: without TLS, anybody on the way can read and forge events; use mqtts://, or --insecure if that is acceptable", u)
+	var err error
+	if s.link, err = newLink(o.URL, o.Insecure, o.TLS, o.Dial); err != nil {
+		return err
 	}
 	for _, f := range o.Filters {
 		if strings.HasPrefix(f, "$share/") {
@@ -166,7 +142,7 @@ func (s *Subscriber) check() error {
 // Ready is nil while connected and subscribed.
 func (s *Subscriber) Ready() error {
 	if !s.up.Load() {
-		return fmt.Errorf("bridge is not connected to the MQTT broker at %s", s.address)
+		return fmt.Errorf("bridge is not connected to the MQTT broker at %s", s.link.address)
 	}
 	return nil
 }
@@ -183,7 +159,7 @@ func (s *Subscriber) Run(ctx context.Context) error {
 			n = 0
 			s.metrics.disconnects.Inc()
 		}
-		s.log.Warn("MQTT connection ended, trying again (are address, TLS and credentials right?)", "broker", s.address, "err", err)
+		s.log.Warn("MQTT connection ended, trying again (are address, TLS and credentials right?)", "broker", s.link.address, "err", err)
 		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, maxBackoff)) != nil {
 			return nil
 		}
@@ -217,7 +193,7 @@ func (s *Subscriber) serve(ctx context.Context) (served bool, err error) {
 	s.metrics.connected.Set(1)
 	s.up.Store(true)
 	defer func() { s.up.Store(false); s.metrics.connected.Set(0) }()
-	s.log.Info("subscribed", "broker", s.address, "filters", s.opts.Filters)
+	s.log.Info("subscribed", "broker", s.link.address, "filters", s.opts.Filters)
 	select {
 	case err := <-c.failed:
 		c.abandon()
@@ -231,17 +207,9 @@ func (c *connection) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	o := c.s.opts
-	conn, err := o.Dial(ctx, "tcp", c.s.address)
+	conn, err := c.s.link.open(ctx)
 	if err != nil {
 		return err
-	}
-	if c.s.tls != nil {
-		secure := tls.Client(conn, c.s.tls)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			conn.Close()
-			return err
-		}
-		conn = secure
 	}
 	c.conn = conn
 	c.client = paho.NewClient(paho.ClientConfig{
