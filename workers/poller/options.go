@@ -179,6 +179,24 @@ func or[T comparable](p *T, v T) {
 	}
 }
 
+// Validate reports why the settings cannot be used, or nil. It looks at neither
+// Kafka nor Temporal nor Acks.
+func (o Options) Validate() error {
+	o.setDefaults()
+	return o.check()
+}
+
+// missing reports which of the required are.
+func (o *Options) missing() error {
+	switch {
+	case o.Temporal == nil:
+		return errors.New("no Temporal client")
+	case o.Acks == nil:
+		return errors.New("no source of acks")
+	}
+	return nil
+}
+
 // check is called after setDefaults.
 func (o *Options) check() error {
 	var errs []error
@@ -187,8 +205,6 @@ func (o *Options) check() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	need(o.Temporal != nil, "no Temporal client")
-	need(o.Acks != nil, "no source of acks")
 	need(o.Topic != o.DeadLetterTopic, "topic and dead-letter topic are both %q", o.Topic)
 	need(o.WindowMin > 0 && o.WindowMin <= o.WindowMax, "window from %d to %d is empty or not positive", o.WindowMin, o.WindowMax)
 	need(o.WindowMax <= maxWindow, "window %d is more than %d", o.WindowMax, maxWindow)

@@ -49,7 +49,7 @@ type Poller struct {
 // New validates o and returns a Poller that has touched nothing yet.
 func New(o Options) (*Poller, error) {
 	o.setDefaults()
-	if err := o.check(); err != nil {
+	if err := errors.Join(o.missing(), o.check()); err != nil {
 		return nil, fmt.Errorf("poller: %w", err)
 	}
 	access, err := o.Kafka.Opts()
