@@ -112,19 +112,31 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 // back as a non-retryable workflows.ErrRefused, unless the request only steps
 // over refused batches: then there is nothing in it to refuse, and trying again
 // is all that is left.
-func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) error {
+//
+// A new session is looked for first. One that the database knows after all
+// comes back as it is there, and nothing is written: the workflow has worked
+// the request out from nothing. The answer to any other request is nil.
+func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
+	var loaded *workflows.Loaded
+	if in.New {
+		found, err := a.LoadSession(ctx, in.Session)
+		if err != nil || found.Found {
+			return &found, err
+		}
+		loaded = &found
+	}
 	begun := time.Now()
 	err := a.applier.Apply(ctx, update(in))
 	switch {
 	case err == nil:
 		a.observe(workflows.ActivityApply, "ok", begun)
-		return nil
+		return loaded, nil
 	case errors.Is(err, store.ErrRefused) && !in.Skip:
 		a.observe(workflows.ActivityApply, "refused", begun)
-		return temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
+		return nil, temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
 	}
 	a.observe(workflows.ActivityApply, "error", begun)
-	return a.failed(ctx, "apply batch", in.Session, err)
+	return nil, a.failed(ctx, "apply batch", in.Session, err)
 }
 
 // LoadSession reads what the database knows of a session.

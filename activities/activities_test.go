@@ -23,6 +23,7 @@ type fakeStore struct {
 	updates []store.Update
 	err     error
 	state   device.State
+	unknown bool // to Load
 }
 
 func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
@@ -31,7 +32,7 @@ func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 }
 
 func (f *fakeStore) Load(context.Context, string) (device.State, []device.Position, bool, error) {
-	return f.state, []device.Position{{Topic: "t", Next: 1}}, true, f.err
+	return f.state, []device.Position{{Topic: "t", Next: 1}}, !f.unknown, f.err
 }
 
 func environment(t *testing.T, s *fakeStore) *testsuite.TestActivityEnvironment {
@@ -91,7 +92,7 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 			f.Set(reflect.ValueOf(map[string]device.Attribute{"a": {Value: []byte(`1`), Seq: 1, At: at}}))
 		case []device.Position:
 			f.Set(reflect.ValueOf([]device.Position{{Topic: "t", Partition: 1, Next: 2}}))
-		case bool: // Skip: an instruction, not data
+		case bool: // Skip and New: instructions, not data
 		default:
 			t.Fatalf("field %s of type %s: teach this test", v.Type().Field(i).Name, f.Type())
 		}
@@ -107,7 +108,34 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 		require.True(t, want.IsValid(), "store.Update.%s has no counterpart", name)
 		require.Equal(t, want.Interface(), out.Field(i).Interface(), name)
 	}
-	require.Equal(t, v.NumField()-1, out.NumField(), "all but Skip")
+	require.Equal(t, v.NumField()-2, out.NumField(), "all but Skip and New")
+}
+
+// The first apply of a session that is new is also its load; one that is not
+// new is only loaded.
+func TestApplyOfANewSession(t *testing.T) {
+	apply := func(s *fakeStore) (loaded *workflows.Loaded) {
+		v, err := environment(t, s).ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: "s", New: true})
+		require.NoError(t, err)
+		require.NoError(t, v.Get(&loaded))
+		return loaded
+	}
+	s := &fakeStore{unknown: true}
+	loaded := apply(s)
+	require.False(t, loaded.Found)
+	require.True(t, loaded.SearchAttributes)
+	require.Len(t, s.updates, 1)
+
+	s = &fakeStore{state: device.State{AsOf: 7}}
+	loaded = apply(s)
+	require.True(t, loaded.Found)
+	require.EqualValues(t, 7, loaded.State.AsOf)
+	require.Empty(t, s.updates)
+
+	s = &fakeStore{err: errors.New("connection refused")}
+	_, err := environment(t, s).ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: "s", New: true})
+	require.ErrorContains(t, err, "connection refused")
+	require.Empty(t, s.updates)
 }
 
 func TestLoadSession(t *testing.T) {

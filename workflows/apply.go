@@ -71,8 +71,12 @@ type intent struct {
 	received   time.Time
 }
 
-// turn applies all that waits: one apply in the common case.
+// turn applies all that waits: one apply in the common case. The first turn of
+// a chain of runs learns what the database knows.
 func (s *session) turn(ctx workflow.Context) {
+	if s.Sync == Loading {
+		s.load(ctx)
+	}
 	for _, group := range untilClose(s.fresh(ctx)) {
 		s.settle(ctx, group)
 	}
@@ -163,38 +167,57 @@ func merge(batches []device.Batch) intent {
 	return in
 }
 
-// apply computes what the intent changes, has the database take it, and only
-// then makes it the session's state. Its only error is a refusal.
+// step is an apply that is worked out and not yet done.
+type step struct {
+	intent
+	next    device.State // the session's, once it is done
+	change  device.Change
+	request ApplyRequest
+}
+
+// plan computes what the intent changes.
+func (s *session) plan(in intent) step {
+	p := step{intent: in, next: cloneState(s.State)}
+	p.change = p.next.Apply(in.fold)
+	p.request = s.request(&p.next, in.positions)
+	if in.received.After(s.Received) {
+		p.request.Received = in.received
+	}
+	p.request.Write, p.request.Repaired, p.request.OverLimit = p.change.Write, p.change.Repaired, p.change.OverLimit
+	p.request.Records = in.records
+	p.request.Duplicates = in.duplicates + p.change.Duplicates
+	p.request.AfterClose = p.change.AfterClose
+	p.request.Events = in.fold.Events() - p.change.Duplicates - p.change.AfterClose
+	return p
+}
+
+// apply has the database take the intent, and only then makes it the session's
+// state. Its only error is a refusal.
 func (s *session) apply(ctx workflow.Context, in intent) error {
 	if in.batches == 0 {
 		return nil
 	}
-	next := cloneState(s.State)
-	change := next.Apply(in.fold)
-	request := s.request(&next, in.positions)
-	if in.received.After(s.Received) {
-		request.Received = in.received
-	}
-	request.Write, request.Repaired, request.OverLimit = change.Write, change.Repaired, change.OverLimit
-	request.Records = in.records
-	request.Duplicates = in.duplicates + change.Duplicates
-	request.AfterClose = change.AfterClose
-	request.Events = in.fold.Events() - change.Duplicates - change.AfterClose
-	if err := s.execute(ActivityApply, summary(in, change), request, nil); err != nil {
+	p := s.plan(in)
+	if err := s.execute(ActivityApply, p.summary(), p.request, nil); err != nil {
 		return err
 	}
-	s.State, s.Received = next, request.Received
-	s.reached(in.positions)
-	s.Counters.Batches += in.batches
-	s.Counters.Events += request.Events
-	s.Counters.Records += request.Records
-	s.Counters.Duplicates += request.Duplicates
-	s.Counters.AfterClose += request.AfterClose
-	s.Counters.Repaired += int64(len(change.Repaired))
-	s.Counters.OverLimit += int64(len(change.OverLimit))
-	s.report(ctx, request, change)
-	s.judge(ctx)
+	s.done(ctx, p)
 	return nil
+}
+
+// done takes over what the database has taken.
+func (s *session) done(ctx workflow.Context, p step) {
+	s.State, s.Received = p.next, p.request.Received
+	s.reached(p.positions)
+	s.Counters.Batches += p.batches
+	s.Counters.Events += p.request.Events
+	s.Counters.Records += p.request.Records
+	s.Counters.Duplicates += p.request.Duplicates
+	s.Counters.AfterClose += p.request.AfterClose
+	s.Counters.Repaired += int64(len(p.change.Repaired))
+	s.Counters.OverLimit += int64(len(p.change.OverLimit))
+	s.report(ctx, p.request, p.change)
+	s.judge(ctx)
 }
 
 // request is an apply that leaves the session's row as state has it.

@@ -12,7 +12,7 @@ const (
 	DeviceSessionName = "DeviceSession"
 	TaskQueue         = "rollcall-sessions" // default; a deployment may name its own
 	QueryState        = "state"             // answers with a StateView
-	ActivityApply     = "ApplyBatch"        // takes an ApplyRequest
+	ActivityApply     = "ApplyBatch"        // takes an ApplyRequest; answers with Loaded where that is New
 	ActivityLoad      = "LoadSession"       // takes a session, answers with Loaded
 
 	// ErrRefused is the type of the application error with which ApplyBatch
@@ -97,6 +97,12 @@ type ApplyRequest struct {
 	// nothing that a database could refuse for good, so a refusal of it is
 	// an outage: it is retried until it succeeds.
 	Skip bool `json:"skip,omitempty"`
+
+	// New marks the first apply of a session of which the workflow knows
+	// nothing. It is done only if the database knows nothing either, and is
+	// answered with Loaded in both cases: a new session so costs one activity,
+	// not two.
+	New bool `json:"new,omitempty"`
 }
 
 // Loaded is what the database knows of a session, and what this worker's

@@ -35,8 +35,10 @@ type database struct {
 	positions []device.Position
 	applies   []workflows.ApplyRequest
 	loads     int
-	local     map[string]int
-	regular   map[string]int
+	// activities counts calls, where one may load and apply.
+	activities int
+	local      map[string]int
+	regular    map[string]int
 
 	// fail, if set, may refuse or fail an activity before it does anything.
 	fail func(ctx context.Context, name string, in *workflows.ApplyRequest) error
@@ -57,14 +59,25 @@ func (d *database) note(ctx context.Context, name string) {
 	}
 }
 
-func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) error {
+func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
+	d.mu.Lock()
+	d.activities++
+	d.mu.Unlock()
+	var loaded *workflows.Loaded
+	if in.New {
+		found, err := d.load(ctx)
+		if err != nil || found.Found {
+			return &found, err
+		}
+		loaded = &found
+	}
 	if err := d.apply(ctx, in); err != nil {
-		return err
+		return nil, err
 	}
 	if d.applied != nil {
 		d.applied(in)
 	}
-	return nil
+	return loaded, nil
 }
 
 func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
@@ -93,6 +106,13 @@ func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
 }
 
 func (d *database) LoadSession(ctx context.Context, _ string) (workflows.Loaded, error) {
+	d.mu.Lock()
+	d.activities++
+	d.mu.Unlock()
+	return d.load(ctx)
+}
+
+func (d *database) load(ctx context.Context) (workflows.Loaded, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.note(ctx, workflows.ActivityLoad)

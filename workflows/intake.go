@@ -3,6 +3,7 @@ package workflows
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,9 +79,27 @@ func (s *session) decode(payload *commonpb.Payload, now time.Time) (device.Batch
 		return refuse(CauseForeign, "batch of session %s", batch.Fold.Session)
 	}
 	if batch.Fold.RAE != s.rae {
-		return refuse(CauseForeign, "batch of RAE %q: the session is one of RAE %q", batch.Fold.RAE, s.rae)
+		return refuse(CauseForeign, foreignRAE, batch.Fold.RAE, s.rae)
 	}
 	return batch, nil
+}
+
+const foreignRAE = "batch of RAE %q: the session is one of RAE %q"
+
+// disown refuses the batches that were taken before it was known which RAE the
+// session is of.
+func (s *session) disown(now time.Time) {
+	s.Waiting = slices.DeleteFunc(s.Waiting, func(w Waiting) bool {
+		b := w.Batch
+		if b.Fold.RAE == s.rae {
+			return false
+		}
+		s.Refusing = append(s.Refusing, Refusal{
+			Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
+			Cause: CauseForeign, Detail: clip(fmt.Sprintf(foreignRAE, b.Fold.RAE, s.rae)), At: now,
+		})
+		return true
+	})
 }
 
 // coordinates reads what it can of a batch that is refused.

@@ -80,7 +80,7 @@ type session struct {
 	details   string
 }
 
-// setup answers queries first, then learns what the database knows.
+// setup makes the session reachable.
 func (s *session) setup(ctx workflow.Context) error {
 	err := workflow.SetQueryHandlerWithOptions(ctx, QueryState, func() (StateView, error) { return s.view(), nil },
 		workflow.QueryHandlerOptions{Description: "The session's record as the database has it: attributes, as-of seq, sync state, missing ranges, counters, ingest positions."})
@@ -91,20 +91,22 @@ func (s *session) setup(ctx workflow.Context) error {
 		Description: "A batch: a fold of the session's events and the Kafka coordinates it covers. Sent by the poller.",
 	})
 	s.applies, _ = workflow.NewDisconnectedContext(ctx)
-	if s.Sync == Loading {
-		if err := s.load(ctx); err != nil {
-			return err
-		}
+	if s.Sync != Loading {
+		s.show(ctx)
 	}
-	s.show(ctx)
 	return nil
 }
 
-// load picks up a session that an earlier chain of runs has written.
-func (s *session) load(ctx workflow.Context) error {
+// load picks up a session that an earlier chain of runs has written. Most have
+// none: the batch that brought the session to life is then applied in the same
+// activity.
+func (s *session) load(ctx workflow.Context) {
 	var loaded Loaded
-	if err := s.execute(ActivityLoad, "load session "+s.id, s.id, &loaded); err != nil {
-		return fmt.Errorf("load session: %w", err)
+	first, taken := s.introduce(&loaded)
+	if !taken {
+		if err := s.execute(ActivityLoad, "load session "+s.id, s.id, &loaded); err != nil {
+			panic(fmt.Sprintf("session %s: a load was refused: %v", s.id, err)) // it writes nothing that could be
+		}
 	}
 	s.SearchAttributes = loaded.SearchAttributes
 	s.Positions = loaded.Positions
@@ -115,11 +117,27 @@ func (s *session) load(ctx workflow.Context) error {
 		if s.State.RAE != s.rae {
 			s.log.Warn("session was started for another RAE than it is of", "session_rae", s.State.RAE)
 			s.rae = s.State.RAE
+			s.disown(workflow.Now(ctx))
 		}
 	}
 	s.Sync, s.Since = Live, workflow.Now(ctx)
 	s.judge(ctx)
-	return nil
+	if taken && !loaded.Found {
+		s.Waiting = nil
+		s.done(ctx, first)
+	}
+}
+
+// introduce applies the one batch that waits as that of a new session, and
+// reports whether the database answered. What it refuses is left for the turn
+// to find out about, and so is everything but the usual case.
+func (s *session) introduce(loaded *Loaded) (step, bool) {
+	if len(s.Waiting) != 1 || len(s.Refusing) > 0 {
+		return step{}, false
+	}
+	first := s.plan(merge([]device.Batch{s.Waiting[0].Batch}))
+	first.request.New = true
+	return first, s.execute(ActivityApply, first.summary(), first.request, loaded) == nil
 }
 
 // run is the session's life: wait, take, apply, show.
@@ -132,7 +150,7 @@ func (s *session) run(ctx workflow.Context) (Result, error) {
 	})
 	signalled.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
 	for {
-		if s.drain(ctx, s.options.TurnBytes); !s.idle() {
+		if s.drain(ctx, s.options.TurnBytes); s.Sync == Loading || !s.idle() {
 			s.turn(ctx)
 			s.show(ctx)
 			if why := s.due(ctx); why != "" && s.drain(ctx, s.options.CarryBytes) {

@@ -440,6 +440,74 @@ func TestFreshRunLoadsWhatTheDatabaseKnows(t *testing.T) {
 	require.Equal(t, values(db.live()), values(v.Attributes))
 }
 
+// The signal that starts a session is applied in the activity that finds it to
+// be new.
+func TestNewSessionCostsOneActivity(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+	h.stop(time.Minute)
+	h.run(input())
+	v := h.view()
+	require.EqualValues(t, 2, v.AsOf)
+	require.EqualValues(t, 1, v.Counters.Batches)
+	require.EqualValues(t, 2, v.Counters.Events)
+	require.Len(t, db.applies, 1)
+	require.True(t, db.applies[0].New)
+	require.Equal(t, 1, db.activities)
+}
+
+// One that the database knows is not written by what was worked out from
+// nothing: not its row, and not from a RAE that is not its own.
+func TestKnownSessionIsLoadedBeforeItIsWritten(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+	h.stop(time.Minute)
+	h.run(input())
+
+	h = newHarness(t, db)
+	h.at(0, func() { h.signal(batch(3, delta(3, "a"))) })
+	h.stop(time.Minute)
+	h.run(input())
+	require.Len(t, db.applies, 2)
+	require.False(t, db.applies[1].New)
+	require.Equal(t, device.SeqSet{{From: 1, To: 3}}, db.applies[1].Seen)
+	require.Equal(t, map[string]string{"a": "3", "b": "2"}, values(h.view().Attributes))
+
+	h = newHarness(t, db)
+	in := input()
+	in.RAE = "RAE-2"
+	foreign := batch(4, delta(4, "a"))
+	foreign.Fold.RAE = in.RAE
+	h.at(0, func() { h.signal(foreign) })
+	h.stop(time.Minute)
+	h.run(in)
+	v := h.view()
+	require.Equal(t, rae, v.RAE)
+	require.EqualValues(t, 3, v.AsOf)
+	require.Equal(t, workflows.CauseForeign, v.Refused[0].Cause)
+	require.Equal(t, position(5), v.Positions, "and is stepped over")
+}
+
+func TestRefusalOfANewSession(t *testing.T) {
+	db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+		if in != nil && len(in.Write) > 0 {
+			return databaseRefusal()
+		}
+		return nil
+	}}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "bad"))) })
+	h.stop(time.Minute)
+	h.run(input())
+	v := h.view()
+	require.Equal(t, workflows.Live, v.Sync)
+	require.EqualValues(t, 1, v.Counters.Refused)
+	require.Equal(t, position(2), v.Positions)
+	require.Zero(t, v.Waiting)
+}
+
 func TestPositionsOnlyRowIsNoSession(t *testing.T) {
 	db := &database{}
 	h := newHarness(t, db)
@@ -616,7 +684,7 @@ func TestSearchAttributesOnlyWhereTheyAreKnown(t *testing.T) {
 		return n
 	}
 	require.Zero(t, upserts(t, false))
-	require.Equal(t, 2, upserts(t, true), "at the start, and when the status came")
+	require.Equal(t, 1, upserts(t, true), "with the first event, which brings the status")
 	require.Equal(t, []string{"RaeSerial", "SyncState", "ConnectionStatus", "DeviceModel", "Esn", "TestState"}, workflows.SearchAttributes())
 }
 

@@ -57,10 +57,9 @@ func (s *session) report(ctx workflow.Context, r ApplyRequest, c device.Change) 
 
 // summary is what the Web UI shows of an apply: "apply seq 120–184 (65 events,
 // 4 attributes)".
-func summary(in intent, c device.Change) string {
-	f := in.fold
-	text := "apply seq " + device.Range{From: f.Seqs.First(), To: f.Seqs.Last()}.String()
-	return clip(fmt.Sprintf("%s (%s, %s)", text, plural(f.Events(), "event"), plural(int64(len(c.Write)), "attribute")))
+func (p step) summary() string {
+	seqs := device.Range{From: p.fold.Seqs.First(), To: p.fold.Seqs.Last()}
+	return clip("apply seq " + seqs.String() + " (" + plural(p.fold.Events(), "event") + ", " + plural(int64(len(p.change.Write)), "attribute") + ")")
 }
 
 func plural(n int64, what string) string {
