@@ -43,3 +43,40 @@ func newFrontMetrics(r prometheus.Registerer) *frontMetrics {
 		connected:   f.NewGauge(prometheus.GaugeOpts{Name: "rollcall_bridge_mqtt_connected", Help: "1 while connected and subscribed."}),
 	}
 }
+
+// Values of the labels result and reason of the downlink's metrics.
+const (
+	resultSent       = "sent"
+	resultExpired    = "expired"
+	resultDeadLetter = "dead-letter"
+
+	retryUnheard = "unheard"
+	retryFailed  = "failed"
+)
+
+// downMetrics of the downlink.
+type downMetrics struct {
+	commands, retries *prometheus.CounterVec
+	held              prometheus.Gauge
+	seconds           prometheus.Histogram
+}
+
+func newDownMetrics(r prometheus.Registerer) *downMetrics {
+	f := promauto.With(r)
+	m := &downMetrics{
+		commands: f.NewCounterVec(prometheus.CounterOpts{Name: "rollcall_bridge_commands_total", Help: "Commands done with, by result: sent (the MQTT broker has acknowledged it), expired (before it could be sent), dead-letter (it is no command)."}, []string{"result"}),
+		retries:  f.NewCounterVec(prometheus.CounterOpts{Name: "rollcall_bridge_command_retries_total", Help: "Tries that the MQTT broker did not take, by reason: unheard (no session subscribes: the RAE is unknown to the broker), failed (no connection, no PUBACK, or refused)."}, []string{"reason"}),
+		held:     f.NewGauge(prometheus.GaugeOpts{Name: "rollcall_bridge_commands_held", Help: "Commands fetched and not done with."}),
+		seconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "rollcall_bridge_command_seconds", Help: "Time from a command's Kafka timestamp to the MQTT broker's acknowledgement.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+		}),
+	}
+	for _, result := range []string{resultSent, resultExpired, resultDeadLetter} {
+		m.commands.WithLabelValues(result)
+	}
+	for _, reason := range []string{retryUnheard, retryFailed} {
+		m.retries.WithLabelValues(reason)
+	}
+	return m
+}

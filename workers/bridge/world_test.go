@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,7 +107,9 @@ func (l *kafkaLog) first() map[string][]string {
 }
 
 // mosquitto starts a real broker of the test's own and returns its address.
-func mosquitto(t testing.TB) string {
+func mosquitto(t testing.TB) string { return newMosquitto(t).addr }
+
+func newMosquitto(t testing.TB) *mosquittoBroker {
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
 		path = "/usr/sbin/mosquitto" // not in everybody's PATH
@@ -126,17 +129,35 @@ func mosquitto(t testing.TB) string {
 		text += "user root\n"
 	}
 	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))
-	process := exec.Command(path, "-c", config)
-	require.NoError(t, process.Start())
-	t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
-	eventually(t, func() bool {
-		c, err := net.Dial("tcp", addr)
+	b := &mosquittoBroker{t: t, addr: addr, args: []string{path, "-c", config}}
+	b.start()
+	t.Cleanup(b.stop)
+	return b
+}
+
+// mosquittoBroker can be stopped, in an orderly way, and started again.
+type mosquittoBroker struct {
+	t       testing.TB
+	addr    string
+	args    []string
+	process *exec.Cmd
+}
+
+func (b *mosquittoBroker) start() {
+	b.process = exec.Command(b.args[0], b.args[1:]...)
+	require.NoError(b.t, b.process.Start())
+	eventually(b.t, func() bool {
+		c, err := net.Dial("tcp", b.addr)
 		if err == nil {
 			c.Close()
 		}
 		return err == nil
 	}, "mosquitto listens")
-	return addr
+}
+
+func (b *mosquittoBroker) stop() {
+	_ = b.process.Process.Signal(syscall.SIGTERM)
+	_ = b.process.Wait()
 }
 
 // edge publishes at QoS 1, each topic in order.

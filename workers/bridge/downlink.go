@@ -1,0 +1,335 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/plugin/kprom"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+// DefaultGroup is the consumer group of the downlinks.
+const DefaultGroup = "rollcall-bridge-commands"
+
+// How long a command that could not be delivered waits for its next try.
+//
+// A command that waits for its RAE holds back the commit of what is done behind
+// it: at most maxSpan records, of which only the offsets are kept.
+const (
+	maxSpan    = 100_000
+	retryFirst = 200 * time.Millisecond
+	retryMost  = 5 * time.Second
+)
+
+// DownlinkOptions of a Downlink. Kafka and Publisher are required.
+type DownlinkOptions struct {
+	// Kafka says how the cluster is reached.
+	Kafka kafka.Options
+	// KafkaOpts are appended to the downlink's own, and win over them.
+	KafkaOpts []kgo.Opt
+	// Publisher gives commands to the MQTT broker.
+	Publisher Publisher
+	// Topic and DeadLetterTopic default to device.KafkaCommands and
+	// device.KafkaDeadLetters.
+	Topic, DeadLetterTopic string
+	// Group shares the partitions among the downlinks. Default DefaultGroup.
+	Group string
+	// MaxHeld bounds the commands that were fetched and are neither delivered
+	// nor expired, of at most device.MaxCommandBytes each. Those for RAEs
+	// that no broker knows are held until they expire; when they are so many,
+	// the commands behind them wait. Default 1,024.
+	MaxHeld int
+	// CommitInterval is how often finished offsets are committed: what a
+	// kill repeats. At least 100 ms. Default 1 s.
+	CommitInterval time.Duration
+
+	Logger     *slog.Logger          // default slog.Default
+	Registerer prometheus.Registerer // default: metrics are kept and shown nowhere
+	Now        func() time.Time      // default time.Now
+}
+
+// Downlink carries commands from Kafka to the MQTT broker.
+//
+// The offset of a command is committed when the broker has acknowledged it,
+// when it has expired, or when it is in the dead-letter topic. The commands of
+// one key go one after the other; different keys do not wait for each other, so
+// that a RAE that is not there holds up nobody else. A command is delivered at
+// least once: the edge does it once.
+type Downlink struct {
+	opts    DownlinkOptions
+	kafka   []kgo.Opt
+	client  *kgo.Client // while it runs
+	metrics *downMetrics
+	held    *semaphore.Weighted
+	span    *semaphore.Weighted
+	offsets *offsets
+	ready   atomic.Bool
+	lanes   lanes
+	running sync.WaitGroup
+}
+
+// NewDownlink validates o and returns a Downlink. It connects when it runs.
+func NewDownlink(o DownlinkOptions) (*Downlink, error) {
+	or(&o.Topic, device.KafkaCommands)
+	or(&o.DeadLetterTopic, device.KafkaDeadLetters)
+	or(&o.Group, DefaultGroup)
+	or(&o.MaxHeld, 1024)
+	or(&o.CommitInterval, time.Second)
+	or(&o.Logger, slog.Default())
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	access, err := o.Kafka.Opts()
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	if o.Publisher == nil || o.MaxHeld < 1 || o.CommitInterval < 0 {
+		return nil, errors.New("bridge: the downlink needs a publisher, and max held and commit interval above 0")
+	}
+	d := &Downlink{opts: o, held: semaphore.NewWeighted(int64(o.MaxHeld)), span: semaphore.NewWeighted(maxSpan), lanes: lanes{queues: map[string][]*item{}}}
+	own := []kgo.Opt{
+		kgo.ConsumerGroup(o.Group), kgo.ConsumeTopics(o.Topic),
+		// A group without offsets takes what is there: what has expired is not sent.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(o.CommitInterval),
+		kgo.BlockRebalanceOnPoll(), // what is polled is noted before its partition can go
+		kgo.OnPartitionsAssigned(d.assigned), kgo.OnPartitionsRevoked(d.revoked), kgo.OnPartitionsLost(d.lost),
+		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1), kgo.MaxDecompressBatchBytes(16 << 20),
+		kgo.RequiredAcks(kgo.AllISRAcks()), // of dead letters
+		kgo.UnknownTopicRetries(-1),
+		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.WithHooks(kprom.NewMetrics("rollcall_bridge", kprom.Subsystem("commands_kafka"), kprom.Registerer(o.Registerer))),
+	}
+	d.kafka = slices.Concat(own, access, o.KafkaOpts)
+	if err := kgo.ValidateOpts(d.kafka...); err != nil {
+		return nil, fmt.Errorf("bridge: Kafka client of the downlink: %w", err)
+	}
+	d.offsets = newOffsets(o.Topic, func(m map[string]map[int32]kgo.EpochOffset) { d.client.MarkCommitOffsets(m) })
+	d.metrics = newDownMetrics(o.Registerer)
+	return d, nil
+}
+
+// Ready is nil when Kafka has answered. That the group has given it partitions
+// is not asked: there may be more downlinks than partitions.
+func (d *Downlink) Ready() error {
+	if !d.ready.Load() {
+		return errors.New("downlink waits for Kafka")
+	}
+	return nil
+}
+
+// Run carries commands until ctx ends. A Downlink runs once. Commands in flight are given up, and fetched again by whoever comes next.
+func (d *Downlink) Run(ctx context.Context) error {
+	var err error
+	if d.client, err = kgo.NewClient(d.kafka...); err != nil {
+		return fmt.Errorf("bridge: Kafka client of the downlink: %w", err)
+	}
+	defer d.client.CloseAllowingRebalance()
+	defer context.AfterFunc(ctx, d.offsets.stop)()
+	if kafka.Wait(ctx, d.client, d.opts.Logger, d.opts.Topic, d.opts.DeadLetterTopic) != nil {
+		return nil
+	}
+	d.ready.Store(true)
+	defer d.ready.Store(false)
+	for n := 0; ctx.Err() == nil; {
+		failed := d.poll(ctx)
+		if !failed {
+			n = 0
+			continue
+		}
+		_ = kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, retryMost))
+		n++
+	}
+	d.offsets.stop()
+	d.running.Wait()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := d.client.CommitMarkedOffsets(closing); err != nil {
+		d.opts.Logger.Warn("offsets of commands not committed: some will be sent again", "err", err)
+	}
+	return nil
+}
+
+// poll takes what there is room for. It reports whether Kafka failed.
+func (d *Downlink) poll(ctx context.Context) (failed bool) {
+	if d.held.Acquire(ctx, 1) != nil {
+		return false
+	}
+	room := 1
+	for room < d.opts.MaxHeld && room < 256 && d.held.TryAcquire(1) {
+		room++
+	}
+	defer func() { d.held.Release(int64(room)) }()
+	spare := int64(room)
+	if d.span.Acquire(ctx, spare) != nil {
+		return false
+	}
+	defer func() { d.span.Release(spare) }()
+	fetches := d.client.PollRecords(ctx, room)
+	defer d.client.AllowRebalance()
+	fetches.EachError(func(topic string, partition int32, err error) {
+		if ctx.Err() == nil {
+			failed = true
+			d.opts.Logger.Warn("commands cannot be fetched, trying again", "topic", topic, "partition", partition, "err", kafka.Explain(err))
+		}
+	})
+	fetches.EachRecord(func(r *kgo.Record) {
+		own, ok := d.offsets.begin(r)
+		if !ok {
+			return // its partition has gone; whoever has it gets it
+		}
+		room, spare = room-1, spare-1
+		d.metrics.held.Inc()
+		d.take(&item{ctx: own, record: r})
+	})
+	return failed
+}
+
+func (d *Downlink) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	d.offsets.assigned(parts[d.opts.Topic])
+}
+
+func (d *Downlink) revoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
+	d.span.Release(int64(d.offsets.gone(parts[d.opts.Topic])))
+	if err := cl.CommitMarkedOffsets(ctx); err != nil {
+		d.opts.Logger.Warn("offsets of revoked partitions not committed: their commands will be sent again", "err", err)
+	}
+}
+
+func (d *Downlink) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	d.span.Release(int64(d.offsets.gone(parts[d.opts.Topic])))
+}
+
+// item is a command that is held.
+type item struct {
+	ctx    context.Context //nolint:containedctx // ends when its partition goes
+	record *kgo.Record
+}
+
+// lanes are the commands that are held, by key, each in order. A key with a
+// queue has a goroutine.
+type lanes struct {
+	mu     sync.Mutex
+	queues map[string][]*item
+}
+
+func (d *Downlink) take(it *item) {
+	key := string(it.record.Key)
+	d.lanes.mu.Lock()
+	defer d.lanes.mu.Unlock()
+	queue, busy := d.lanes.queues[key]
+	d.lanes.queues[key] = append(queue, it)
+	if !busy {
+		d.running.Go(func() { d.work(key) })
+	}
+}
+
+// work delivers the commands of one key until there are none.
+func (d *Downlink) work(key string) {
+	for {
+		d.lanes.mu.Lock()
+		queue := d.lanes.queues[key]
+		if len(queue) == 0 {
+			delete(d.lanes.queues, key)
+			d.lanes.mu.Unlock()
+			return
+		}
+		it := queue[0]
+		d.lanes.queues[key] = queue[1:]
+		d.lanes.mu.Unlock()
+		if d.deliver(it.ctx, it.record) {
+			d.span.Release(int64(d.offsets.done(it.ctx, it.record)))
+		}
+		d.metrics.held.Dec()
+		d.held.Release(1)
+	}
+}
+
+// deliver reports whether the record is done with; if not, ctx is done.
+func (d *Downlink) deliver(ctx context.Context, r *kgo.Record) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	topic := string(r.Key)
+	c, err := device.DecodeCommand(topic, r.Value)
+	if err != nil {
+		return d.bury(ctx, r, err)
+	}
+	response, err := device.SessionTopic(c.RAE, c.Session, device.KindReplies)
+	if err != nil {
+		return d.bury(ctx, r, err)
+	}
+	for n := 0; ; n++ {
+		now := d.opts.Now()
+		if c.Expired(now) {
+			d.metrics.commands.WithLabelValues(resultExpired).Inc()
+			d.opts.Logger.Warn("command expired before the broker took it", "session", c.Session, "rae", c.RAE, "command", c.ID, "tries", n)
+			return true
+		}
+		left := c.Expires.Sub(now)
+		try, cancel := context.WithTimeout(ctx, left)
+		err := d.opts.Publisher.Publish(try, Message{Topic: topic, Payload: r.Value, Expiry: left, ID: c.ID, Response: response})
+		cancel()
+		if err == nil {
+			d.metrics.commands.WithLabelValues(resultSent).Inc()
+			d.metrics.seconds.Observe(max(0, d.opts.Now().Sub(r.Timestamp).Seconds()))
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		why := retryFailed
+		if errors.Is(err, ErrUnheard) {
+			why = retryUnheard
+		}
+		d.metrics.retries.WithLabelValues(why).Inc()
+		if n == 0 {
+			d.opts.Logger.Warn("command not taken by the broker; trying again until it expires", "session", c.Session, "rae", c.RAE, "command", c.ID, "expires", c.Expires, "err", err)
+		}
+		if kafka.Sleep(ctx, min(kafka.Backoff(n, retryFirst, retryMost), max(0, c.Expires.Sub(d.opts.Now())))) != nil {
+			return false
+		}
+	}
+}
+
+// bury dead-letters what can never be a command.
+func (d *Downlink) bury(ctx context.Context, r *kgo.Record, why error) bool {
+	reason := kafka.ReasonTopic
+	var invalid *device.Invalid
+	if errors.As(why, &invalid) {
+		reason = string(invalid.Cause)
+	}
+	for n := 0; ; n++ {
+		letter := kafka.Truncate(kafka.DeadLetter(d.opts.DeadLetterTopic, r, reason, why.Error()))
+		if len(r.Value) <= device.MaxCommandBytes {
+			letter = kafka.DeadLetter(d.opts.DeadLetterTopic, r, reason, why.Error())
+		}
+		err := d.client.ProduceSync(ctx, letter).FirstErr()
+		if err == nil {
+			d.metrics.commands.WithLabelValues(resultDeadLetter).Inc()
+			d.opts.Logger.Warn("record dead-lettered: it is no command", "partition", r.Partition, "offset", r.Offset, "err", why)
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		d.opts.Logger.Warn("dead letter not taken, trying again", "partition", r.Partition, "offset", r.Offset, "err", err)
+		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, 15*time.Second)) != nil {
+			return false
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package bridge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+// publishTimeout bounds the wait for a PUBACK. Mosquitto 2.0 leaves some
+// forbidden publishes without one; past it the connection is given up.
+const publishTimeout = 10 * time.Second
+
+// Message is a command on its way to a RAE.
+type Message struct {
+	Topic    string
+	Payload  []byte
+	Expiry   time.Duration // the broker drops it when so much has passed; at least a second
+	ID       string        // correlation data of MQTT 5
+	Response string        // topic that the reply is expected on
+}
+
+// ErrUnheard is returned by a Publisher for a message that the broker has
+// thrown away, because no session subscribes to its topic: the RAE has never
+// been there, or was away for longer than the broker keeps its session.
+var ErrUnheard = errors.New("no session subscribes to the topic")
+
+// Publisher gives messages to an MQTT broker. When Publish returns nil, the
+// broker has taken the message over. It is called by many goroutines.
+type Publisher interface {
+	Publish(ctx context.Context, m Message) error
+}
+
+// ClientOptions of an MQTT client that publishes. URL is required.
+type ClientOptions struct {
+	// URL, Insecure, TLS, Username and Password are as in SubscriberOptions.
+	URL                string
+	Insecure           bool
+	TLS                *tls.Config
+	Username, Password string
+	// ClientID must be no other client's: a broker ends the older connection
+	// of two. Default "rollcall-bridge-commands".
+	ClientID string
+	// KeepAlive is MQTT's. Default 30 s; whole seconds.
+	KeepAlive time.Duration
+
+	Logger *slog.Logger // default slog.Default
+	// Dial opens the connection. Default a net.Dialer's DialContext.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Client is a Publisher for any MQTT 5 broker, at QoS 1. It keeps nothing: what
+// has no PUBACK when the connection ends has failed, and is the caller's to
+// publish again.
+type Client struct {
+	opts ClientOptions
+	link *link
+
+	mu     sync.Mutex
+	client *paho.Client  // nil while there is no connection
+	up     chan struct{} // closed while there is one
+	fail   func(error)   // ends the connection
+}
+
+// NewClient validates o and returns a Client that has touched nothing.
+func NewClient(o ClientOptions) (*Client, error) {
+	or(&o.ClientID, "rollcall-bridge-commands")
+	or(&o.KeepAlive, 30*time.Second)
+	or(&o.Logger, slog.Default())
+	if o.KeepAlive < time.Second || o.KeepAlive.Seconds() > math.MaxUint16 {
+		return nil, fmt.Errorf("bridge: keep-alive %s is outside what MQTT can say", o.KeepAlive)
+	}
+	l, err := newLink(o.URL, o.Insecure, o.TLS, o.Dial)
+	if err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
+	return &Client{opts: o, link: l, up: make(chan struct{})}, nil
+}
+
+// Ready is nil while connected.
+func (c *Client) Ready() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client == nil {
+		return fmt.Errorf("bridge is not connected to the MQTT broker at %s to publish commands", c.link.address)
+	}
+	return nil
+}
+
+// Run keeps a connection until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	for n := 0; ; n++ {
+		served, err := c.serve(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if served {
+			n = 0
+		}
+		c.opts.Logger.Warn("MQTT connection for commands ended, trying again (are address, TLS and credentials right?)", "broker", c.link.address, "err", err)
+		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, maxBackoff)) != nil {
+			return nil
+		}
+	}
+}
+
+// serve runs one connection. served tells that there was one.
+func (c *Client) serve(ctx context.Context) (served bool, _ error) {
+	failed := make(chan error, 1)
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default: // an earlier reason is enough
+		}
+	}
+	opening, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := c.link.open(opening)
+	if err != nil {
+		return false, err
+	}
+	client := paho.NewClient(paho.ClientConfig{
+		ClientID: c.opts.ClientID, Conn: packets.NewThreadSafeConn(conn), PacketTimeout: publishTimeout,
+		OnServerDisconnect: func(d *paho.Disconnect) { fail(fmt.Errorf("broker disconnected, reason code %#x", d.ReasonCode)) },
+		OnClientError:      fail,
+	})
+	o := c.opts
+	connect := &paho.Connect{
+		ClientID: o.ClientID, KeepAlive: uint16(o.KeepAlive.Seconds()), CleanStart: true,
+		Username: o.Username, UsernameFlag: o.Username != "", Password: []byte(o.Password), PasswordFlag: o.Password != "",
+	}
+	if _, err := client.Connect(opening, connect); err != nil {
+		_ = conn.Close()
+		return false, err
+	}
+	c.set(client, fail)
+	defer c.unset()
+	o.Logger.Info("connected to publish commands", "broker", c.link.address)
+	select {
+	case err := <-failed:
+		_ = conn.Close()
+		<-client.Done()
+		return true, err
+	case <-ctx.Done():
+		return true, client.Disconnect(&paho.Disconnect{})
+	}
+}
+
+func (c *Client) set(client *paho.Client, fail func(error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.client, c.fail = client, fail
+	close(c.up)
+}
+
+func (c *Client) unset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.client, c.up = nil, make(chan struct{})
+}
+
+// Publish waits for a connection, publishes and waits for the PUBACK. It fails
+// with ErrUnheard where the broker says that nobody is there, else with what
+// went wrong; then the message may have been taken all the same.
+func (c *Client) Publish(ctx context.Context, m Message) error {
+	c.mu.Lock()
+	client, up, fail := c.client, c.up, c.fail
+	c.mu.Unlock()
+	if client == nil {
+		select {
+		case <-up:
+			return c.Publish(ctx, m)
+		case <-ctx.Done():
+			return fmt.Errorf("publish to %s: no connection to the broker: %w", m.Topic, ctx.Err())
+		}
+	}
+	expiry := uint32(max(1, min(math.Ceil(m.Expiry.Seconds()), math.MaxUint32)))
+	r, err := client.Publish(ctx, &paho.Publish{
+		Topic: m.Topic, QoS: 1, Payload: m.Payload,
+		Properties: &paho.PublishProperties{
+			ContentType: "application/cloudevents+json", MessageExpiry: &expiry,
+			CorrelationData: []byte(m.ID), ResponseTopic: m.Response,
+		},
+	})
+	switch {
+	case r != nil && r.ReasonCode == packets.PubackNoMatchingSubscribers:
+		return ErrUnheard
+	case r == nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		err = fmt.Errorf("no PUBACK within %s", publishTimeout)
+		fail(err) // the send quota that it took comes back with a new connection alone
+		return err
+	}
+	return err
+}
