@@ -23,7 +23,7 @@ func (b *bench) plainBacklog(ctx context.Context, name string, batched bool) (dr
 		return drained{}, err
 	}
 	defer w.close()
-	f := newFleet("rae", min(backlogSessions, b.size.plainRecords/3), 1)
+	f := newFleet("rae", min(sessionsMany, b.size.plainRecords/3), 1)
 	if err := w.produce(ctx, f, b.size.plainRecords/len(f.duts), someSnapshots); err != nil {
 		return drained{}, err
 	}
@@ -96,23 +96,23 @@ func (b *bench) measurePlain(ctx context.Context) error {
 }
 
 func (b *bench) measureBacklog(ctx context.Context) error {
-	for i, records := range b.size.backlogs {
-		if err := b.backlogOf(ctx, records, i == len(b.size.backlogs)-1); err != nil {
+	for i, size := range b.size.backlogs {
+		if err := b.backlogOf(ctx, size, i == len(b.size.backlogs)-1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) backlogOf(ctx context.Context, records int, last bool) error {
-	name := "backlog-" + short(records)
+func (b *bench) backlogOf(ctx context.Context, size backlog, last bool) error {
+	name := "backlog-" + short(size.records)
 	w, err := b.newWorld(ctx, name, true)
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	f := newFleet("rae", min(backlogSessions, records/3), 2)
-	if err := w.produce(ctx, f, records/len(f.duts), someSnapshots); err != nil {
+	f := newFleet("rae", size.sessions, 2)
+	if err := w.produce(ctx, f, size.records/size.sessions, someSnapshots); err != nil {
 		return err
 	}
 	if err := w.startWorker(ctx); err != nil {
@@ -134,7 +134,6 @@ func (b *bench) backlogOf(ctx context.Context, records int, last bool) error {
 		}
 	}
 	if last {
-		b.backlogRate = out.rate
 		b.add("backlog.vs_plain", out.rate/b.plainRate, "times", ">= 5")
 		b.add("backlog.vs_plain_batched", out.rate/b.batchedRate, "times", ">= 1")
 	}

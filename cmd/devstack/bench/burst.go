@@ -52,7 +52,7 @@ func (b *bench) burst(ctx context.Context, p burst) (aftermath, error) {
 		return out, err
 	}
 	first := len(b.figures)
-	x := w.watch(ctx, 10*time.Millisecond)
+	x := w.watch(ctx, steadyLook)
 	l := &load{w: w, f: steady, rate: steadyRate, snapshots: someSnapshots, watch: x}
 	begun := time.Now()
 	l.begin(ctx)

@@ -63,7 +63,7 @@ func (b *bench) applyRate(ctx context.Context, name string, applier func(*store.
 		return 0, err
 	}
 	defer end()
-	f := newFleet("rae", backlogSessions/groupCallers*groupCallers, 4) // each caller has its own
+	f := newFleet("rae", sessionsMany/groupCallers*groupCallers, 4) // each caller has its own
 	send := func(d *dut, e device.Event) error {
 		u := store.Update{
 			RAE: d.rae, Session: d.session, AsOf: e.Seq, Seen: device.SeqSet{{From: 1, To: e.Seq}},

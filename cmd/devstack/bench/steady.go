@@ -88,6 +88,9 @@ func (w *world) opened(ctx context.Context, f *fleet) error {
 func (w *world) observe(ctx context.Context, begun, from, to time.Time) (paced, error) {
 	out := paced{commits: -1}
 	bytes := func() float64 {
+		if w.poller == nil {
+			return -1
+		}
 		metrics, err := scrape(ctx, w.pollerAdmin)
 		if err != nil {
 			return -1
@@ -134,8 +137,8 @@ func (w *world) observe(ctx context.Context, begun, from, to time.Time) (paced, 
 
 func (b *bench) measureLight(ctx context.Context) error {
 	out, err := b.pace(ctx, pace{
-		name: "light", sessions: backlogSessions, rate: lightRate, snapshots: someSnapshots,
-		probes: backlogSessions, every: 2 * time.Millisecond, long: b.size.lightFor,
+		name: "light", sessions: sessionsMany, rate: lightRate, snapshots: someSnapshots,
+		probes: sessionsMany, every: 2 * time.Millisecond, long: b.size.lightFor,
 	})
 	if out.all != nil {
 		b.add("light.p50", out.all.quantile(0.5), "ms", "<= 40")
@@ -150,7 +153,7 @@ func (b *bench) measureSteady(ctx context.Context) error {
 		{name: "steady-300", sessions: 300, snapshots: someSnapshots},
 		{name: "steady-1000", sessions: 1000, snapshots: someSnapshots},
 	} {
-		p.rate, p.probes, p.every, p.long = steadyRate, mostProbes, 10*time.Millisecond, b.size.steadyFor
+		p.rate, p.probes, p.every, p.long = steadyRate, mostProbes, steadyLook, b.size.steadyFor
 		out, err := b.pace(ctx, p)
 		errs = append(errs, err)
 		if out.all == nil {
@@ -170,7 +173,7 @@ func (b *bench) measureSteady(ctx context.Context) error {
 	}
 	out, err := b.pace(ctx, pace{
 		name: "steady-mixed", sessions: 1000, rate: steadyRate, snapshots: 0.9,
-		probes: 2 * mostProbes, every: 10 * time.Millisecond, long: b.size.steadyFor,
+		probes: 2 * mostProbes, every: steadyLook, long: b.size.steadyFor,
 	})
 	if out.all != nil {
 		b.add("steady-mixed.changes_p99", out.changes.quantile(0.99), "ms", "")
