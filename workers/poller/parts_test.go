@@ -246,3 +246,102 @@ func TestValveOpensAgain(t *testing.T) {
 	v.forget(b)
 	require.False(t, shut[0])
 }
+
+// What is held too long pauses its partition, and what ends it ends the pause.
+func TestValveShutsByAge(t *testing.T) {
+	var total budget
+	now, shut := time.Unix(1_700_000_000, 0), false
+	v := &valve{
+		partitionBytes: 1 << 20, partitionRecords: 1000, partitionAge: time.Minute, now: func() time.Time { return now },
+		total: &total, totalBytes: 1 << 20,
+		pause: func(int32) { shut = true }, resume: func(int32) { shut = false }, paused: func(int) {}, adjusted: map[int32]*gate{},
+	}
+	a := newAssignment(t.Context(), "t", 0, 100, &total)
+	v.open(a)
+	in := incomingDelta(5, 2)
+	in.arrived = now
+	ready, _, _ := a.add([]incoming{in}, 6, nil)
+	now = now.Add(59 * time.Second)
+	v.adjust(a)
+	require.False(t, shut)
+	now = now.Add(time.Second)
+	v.adjust(a)
+	require.True(t, shut)
+	a.applied(a.take(ready[0], nil))
+	v.adjust(a)
+	require.False(t, shut)
+}
+
+// A snapshot only confirms where nothing before it is missing; a lane is of the
+// confirming only as long as all that waits in it is.
+func TestLaneKnowsWhetherItOnlyConfirms(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total)
+	snapshot := func(offset, seq int64) incoming {
+		in := incomingDelta(offset, seq)
+		in.fold = device.FoldOf(device.Event{RAE: "r", Session: someSession, Type: device.Snapshot, Seq: seq, Time: in.arrived})
+		return in
+	}
+	ready, _, _ := a.add([]incoming{snapshot(1, 7)}, 0, nil)
+	require.Len(t, ready, 1)
+	l := ready[0]
+	require.False(t, l.changes.Load(), "nothing is known to be missing")
+	ready, _, _ = a.add([]incoming{snapshot(2, 8)}, 0, nil)
+	require.Empty(t, ready)
+	require.False(t, l.changes.Load(), "two in a row")
+	ready, _, _ = a.add([]incoming{incomingDelta(3, 9)}, 0, nil)
+	require.Equal(t, []*lane{l}, ready, "a change folds in: the scheduler is told")
+	require.True(t, l.changes.Load())
+	f := a.take(l, nil)
+	a.add([]incoming{snapshot(4, 10)}, 0, nil)
+	a.applied(f)
+	require.False(t, l.changes.Load())
+	f = a.take(l, nil)
+	a.applied(f)
+	ready, _, _ = a.add([]incoming{snapshot(5, 12)}, 0, nil)
+	require.True(t, ready[0].changes.Load(), "11 is missing: this one mends something")
+}
+
+// Records cannot make themselves much older than their arrival, or younger.
+func TestClaimsOfAgeAreBounded(t *testing.T) {
+	arrived := time.Unix(1_700_000_000, 0)
+	for claim, want := range map[time.Duration]time.Duration{
+		-time.Hour: -headStart, -time.Second: -time.Second, time.Hour: 0,
+	} {
+		c := &chunk{unit: unit{arrived: arrived, written: arrived.Add(claim)}}
+		require.Equal(t, arrived.Add(want), c.age())
+	}
+}
+
+func TestAliveWhileTheLoopTurns(t *testing.T) {
+	p := &Poller{opts: Options{RevokeTimeout: time.Second}}
+	require.NoError(t, p.Alive(), "not begun")
+	p.turned.Store(time.Now().UnixNano())
+	require.NoError(t, p.Alive())
+	p.turned.Store(time.Now().Add(-time.Hour).UnixNano())
+	require.ErrorContains(t, p.Alive(), "has not turned for 1h0m0s")
+}
+
+func TestReadyIsCaughtUpOrWorking(t *testing.T) {
+	p := &Poller{}
+	require.Error(t, p.Ready())
+	p.joined.Store(true)
+	require.NoError(t, p.Ready(), "nothing is to do")
+	p.behind.Store(5)
+	require.ErrorContains(t, p.Ready(), "5 records")
+	p.progress.Store(time.Now().UnixNano())
+	require.NoError(t, p.Ready())
+}
+
+// The defaults come to no more than the memory they derive from, whatever it is.
+func TestBudgetsFitTheMemory(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o := Options{Memory: rapid.IntRange(150, 100_000).Draw(t, "mib") << 20}
+		o.setDefaults()
+		o.Kafka.Brokers = []string{"localhost:1"}
+		require.NoError(t, o.check())
+		require.LessOrEqual(t, o.worst(), o.Memory)
+	})
+	o := Options{Memory: 100 << 20}
+	require.ErrorContains(t, o.Validate(), "raise it or lower them")
+}

@@ -129,8 +129,8 @@ func killed(t *testing.T, make func(int32) *cluster) {
 		return c.left(t) < c.end(t) && r.metric(t, "applied_records_total")+r.metric(t, "duplicate_records_total") > 0
 	}, "some is committed")
 	s.shut.Store(true)
-	c.produce(t, h.records[half:]...)
 	before, _, _ := s.counts()
+	c.produce(t, h.records[half:]...)
 	eventually(t, func() bool { n, _, _ := s.counts(); return n > before }, "something is in flight")
 	r.kill()
 	require.Positive(t, c.left(t), "what is not applied is not committed")

@@ -118,11 +118,11 @@ func TestWindowConvergesNearTheKnee(t *testing.T) {
 		ms := func(from, to int, name string) time.Duration {
 			return time.Duration(rapid.IntRange(from, to).Draw(t, name)) * time.Millisecond
 		}
-		s := newSink(rapid.IntRange(1, 20).Draw(t, "servers"), ms(5, 60, "work"), ms(1, 30, "way"), ms(0, 25, "cadence"))
+		s := newSink(rapid.IntRange(1, 10).Draw(t, "servers"), ms(10, 60, "work"), ms(1, 30, "way"), ms(0, 25, "cadence"))
 		w := newWindow(4, 1000)
-		s.flood(t, w, 15*time.Second)
+		s.flood(t, w, 10*time.Second)
 		// Over the probes of the floor too.
-		got := s.flood(t, w, time.Minute)
+		got := s.flood(t, w, 35*time.Second)
 		require.GreaterOrEqual(t, got, 0.85*s.rate(), "the sink is kept busy (window %d)", w.limit())
 		unloaded := s.work + s.way + s.cadence
 		knee := s.rate() * unloaded.Seconds()

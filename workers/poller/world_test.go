@@ -48,7 +48,7 @@ func newFake(t testing.TB, partitions int32) *cluster {
 	c := &cluster{topic: device.KafkaEvents, dlq: device.KafkaDeadLetters, group: "g"}
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, c.topic), kfake.SeedTopics(1, c.dlq),
 		kfake.GroupMinSessionTimeout(100*time.Millisecond),
-		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0", "group.consumer.heartbeat.interval.ms": "100"}))
 	require.NoError(t, err)
 	t.Cleanup(fake.Close)
 	c.fake, c.brokers = fake, fake.ListenAddrs()
