@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
@@ -23,6 +24,9 @@ type bridgeCmd struct {
 	EventsTopic     string        `help:"Kafka topic for the devices' events." default:"rollcall.device-events" env:"ROLLCALL_TOPIC"`
 	RepliesTopic    string        `help:"Kafka topic for the devices' replies to commands." default:"rollcall.device-replies" env:"ROLLCALL_REPLIES_TOPIC"`
 	DeadLetterTopic string        `help:"Kafka topic for messages that Kafka refuses for their size." default:"rollcall.device-events.dlq" env:"ROLLCALL_DEAD_LETTER_TOPIC"`
+	Commands        bool          `help:"Also carry commands from Kafka to the RAEs. All bridges that do share the partitions." default:"true" negatable:"" env:"ROLLCALL_COMMANDS"`
+	CommandsTopic   string        `help:"Kafka topic of the commands." default:"rollcall.device-commands" env:"ROLLCALL_COMMANDS_TOPIC"`
+	CommandsGroup   string        `help:"Kafka consumer group of the bridges that carry commands." default:"${commands_group}" env:"ROLLCALL_COMMANDS_GROUP" placeholder:"NAME"`
 	DrainTimeout    time.Duration `help:"When told to stop: how long to wait for Kafka to acknowledge what has come. The broker gives the rest to whoever comes next." default:"10s" env:"ROLLCALL_DRAIN_TIMEOUT"`
 }
 
@@ -86,9 +90,43 @@ func (c *bridgeCmd) options() (bridge.SubscriberOptions, error) {
 	}, err
 }
 
+// downlink builds what carries commands: from Kafka, and to the MQTT broker.
+func (c *bridgeCmd) downlink(s *service, o bridge.SubscriberOptions) (*bridge.Downlink, *bridge.Client, error) {
+	client, err := bridge.NewClient(bridge.ClientOptions{
+		URL: o.URL, Insecure: o.Insecure, TLS: o.TLS, Username: o.Username, Password: o.Password,
+		ClientID: o.ClientID + "-commands", Logger: s.logger,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := bridge.NewDownlink(bridge.DownlinkOptions{
+		Kafka: c.Kafka.options("bridge-commands"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{s.logger})},
+		Publisher: client, Topic: c.CommandsTopic, DeadLetterTopic: c.DeadLetterTopic, Group: c.CommandsGroup,
+		Logger: s.logger, Registerer: s.registry,
+	})
+	return d, client, err
+}
+
+// run runs the way up and, if it is asked for, the way down.
+func (c *bridgeCmd) run(ctx context.Context, s *service, up *bridge.Subscriber, o bridge.SubscriberOptions) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if c.Commands {
+		down, client, err := c.downlink(s, o)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return s.run(ctx, "commands-mqtt", client) })
+		group.Go(func() error { return s.run(ctx, "commands", down) })
+	}
+	group.Go(func() error { return s.run(ctx, "bridge", up) })
+	return group.Wait()
+}
+
 // Help is printed by bridge --help.
 func (*bridgeCmd) Help() string {
 	return `Takes the messages of the RAEs from any MQTT 5 broker and produces them to Kafka, the MQTT topic as the key. It acknowledges a message to the broker only when Kafka has acknowledged it on all in-sync replicas; while Kafka is away the broker's session keeps the rest.
+
+The other way it carries commands: it publishes what is in the topic of commands to the RAE's command topic, by an MQTT client of its own (the client's name with -commands behind it), and commits the offset when the broker has acknowledged it. A command that has expired is not sent.
 
 Run one for each set of topic filters. Two with the same filters would carry every message twice; shared subscriptions lose the order within a topic and are refused.
 
@@ -141,7 +179,7 @@ func (c *bridgeCmd) Run(ctx context.Context, env cli.Env) error {
 				s.admin.AddCheck("kafka", func() error { return nil })
 			}
 		}()
-		err = s.run(ctx, "bridge", subscriber)
+		err = c.run(ctx, s, subscriber, o)
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout)
 		defer cancel()
 		return errors.Join(err, forwarder.Close(closing))

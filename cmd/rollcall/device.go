@@ -18,6 +18,8 @@ type deviceCmd struct {
 	List    deviceListCmd    `cmd:"" help:"List devices."`
 	Get     deviceGetCmd     `cmd:"" help:"Show all that is known of one device."`
 	History deviceHistoryCmd `cmd:"" help:"Show what changed on one device, newest first."`
+
+	RequestSnapshot deviceRequestCmd `cmd:"" help:"Ask a device's RAE for a snapshot now, and wait for its reply."`
 }
 
 // queryFlags are what every look into the database takes.

@@ -9,7 +9,9 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
 
 // grammar is the command line. Each command is in the file of its name.
@@ -47,7 +49,7 @@ func app() cli.App {
 		Name: "rollcall", Description: description, Grammar: &grammar{},
 		Options: []kong.Option{
 			kong.ExplicitGroups(groups),
-			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit), "max_letters": strconv.Itoa(maxLetters)},
+			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit), "max_letters": strconv.Itoa(maxLetters), "commands_group": bridge.DefaultGroup, "max_command_life": device.MaxCommandLife.String()},
 			kong.Bind(stdin()),
 		},
 	}

@@ -52,7 +52,7 @@ func golden(t *testing.T, name, got string) {
 func TestHelp(t *testing.T) {
 	for _, command := range []string{
 		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
-		"device", "device list", "device get", "device history", "version",
+		"device", "device list", "device get", "device history", "device request-snapshot", "version",
 		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
 	} {
 		t.Run(command, func(t *testing.T) {
@@ -119,6 +119,7 @@ func TestRefusals(t *testing.T) {
 		{"user without password", []string{"bridge", "--mqtt-url=mqtts://broker", "--mqtt-username=x"}, `bridge: --mqtt-username and --mqtt-password-file go together (see rollcall bridge --help)`},
 		{"page size", []string{"device", "list", db, "--limit=5000"}, `device list: --limit must be from 1 to 1000 (see rollcall device list --help)`},
 		{"cursor", []string{"device", "history", db, "x", "--before=here"}, `--before: not of the form SESSION/SEQ/NAME (see rollcall device history --help)`},
+		{"expiry", []string{"device", "request-snapshot", db, "x", "--expires=2h"}, `device request-snapshot: --wait must not be less than 0, --expires from 1s to 1h0m0s (see rollcall device request-snapshot --help)`},
 		{"output", []string{"device", "list", db, "-o", "yaml"}, `--output must be one of "table","json" but got "yaml" (see rollcall device list --help)`},
 		{"which device", []string{"device", "get", db}, `expected "<device>" (see rollcall device get --help)`},
 		{"unknown key", []string{"poller", db, "--config=testdata/misspelt.yaml"}, `testdata/misspelt.yaml:3: unknown key "kafka-borkers"; did you mean "kafka-brokers"? (see rollcall poller --help)`},
