@@ -248,7 +248,31 @@ func (s *stack) startBroker(ctx context.Context) error {
 		return err
 	}
 	s.onStop(b.Close)
+	return s.startDownlink(b)
+}
+
+// startDownlink carries commands from Kafka to the broker in this process.
+func (s *stack) startDownlink(b *broker.Broker) error {
+	d, err := bridge.NewDownlink(bridge.DownlinkOptions{Kafka: s.kafkaOptions(), Publisher: inProcess{b}, Logger: s.log, Registerer: s.registry})
+	if err != nil {
+		return err
+	}
+	s.checks["commands"] = d.Ready
+	s.run("downlink", d.Run)
 	return nil
+}
+
+// inProcess publishes to the broker in this process. That has no use for the
+// properties of MQTT 5: the edge reads the expiry in the payload.
+type inProcess struct{ broker *broker.Broker }
+
+// Publish implements bridge.Publisher.
+func (p inProcess) Publish(_ context.Context, m bridge.Message) error {
+	err := p.broker.Publish(m.Topic, m.Payload)
+	if errors.Is(err, broker.ErrNoSubscriber) {
+		return bridge.ErrUnheard
+	}
+	return err
 }
 
 func (s *stack) startWorker(context.Context) error {

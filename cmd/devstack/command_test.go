@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// A person asks for a snapshot: the command goes from the CLI through Kafka and
+// the broker to the edge, the reply comes back, and the snapshot is applied.
+func TestRequestSnapshotEndToEnd(t *testing.T) {
+	rollcall := build(t, "../..", "./cmd/rollcall")
+	log, err := os.Create(filepath.Join(t.TempDir(), "stack.log"))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("%s", b)
+		}
+	})
+	flags := testFlags(t, t.TempDir())
+	s, err := startStack(t.Context(), flags, slog.New(slog.NewTextHandler(log, nil)), func(string) {})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.stop()) })
+	demo := &demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1}
+	raes, err := s.startRAEs(demo)
+	require.NoError(t, err)
+	<-raes[0].edge.Ended()
+	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), time.Minute))
+	before := raes[0].edge.Devices()[0]
+
+	cli := func(args ...string) (requested map[string]any, code int, text string) {
+		cmd := exec.CommandContext(t.Context(), rollcall, append([]string{"device", "request-snapshot", "-o", "json", "--wait", "20s"}, args...)...)
+		cmd.Env = append(os.Environ(), "ROLLCALL_DATABASE_URL="+s.databaseURL, "ROLLCALL_KAFKA_BROKERS="+s.kafkaAddr)
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		_ = cmd.Run()
+		if out.Len() > 0 {
+			require.NoError(t, json.Unmarshal(out.Bytes(), &requested))
+		}
+		return requested, cmd.ProcessState.ExitCode(), out.String() + errs.String()
+	}
+	got, code, text := cli(before.MAC, "--reason", "a test")
+	require.Zero(t, code, text)
+	require.Equal(t, string(device.Done), got["outcome"], text)
+	require.EqualValues(t, before.Seq+1, got["seq"], text)
+	require.Equal(t, before.Session, got["session_id"])
+	t.Log(text)
+
+	require.Eventually(t, func() bool {
+		d, err := s.store.GetDevice(t.Context(), before.Session)
+		require.NoError(t, err)
+		return d.AsOf == before.Seq+1 && d.Snapshot == before.Seq+1
+	}, time.Minute, 20*time.Millisecond, "the snapshot is in the database")
+
+	// The RAE forgets the device: the database still knows the session.
+	require.NoError(t, raes[0].edge.Forget(t.Context(), before.MAC, "a test"))
+	got, code, text = cli(before.Session)
+	require.Equal(t, 1, code, text)
+	require.Equal(t, string(device.UnknownSession), got["outcome"], text)
+
+	// The RAE is gone: the in-process broker keeps the command in its session.
+	other := raes[0].edge.Devices()[0]
+	require.NoError(t, raes[0].stop(t.Context()))
+	_, code, text = cli(other.Session, "--wait", "1s", "--expires", "1s")
+	require.Equal(t, 1, code, text)
+	require.Contains(t, text, "none within 1s")
+}
