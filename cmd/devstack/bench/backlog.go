@@ -27,7 +27,7 @@ func (b *bench) plainBacklog(ctx context.Context, name string, batched bool) (dr
 	if err := w.produce(ctx, f, b.size.plainRecords/len(f.duts), someSnapshots); err != nil {
 		return drained{}, err
 	}
-	first, begun := len(b.figures), time.Now()
+	begun := time.Now()
 	if err := w.startPlain(ctx, batched); err != nil {
 		return drained{}, err
 	}
@@ -35,7 +35,7 @@ func (b *bench) plainBacklog(ctx context.Context, name string, batched bool) (dr
 	if err != nil {
 		return drained{}, err
 	}
-	return out, b.tables(ctx, w, first, f)
+	return out, b.tables(ctx, w, f)
 }
 
 // drain waits for the end of the backlog.
@@ -118,7 +118,7 @@ func (b *bench) backlogOf(ctx context.Context, size backlog, last bool) error {
 	if err := w.startWorker(ctx); err != nil {
 		return err
 	}
-	first, begun := len(b.figures), time.Now()
+	begun := time.Now()
 	if err := w.startPoller(ctx); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (b *bench) backlogOf(ctx context.Context, size backlog, last bool) error {
 		b.add("backlog.vs_plain", out.rate/b.plainRate, "times", ">= 5")
 		b.add("backlog.vs_plain_batched", out.rate/b.batchedRate, "times", ">= 1")
 	}
-	return b.tables(ctx, w, first, f)
+	return b.tables(ctx, w, f)
 }
 
 // short is 100k or 1m.

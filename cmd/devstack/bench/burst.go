@@ -51,7 +51,6 @@ func (b *bench) burst(ctx context.Context, p burst) (aftermath, error) {
 	if err := w.opened(ctx, steady); err != nil {
 		return out, err
 	}
-	first := len(b.figures)
 	x := w.watch(ctx, steadyLook)
 	l := &load{w: w, f: steady, rate: steadyRate, snapshots: someSnapshots, watch: x}
 	begun := time.Now()
@@ -81,7 +80,7 @@ func (b *bench) burst(ctx context.Context, p burst) (aftermath, error) {
 		return out, err
 	}
 	b.say("%s: %.1f s; steady sessions before: %s; in it: %s; processor time: %s", p.name, out.took.Seconds(), out.before, out.during, w.spent())
-	return out, b.tables(ctx, w, first, steady, fresh)
+	return out, b.tables(ctx, w, steady, fresh)
 }
 
 // flooded sends the burst and returns when all of it is committed.

@@ -26,7 +26,6 @@ func (b *bench) measureOutage(ctx context.Context) error {
 	if err := w.opened(ctx, f); err != nil {
 		return err
 	}
-	first := len(b.figures)
 	l := &load{w: w, f: f, rate: steadyRate, snapshots: someSnapshots}
 	l.begin(ctx)
 	err = b.outages(ctx, w)
@@ -41,7 +40,7 @@ func (b *bench) measureOutage(ctx context.Context) error {
 		return err
 	}
 	b.add("outage.dead_letters", float64(dead), "records", "= 0")
-	return b.tables(ctx, w, first, f)
+	return b.tables(ctx, w, f)
 }
 
 func (b *bench) outages(ctx context.Context, w *world) error {

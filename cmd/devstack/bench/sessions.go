@@ -18,7 +18,6 @@ func (b *bench) measureSessions(ctx context.Context) error {
 		return err
 	}
 	f := newFleet("rae", b.size.sessions, 3)
-	first := len(b.figures)
 	for round, of := range []struct {
 		name  string
 		floor float64
@@ -42,7 +41,7 @@ func (b *bench) measureSessions(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.tables(ctx, w, first, f)
+	return b.tables(ctx, w, f)
 }
 
 // applied waits until n sessions have come to seq.

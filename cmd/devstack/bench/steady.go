@@ -41,7 +41,6 @@ func (b *bench) pace(ctx context.Context, p pace) (paced, error) {
 	if err := w.opened(ctx, f); err != nil {
 		return paced{}, err
 	}
-	first := len(b.figures)
 	x := w.watch(ctx, p.every)
 	l := &load{w: w, f: f, rate: p.rate, snapshots: p.snapshots, watch: x}
 	begun := time.Now()
@@ -68,7 +67,7 @@ func (b *bench) pace(ctx context.Context, p pace) (paced, error) {
 	b.say("%s: %s; changes %s; snapshots %s", p.name, out.all, out.changes, out.snapshots)
 	b.say("%s: events of %d bytes; the generator was at most %.0f ms late; processor time: %s",
 		p.name, l.bytes/max(1, l.records), milliseconds(l.late), w.spent())
-	return out, b.tables(ctx, w, first, f)
+	return out, b.tables(ctx, w, f)
 }
 
 // opened opens the fleet's sessions and waits until they are there.
