@@ -17,6 +17,9 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // The settings of whoever runs the tests are not the tests'.
 func TestMain(m *testing.M) {
+	if os.Getenv(pollerProcess) != "" {
+		pollAsAProcess()
+	}
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
 		ours := strings.HasPrefix(name, "ROLLCALL_") && !strings.HasPrefix(name, "ROLLCALL_TEST_")

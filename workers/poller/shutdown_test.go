@@ -121,7 +121,9 @@ func TestPartitionAdded(t *testing.T) {
 	t.Parallel()
 	c, s := newFake(t, 1), newTables()
 	h := newHistory(t, c.topic, 10, 4)
-	r := start(t, c, s, func(o *poller.Options) { o.KafkaOpts = append(o.KafkaOpts, kgo.MetadataMinAge(200*time.Millisecond), kgo.MetadataMaxAge(time.Second)) })
+	r := start(t, c, s, func(o *poller.Options) {
+		o.KafkaOpts = append(o.KafkaOpts, kgo.MetadataMinAge(200*time.Millisecond), kgo.MetadataMaxAge(time.Second))
+	})
 	c.produce(t, h.records...)
 	eventually(t, func() bool { return c.left(t) == 0 }, "the one partition")
 	_, err := c.admin.CreatePartitions(t.Context(), 2, c.topic)
