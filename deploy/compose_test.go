@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -329,6 +330,7 @@ func listens(t *testing.T, p *types.Project) map[string][]string {
 	conf, err := os.ReadFile("mosquitto/mosquitto.conf")
 	require.NoError(t, err)
 	ports("mosquitto", string(conf), `(?m)^listener (\d+)`)
+	ports("grafana", *p.Services["grafana"].Environment["GF_SERVER_HTTP_PORT"], `^(\d+)$`)
 	ports("kafka", *p.Services["kafka"].Environment["KAFKA_LISTENERS"], `://:(\d+)`)
 	ports("cockroachdb", strings.Join(p.Services["cockroachdb"].Command, " "), `-addr=:(\d+)`)
 	ports("temporal", *p.Services["temporal"].Environment["PROMETHEUS_ENDPOINT"], `:(\d+)$`)
@@ -392,6 +394,57 @@ func TestPorts(t *testing.T) {
 	for name := range ours(p) {
 		if p.Services[name].Restart != types.RestartPolicyNo {
 			require.True(t, scraped[name], "prometheus.yml does not scrape %s", name)
+		}
+	}
+}
+
+// Prometheus reads the rules where they are mounted, Grafana the dashboard, and
+// its data source is the Prometheus that is there.
+func TestMetricsStack(t *testing.T) {
+	p := project(t)
+	mounted := func(service, target string) string {
+		for _, v := range p.Services[service].Volumes {
+			if v.Target == target {
+				return relative(t, p.WorkingDir, v.Source)
+			}
+		}
+		require.Fail(t, "nothing is mounted there", "%s: %s", service, target)
+		return ""
+	}
+	read := func(path string, into any) {
+		b, err := os.ReadFile(filepath.Join(root, path))
+		require.NoError(t, err)
+		require.NoError(t, yaml.Unmarshal(b, into))
+	}
+	var prometheus struct {
+		RuleFiles []string `yaml:"rule_files"`
+	}
+	read("deploy/prometheus/prometheus.yml", &prometheus)
+	require.Equal(t, []string{"/etc/prometheus/rules/*.yml"}, prometheus.RuleFiles)
+	require.Equal(t, "deploy/prometheus/rules/rollcall.yml", mounted("prometheus", "/etc/prometheus/rules/rollcall.yml"))
+
+	var sources struct {
+		Datasources []struct{ UID, Type, URL string }
+	}
+	read(mounted("grafana", "/etc/grafana/provisioning/datasources/rollcall.yml"), &sources)
+	require.Len(t, sources.Datasources, 1)
+	require.Equal(t, "prometheus", sources.Datasources[0].Type)
+	require.Equal(t, "http://prometheus:"+listens(t, p)["prometheus"][0], sources.Datasources[0].URL)
+
+	var dashboards struct {
+		Providers []struct{ Options struct{ Path string } }
+	}
+	read(mounted("grafana", "/etc/grafana/provisioning/dashboards/rollcall.yml"), &dashboards)
+	file := path.Join(dashboards.Providers[0].Options.Path, "rollcall.json")
+	require.Equal(t, "deploy/grafana/dashboards/rollcall.json", mounted("grafana", file))
+	require.Equal(t, file, *p.Services["grafana"].Environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+
+	// The rules' jobs are the scrape configuration's.
+	b, err := os.ReadFile("prometheus/prometheus.yml")
+	require.NoError(t, err)
+	for name := range ours(p) {
+		if p.Services[name].Restart != types.RestartPolicyNo {
+			require.Contains(t, string(b), "job_name: rollcall-"+name+"\n")
 		}
 	}
 }

@@ -295,6 +295,7 @@ func TestAlertsFire(t *testing.T) {
 		t.Skip("needs promtool (Debian: apt-get install prometheus)")
 	}
 	for _, args := range [][]string{
+		{"check", "config", "--syntax-only", "prometheus/prometheus.yml"},
 		{"check", "rules", "prometheus/rules/rollcall.yml"},
 		{"test", "rules", "prometheus/tests/rollcall.yml"},
 	} {
