@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -21,6 +22,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/dlq"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/kafka/kafkatest"
 )
 
 // office is a Kafka with dead letters, and a rollcall dlq to use on it.
@@ -312,6 +314,38 @@ func TestDLQReplayRefuses(t *testing.T) {
 	require.Equal(t, "replayed              0\nreplayed, not marked  1\n", stdout)
 	require.Contains(t, stderr, "mark letters of partition 1 at offsets [[1 1]] as replayed: MESSAGE_TOO_LARGE")
 	require.Equal(t, []string{"1/0", "1/1"}, o.list())
+}
+
+// The same on Apache Kafka, whose logs have control records and whose topics
+// are not the fake's: after transactions, one of them aborted.
+func TestDLQOnApacheKafka(t *testing.T) {
+	brokers := kafkatest.Brokers(t)
+	events, letters := "events-"+uuid.NewString(), "dlq-"+uuid.NewString()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.TransactionalID(letters))
+	require.NoError(t, err)
+	defer cl.Close()
+	for _, topic := range []string{events, letters} {
+		_, err = kadm.NewClient(cl).CreateTopic(t.Context(), 1, 1, nil, topic)
+		require.NoError(t, err)
+	}
+	for i, end := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit} {
+		require.NoError(t, cl.BeginTransaction())
+		r := &kgo.Record{Topic: events, Key: []byte(key("RAE-1")), Value: []byte{byte('a' + i)}, Timestamp: time.Now().Add(-time.Hour)}
+		require.NoError(t, cl.ProduceSync(t.Context(), kafka.DeadLetter(letters, r, "bad-seq", "")).FirstErr())
+		require.NoError(t, cl.EndTransaction(t.Context(), end))
+	}
+	o := &office{t: t, addrs: brokers, client: cl}
+	topic := "--dead-letter-topic=" + letters
+	// Offsets 1, 3 and 5 are control records. 2 was aborted: nobody's letter.
+	require.Equal(t, []string{"0/0", "0/4"}, o.list(topic))
+	require.Equal(t, "replayed  1\n", o.ok("replay", topic, "0/4", "--yes"))
+	require.Equal(t, "dropped  1\n", o.ok("drop", topic, "--all", "--yes"))
+	require.Empty(t, o.list(topic))
+	require.Equal(t, []string{"0/0", "0/4"}, o.list(topic, "--all", "--since=24h"))
+	require.Equal(t, 1, o.count(events))
+	code, _, stderr := o.run("show", topic, "0/3")
+	require.Equal(t, cli.ExitNotFound, code)
+	require.Contains(t, stderr, "0/3 is not a letter")
 }
 
 func TestDLQWarnsOfRetention(t *testing.T) {

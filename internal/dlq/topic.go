@@ -145,7 +145,8 @@ func (t *Topic) bounds(ctx context.Context) (spans []span, err error) {
 		if err != nil {
 			return err
 		}
-		ends, err := t.admin.ListEndOffsets(ctx, t.opts.Topic)
+		// Below what open transactions may yet add: a read would wait for them.
+		ends, err := t.admin.ListCommittedOffsets(ctx, t.opts.Topic)
 		if err != nil {
 			return err
 		}
@@ -178,6 +179,8 @@ func (t *Topic) read(ctx context.Context, s span, f func(*kgo.Record) error) err
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{t.opts.Topic: {s.partition: kgo.NewOffset().At(s.from)}}),
 		// What retention has taken meanwhile is gone.
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		// What a transaction took back was never there.
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// The end is a record too, whatever it is.
 		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1),
