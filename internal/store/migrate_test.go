@@ -41,10 +41,10 @@ func TestMigrate(t *testing.T) {
 	require.NotZero(t, status[0].AppliedAt)
 
 	// A step that was cut short, before its version was recorded, runs again.
-	query[int64](t, url, `DELETE FROM goose_db_version WHERE version_id = 1 RETURNING version_id`)
+	query[int64](t, url, `DELETE FROM goose_db_version WHERE version_id > 0 RETURNING version_id`)
 	again, err = store.Migrate(t.Context(), url, nil)
 	require.NoError(t, err)
-	require.Equal(t, 1, again)
+	require.Equal(t, len(status), again)
 }
 
 func TestOpenSaysWhatIsWrong(t *testing.T) {
