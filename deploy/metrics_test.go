@@ -108,6 +108,8 @@ func components(t *testing.T) registered {
 	forwarder, err := bridge.NewForwarder(bridge.ForwarderOptions{Kafka: broker, Registerer: r, Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = forwarder.Close(context.WithoutCancel(t.Context())) })
+	_, err = bridge.NewDownlink(bridge.DownlinkOptions{Kafka: broker, Publisher: &bridge.Client{}, Registerer: r, Logger: quiet})
+	require.NoError(t, err)
 	_, err = bridge.NewSubscriber(bridge.SubscriberOptions{URL: "mqtt://127.0.0.1:1", Forwarder: forwarder, Registerer: r, Logger: quiet})
 	require.NoError(t, err)
 

@@ -17,8 +17,8 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
-// publishTimeout bounds the wait for a PUBACK. Mosquitto 2.0 leaves some
-// forbidden publishes without one; past it the connection is given up.
+// publishTimeout bounds the wait for a PUBACK. There are brokers that leave a
+// forbidden publish without one; past it the connection is given up.
 const publishTimeout = 10 * time.Second
 
 // Message is a command on its way to a RAE.
