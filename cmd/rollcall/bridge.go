@@ -101,7 +101,7 @@ func (c *bridgeCmd) downlink(s *service, o bridge.SubscriberOptions) (*bridge.Do
 	}
 	d, err := bridge.NewDownlink(bridge.DownlinkOptions{
 		Kafka: c.Kafka.options("bridge-commands"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{s.logger})},
-		Publisher: client, Topic: c.CommandsTopic, DeadLetterTopic: c.DeadLetterTopic, Group: c.CommandsGroup,
+		Publisher: client, Topic: c.CommandsTopic, DeadLetterTopic: c.DeadLetterTopic, Group: c.CommandsGroup, InstanceID: o.ClientID,
 		Logger: s.logger, Registerer: s.registry,
 	})
 	return d, client, err

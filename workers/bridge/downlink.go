@@ -45,6 +45,15 @@ type DownlinkOptions struct {
 	Topic, DeadLetterTopic string
 	// Group shares the partitions among the downlinks. Default DefaultGroup.
 	Group string
+	// InstanceID makes the downlink a static member of the group (KIP-345):
+	// one that was killed and started again has its partitions back at once,
+	// while the partitions of one that does not come back wait for
+	// SessionTimeout, also after an orderly stop. It must be no other's.
+	// Default: none; then the same wait follows a kill alone.
+	InstanceID string
+	// SessionTimeout is how long Kafka waits for a member that is gone.
+	// Commands do not live long: the default is 10 s.
+	SessionTimeout time.Duration
 	// MaxHeld bounds the commands that were fetched and are neither delivered
 	// nor expired, of at most device.MaxCommandBytes each. Those for RAEs
 	// that no broker knows are held until they expire; when they are so many,
@@ -84,6 +93,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 	or(&o.Topic, device.KafkaCommands)
 	or(&o.DeadLetterTopic, device.KafkaDeadLetters)
 	or(&o.Group, DefaultGroup)
+	or(&o.SessionTimeout, 10*time.Second)
 	or(&o.MaxHeld, 1024)
 	or(&o.CommitInterval, time.Second)
 	or(&o.Logger, slog.Default())
@@ -105,6 +115,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		kgo.ConsumerGroup(o.Group), kgo.ConsumeTopics(o.Topic),
 		// A group without offsets takes what is there: what has expired is not sent.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SessionTimeout(o.SessionTimeout), kgo.HeartbeatInterval(o.SessionTimeout / 4),
 		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(o.CommitInterval),
 		kgo.BlockRebalanceOnPoll(), // what is polled is noted before its partition can go
 		kgo.OnPartitionsAssigned(d.assigned), kgo.OnPartitionsRevoked(d.revoked), kgo.OnPartitionsLost(d.lost),
@@ -113,6 +124,9 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		kgo.UnknownTopicRetries(-1),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.WithHooks(kprom.NewMetrics("rollcall_bridge", kprom.Subsystem("commands_kafka"), kprom.Registerer(o.Registerer))),
+	}
+	if o.InstanceID != "" {
+		own = append(own, kgo.InstanceID(o.InstanceID))
 	}
 	d.kafka = slices.Concat(own, access, o.KafkaOpts)
 	if err := kgo.ValidateOpts(d.kafka...); err != nil {
