@@ -223,6 +223,7 @@ func (s *stack) startTemporal(ctx context.Context) error {
 	}
 	s.temporal, err = client.DialContext(ctx, client.Options{
 		HostPort: server.Addr(), Logger: sdklog.NewStructuredLogger(s.log), MetricsHandler: metrics,
+		ConnectionOptions: client.ConnectionOptions{GrpcCompression: &client.GrpcCompressionNone{}}, // it stays in the process
 	})
 	if err != nil {
 		return err
