@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.golang/autopaho"
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
@@ -49,7 +51,8 @@ type Uplink struct {
 	metrics  *metrics
 	inbox    *inbox // nil: no commands are subscribed to
 
-	greeting sync.WaitGroup
+	greeting  sync.WaitGroup
+	withdrawn atomic.Bool // the broker has our goodbye: it needs no will
 
 	mu       sync.Mutex
 	ungreet  context.CancelFunc // ends the greeting of the last connection
@@ -96,9 +99,11 @@ func (u *Uplink) Ready() error {
 // empty, says goodbye and returns nil. It never gives up by itself.
 func (u *Uplink) Run(ctx context.Context) error {
 	defer u.metrics.unregister()
+	// A connection that came up while we say goodbye greets until link ends: it
+	// must have ended before the wait.
+	defer u.greeting.Wait()
 	link, disconnect := context.WithCancel(context.WithoutCancel(ctx))
 	defer disconnect()
-	defer u.greeting.Wait()
 	cm, err := autopaho.NewConnection(link, u.config(link))
 	if err != nil {
 		return fmt.Errorf("uplink to %s: %w", u.url, err)
@@ -121,7 +126,9 @@ func (u *Uplink) Run(ctx context.Context) error {
 	u.stopGreeting()
 	if p.session.peek().up {
 		if err := u.announce(goodbye, cm, statusOffline); err != nil {
-			u.o.Logger.Debug("presence was not withdrawn", "topic", u.presence, "err", err)
+			u.o.Logger.Debug("presence was not withdrawn; the broker will publish the will", "topic", u.presence, "err", err)
+		} else {
+			u.withdrawn.Store(true)
 		}
 	}
 	if err := cm.Disconnect(goodbye); err != nil {
@@ -151,6 +158,13 @@ func (u *Uplink) config(ctx context.Context) autopaho.ClientConfig {
 		OnConnectionUp:        func(cm *autopaho.ConnectionManager, ack *paho.Connack) { u.onUp(ctx, cm, ack) },
 		OnConnectionDown:      u.onDown,
 		OnConnectError:        u.onConnectError,
+		DisconnectPacketBuilder: func() *paho.Disconnect {
+			if u.withdrawn.Load() {
+				return &paho.Disconnect{}
+			}
+			// On a connection that came up too late for the goodbye.
+			return &paho.Disconnect{ReasonCode: packets.DisconnectDisconnectWithWillMessage}
+		},
 		ClientConfig: paho.ClientConfig{
 			ClientID: u.o.RAE,
 			Session:  u.session,
