@@ -27,9 +27,9 @@ import (
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
-// Tests on a real Temporal Server run where this names one. To get one for the
-// purpose: temporal server start-dev --headless, with --search-attribute
-// NAME=Keyword for each of workflows.SearchAttributes().
+// Tests on a real Temporal Server run where this names one: make test starts the
+// development stack's (bin/devstack up --bare). Another one needs a search
+// attribute of type Keyword for each of workflows.SearchAttributes().
 const addressVariable = "ROLLCALL_TEST_TEMPORAL_ADDRESS"
 
 var record = flag.Bool("record", false, "write testdata/*.json anew from runs on the server of "+addressVariable)
