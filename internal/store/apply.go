@@ -114,6 +114,7 @@ type apply struct {
 	ended    []gap
 	writes   attributeColumns
 	reached  positionColumns
+	poison   quarantineColumns
 }
 
 type gap struct {
@@ -232,7 +233,8 @@ func (a *apply) plan() error {
 				a.ended = append(a.ended, gap{is.id, r, by})
 			}
 		}
-		a.writes.add(is.id, u.Write)
+		a.writes.add(is.id, u.Write, u.batchReceived())
+		a.poison.add(is.id, u)
 	}
 	return nil
 }
@@ -264,11 +266,14 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 	a.queueSessions(b)
 	if n := len(a.writes.ids); n > 0 {
 		w := &a.writes
-		b.Queue(sqlUpsertAttributes, w.ids, w.names, w.values, w.seqs, w.ats)
+		b.Queue(sqlUpsertAttributes, w.ids, w.names, w.values, w.seqs, w.ats, w.received)
 	}
 	if len(a.reached.ids) > 0 {
 		p := &a.reached
 		b.Queue(sqlUpsertPositions, p.ids, p.topics, p.partitions, p.nexts)
+	}
+	if len(a.poison.ids) > 0 {
+		b.Queue(sqlQuarantine, a.poison.args()...)
 	}
 	queueCommit(b)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {

@@ -42,9 +42,11 @@ type attributeColumns struct {
 	values textArray // null: a tombstone
 	seqs   []int64
 	ats    []time.Time
+	// received of the batch that brought them; null: unknown
+	received timeArray
 }
 
-func (c *attributeColumns) add(id uuid.UUID, attributes map[string]device.Attribute) {
+func (c *attributeColumns) add(id uuid.UUID, attributes map[string]device.Attribute, received time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		a := attributes[name]
 		var value pgtype.Text
@@ -52,7 +54,7 @@ func (c *attributeColumns) add(id uuid.UUID, attributes map[string]device.Attrib
 			value = pgtype.Text{String: string(a.Value), Valid: true}
 		}
 		c.ids, c.names, c.values = append(c.ids, key(id)), append(c.names, name), append(c.values, value)
-		c.seqs, c.ats = append(c.seqs, a.Seq), append(c.ats, a.At)
+		c.seqs, c.ats, c.received = append(c.seqs, a.Seq), append(c.ats, a.At), append(c.received, orNull(received))
 	}
 }
 
@@ -120,6 +122,7 @@ func sessionArrays(rows []*row) []any {
 		column(rows, func(r *row) int64 { return r.counters.afterClose }),
 		column(rows, func(r *row) int64 { return r.counters.repaired }),
 		column(rows, func(r *row) int64 { return r.counters.overLimit }),
+		column(rows, func(r *row) int64 { return r.counters.stale }),
 	}
 }
 

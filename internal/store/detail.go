@@ -34,6 +34,7 @@ type Counters struct {
 	AfterClose int64 `json:"after_close"` // events refused because the session was closed
 	Repaired   int64 `json:"repaired"`    // attributes that a snapshot had to correct
 	OverLimit  int64 `json:"over_limit"`  // attributes refused because the state would not fit one event
+	Stale      int64 `json:"stale"`       // attribute writes that lost against a newer seq
 }
 
 // Identity is one piece of evidence of which device something is.
@@ -124,7 +125,7 @@ func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID
 }
 
 func (c counters) exported() Counters {
-	return Counters{Events: c.events, Records: c.records, Duplicates: c.duplicates, AfterClose: c.afterClose, Repaired: c.repaired, OverLimit: c.overLimit}
+	return Counters{Events: c.events, Records: c.records, Duplicates: c.duplicates, AfterClose: c.afterClose, Repaired: c.repaired, OverLimit: c.overLimit, Stale: c.stale}
 }
 
 func scanGap(r pgx.CollectableRow) (Gap, error) {

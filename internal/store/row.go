@@ -48,7 +48,7 @@ type copied struct {
 	seq  int64
 }
 
-type counters struct{ events, records, duplicates, afterClose, repaired, overLimit int64 }
+type counters struct{ events, records, duplicates, afterClose, repaired, overLimit, stale int64 }
 
 func (r *row) scan(rows pgx.Rows) error {
 	var snapshotAt, first, last, received *time.Time
@@ -56,7 +56,7 @@ func (r *row) scan(rows pgx.Rows) error {
 	err := rows.Scan(&r.id, &r.rae, &r.device, &r.identified, &r.asOf, &r.snapshot, &snapshotAt, &r.hash,
 		&seen, &missing, &r.closed, &r.reason, &first, &last, &received,
 		&r.status.text, &r.status.seq, &r.mac.text, &r.mac.seq, &r.hostname.text, &r.hostname.seq,
-		&r.counters.events, &r.counters.records, &r.counters.duplicates, &r.counters.afterClose, &r.counters.repaired, &r.counters.overLimit)
+		&r.counters.events, &r.counters.records, &r.counters.duplicates, &r.counters.afterClose, &r.counters.repaired, &r.counters.overLimit, &r.counters.stale)
 	if err != nil {
 		return err
 	}
@@ -112,6 +112,7 @@ func (r *row) count(u Update) {
 	r.counters.afterClose += u.AfterClose
 	r.counters.repaired += int64(len(u.Repaired))
 	r.counters.overLimit += int64(len(u.OverLimit))
+	r.counters.stale += u.Stale
 }
 
 func (c *copied) take(a device.Attribute) {

@@ -9,7 +9,7 @@ package store
 // instead of deadlocking.
 
 const sqlPing = `
-SELECT count(*) FROM pg_catalog.pg_tables WHERE tablename = 'session_gap'`
+SELECT count(*) FROM pg_catalog.pg_tables WHERE tablename = 'quarantined_batch'`
 
 // A transaction of Apply.
 
@@ -21,7 +21,7 @@ const (
 	sessionColumns = `session_id, rae, device_id, identified, as_of_seq, snapshot_seq, snapshot_at, snapshot_hash,
 	seen, missing, closed_seq, close_reason, first_observed, last_observed, received_at,
 	connection_status, connection_status_seq, mac, mac_seq, hostname, hostname_seq,
-	events, records, duplicates, after_close, repaired, over_limit`
+	events, records, duplicates, after_close, repaired, over_limit, stale`
 
 	// The sort is below the lock: rows are locked in its order.
 	sqlLockSessions = `
@@ -70,7 +70,7 @@ UPDATE device_session SET
 	connection_status = u.connection_status, connection_status_seq = u.connection_status_seq,
 	mac = u.mac, mac_seq = u.mac_seq, hostname = u.hostname, hostname_seq = u.hostname_seq,
 	events = u.events, records = u.records, duplicates = u.duplicates, after_close = u.after_close,
-	repaired = u.repaired, over_limit = u.over_limit, applied_at = now()
+	repaired = u.repaired, over_limit = u.over_limit, stale = u.stale, applied_at = now()
 FROM (SELECT
 	unnest($1::UUID[]) AS session_id, unnest($2::UUID[]) AS device_id, unnest($3::BOOL[]) AS identified,
 	unnest($4::INT8[]) AS as_of_seq, unnest($5::INT8[]) AS snapshot_seq, unnest($6::TIMESTAMPTZ[]) AS snapshot_at,
@@ -80,7 +80,8 @@ FROM (SELECT
 	unnest($15::TEXT[]) AS connection_status, unnest($16::INT8[]) AS connection_status_seq,
 	unnest($17::TEXT[]) AS mac, unnest($18::INT8[]) AS mac_seq, unnest($19::TEXT[]) AS hostname, unnest($20::INT8[]) AS hostname_seq,
 	unnest($21::INT8[]) AS events, unnest($22::INT8[]) AS records, unnest($23::INT8[]) AS duplicates,
-	unnest($24::INT8[]) AS after_close, unnest($25::INT8[]) AS repaired, unnest($26::INT8[]) AS over_limit
+	unnest($24::INT8[]) AS after_close, unnest($25::INT8[]) AS repaired, unnest($26::INT8[]) AS over_limit,
+	unnest($27::INT8[]) AS stale
 ) u
 WHERE device_session.session_id = u.session_id`
 
@@ -95,17 +96,18 @@ DELETE FROM device WHERE device_id = ANY($1::UUID[])
 	// written is not history.
 	sqlUpsertAttributes = `
 WITH written AS (
-	INSERT INTO device_attribute (session_id, name, value, seq, observed_at, applied_at)
-	SELECT u.session_id, u.name, u.value::JSONB, u.seq, u.observed_at, now()
+	INSERT INTO device_attribute (session_id, name, value, seq, observed_at, received_at, applied_at)
+	SELECT u.session_id, u.name, u.value::JSONB, u.seq, u.observed_at, u.received_at, now()
 	FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS name, unnest($3::TEXT[]) AS value,
-		unnest($4::INT8[]) AS seq, unnest($5::TIMESTAMPTZ[]) AS observed_at) u
+		unnest($4::INT8[]) AS seq, unnest($5::TIMESTAMPTZ[]) AS observed_at, unnest($6::TIMESTAMPTZ[]) AS received_at) u
 	ON CONFLICT (session_id, name) DO UPDATE SET
-		value = excluded.value, seq = excluded.seq, observed_at = excluded.observed_at, applied_at = excluded.applied_at
+		value = excluded.value, seq = excluded.seq, observed_at = excluded.observed_at,
+		received_at = excluded.received_at, applied_at = excluded.applied_at
 	WHERE device_attribute.seq < excluded.seq
-	RETURNING session_id, name, value, seq, observed_at, applied_at
+	RETURNING session_id, name, value, seq, observed_at, received_at, applied_at
 )
-INSERT INTO attribute_change (session_id, seq, name, value, observed_at, applied_at)
-SELECT session_id, seq, name, value, observed_at, applied_at FROM written
+INSERT INTO attribute_change (session_id, seq, name, value, observed_at, received_at, applied_at)
+SELECT session_id, seq, name, value, observed_at, received_at, applied_at FROM written
 ON CONFLICT (session_id, seq, name) DO NOTHING`
 
 	sqlUpsertPositions = `
@@ -125,6 +127,12 @@ FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::INT8[]) AS from_seq, u
 	unnest($4::TEXT[]) AS ended_by) u
 WHERE session_gap.session_id = u.session_id AND session_gap.from_seq = u.from_seq AND session_gap.to_seq = u.to_seq
 	AND session_gap.ended_at IS NULL`
+
+	sqlQuarantine = `
+INSERT INTO quarantined_batch (quarantine_id, session_id, rae, topic, partition, first_offset, last_offset, cause, detail, quarantined_at)
+SELECT unnest($1::UUID[]), unnest($2::UUID[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::INT4[]),
+	unnest($6::INT8[]), unnest($7::INT8[]), unnest($8::TEXT[]), unnest($9::TEXT[]), unnest($10::TIMESTAMPTZ[])
+ON CONFLICT (quarantine_id) DO NOTHING`
 )
 
 // Load. The three reads must see one moment.

@@ -81,7 +81,7 @@ func (s *Store) Ping(ctx context.Context) error {
 		return fmt.Errorf("database: %w", err)
 	}
 	if n == 0 {
-		return errors.New("database has no schema: run `rollcall migrate`")
+		return errors.New("database has no schema, or an old one: run `rollcall migrate`")
 	}
 	return nil
 }

@@ -27,9 +27,16 @@ type Update struct {
 	Reason      string
 	First, Last time.Time
 	Received    time.Time // Kafka timestamp of the newest record
+	// BatchReceived is the Kafka timestamp of the newest record of what is
+	// applied here: what Write holds was received by then. Zero: Received.
+	BatchReceived time.Time
 
 	Write     map[string]device.Attribute // upserts and tombstones
 	Positions []device.Position
+
+	// Quarantined are batches that are stepped over for good. Each is one row,
+	// however often it is written.
+	Quarantined []Quarantined
 
 	// Increments of the session's counters. They count only when one of
 	// Positions advances: every apply of new records advances one, and a
@@ -40,6 +47,14 @@ type Update struct {
 	Records    int64
 	Duplicates int64
 	AfterClose int64
+	Stale      int64 // attribute writes that lost against a newer seq
+}
+
+func (u Update) batchReceived() time.Time {
+	if u.BatchReceived.IsZero() {
+		return u.Received
+	}
+	return u.BatchReceived
 }
 
 // sorted returns the updates by session, and the sessions' UUIDs, or why they
