@@ -221,6 +221,7 @@ func (s *session) done(ctx workflow.Context, p step) {
 }
 
 // request is an apply that leaves the session's row as state has it.
+	s.credit(workflow.GetInfo(ctx).GetCurrentBuildID(), p.request.Events)
 func (s *session) request(state *device.State, positions []device.Position) ApplyRequest {
 	r := ApplyRequest{
 		RAE: s.rae, Session: s.id,

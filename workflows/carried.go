@@ -28,6 +28,7 @@ type Carried struct {
 	Counters Counters  `json:"counters"`
 	Refused  []Refusal `json:"refused,omitempty"` // the newest, at most maxRefused
 	Runs     int       `json:"runs"`
+	Builds   []Build   `json:"builds,omitempty"` // the last to apply, newest last, at most maxBuilds
 
 	// Waiting are batches that were taken from the signal channel and not
 	// yet applied, in order of arrival; Refusing are refusals whose position

@@ -12,6 +12,7 @@ const (
 	DeviceSessionName = "DeviceSession"
 	TaskQueue         = "rollcall-sessions" // default; a deployment may name its own
 	QueryState        = "state"             // answers with a StateView
+	SignalNudge       = "nudge"             // takes nothing; wakes an idle session to look at its worker version
 	ActivityApply     = "ApplyBatch"        // takes an ApplyRequest; answers with Loaded where that is New
 	ActivityLoad      = "LoadSession"       // takes a session, answers with Loaded
 
@@ -190,6 +191,7 @@ type StateView struct {
 	Refused   []Refusal         `json:"refused,omitempty"` // the newest ones
 	Waiting   int               `json:"waiting"`           // batches taken and not yet applied
 	Runs      int               `json:"runs"`              // of this chain, this one included
+	Builds    []Build           `json:"builds,omitempty"`  // what applied the events, newest last
 	Positions []device.Position `json:"positions"`
 }
 

@@ -71,11 +71,13 @@ type session struct {
 	given   Options // as they came, for the next run
 	log     log.Logger
 
-	inbox workflow.ReceiveChannel
+	inbox  workflow.ReceiveChannel
+	nudges workflow.ReceiveChannel
 	// applies is the context of everything that must be finished once it was
 	// begun: it is not cancelled with the workflow.
 	applies   workflow.Context
 	signals   int  // received in this run
+	nudged    bool // in this run
 	cancelled bool // the workflow was asked to stop
 	details   string
 }
@@ -89,6 +91,9 @@ func (s *session) setup(ctx workflow.Context) error {
 	}
 	s.inbox = workflow.GetSignalChannelWithOptions(ctx, device.SignalEvents, workflow.SignalChannelOptions{
 		Description: "A batch: a fold of the session's events and the Kafka coordinates it covers. Sent by the poller.",
+	})
+	s.nudges = workflow.GetSignalChannelWithOptions(ctx, SignalNudge, workflow.SignalChannelOptions{
+		Description: "Wakes an idle session, which then moves to the worker version it should run on. It changes and counts nothing.",
 	})
 	s.applies, _ = workflow.NewDisconnectedContext(ctx)
 	if s.Sync != Loading {
@@ -148,6 +153,10 @@ func (s *session) run(ctx workflow.Context) (Result, error) {
 		c.Receive(ctx, &raw)
 		s.take(ctx, raw)
 	})
+	signalled.AddReceive(s.nudges, func(c workflow.ReceiveChannel, _ bool) {
+		c.Receive(ctx, nil)
+		s.nudged = true
+	})
 	signalled.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
 	for {
 		if s.drain(ctx, s.options.TurnBytes); s.Sync == Loading || !s.idle() {
@@ -158,11 +167,14 @@ func (s *session) run(ctx workflow.Context) (Result, error) {
 			}
 			continue
 		}
+		why := s.due(ctx)
 		switch {
 		case s.State.Closed > 0:
 			return s.result(), nil
 		case s.cancelled:
 			return Result{}, ctx.Err()
+		case s.nudged && why != "":
+			return Result{}, s.continueAsNew(ctx, why)
 		default:
 			signalled.Select(ctx)
 		}
@@ -190,6 +202,9 @@ func (s *session) due(ctx workflow.Context) string {
 // makes the server refuse the command, and the step is run again with it.
 func (s *session) continueAsNew(ctx workflow.Context, why string) error {
 	s.count(ctx, metricContinued, "reason", why)
+	for s.nudges.ReceiveAsync(nil) {
+		s.nudged = true // and has what it wants
+	}
 	in := Input{RAE: s.rae, Session: s.id, Carried: &s.Carried, Options: s.given}
 	var options workflow.ContinueAsNewErrorOptions
 	if why == "version" {

@@ -85,7 +85,7 @@ func (s *session) view() StateView {
 		Sync: s.Sync, SyncSince: s.Since, Missing: s.State.Missing(), Snapshot: s.State.Snapshot,
 		Closed: s.State.Closed, Reason: s.State.Reason,
 		Counters: s.Counters, Refused: slices.Clone(s.Refused), Waiting: len(s.Waiting) + len(s.Refusing),
-		Runs: s.Runs, Positions: slices.Clone(s.Positions),
+		Runs: s.Runs, Builds: slices.Clone(s.Builds), Positions: slices.Clone(s.Positions),
 	}
 }
 
