@@ -26,11 +26,16 @@ func localOptions(summary string) workflow.LocalActivityOptions {
 	}
 }
 
+// retryPause is the longest pause between two tries of a regular activity: how
+// late a session may be to notice that an outage is over. No more sessions than
+// the poller's window have one, so this can be short.
+const retryPause = 5 * time.Second
+
 // regularOptions: as long as it takes, in sight of whoever looks.
 func regularOptions(summary string) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		StartToCloseTimeout: 30 * time.Second,
-		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute},
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: retryPause},
 		Summary:             summary,
 	}
 }
@@ -216,12 +221,12 @@ func (s *session) done(ctx workflow.Context, p step) {
 	s.Counters.AfterClose += p.request.AfterClose
 	s.Counters.Repaired += int64(len(p.change.Repaired))
 	s.Counters.OverLimit += int64(len(p.change.OverLimit))
+	s.credit(workflow.GetInfo(ctx).GetCurrentBuildID(), p.request.Events)
 	s.report(ctx, p.request, p.change)
 	s.judge(ctx)
 }
 
 // request is an apply that leaves the session's row as state has it.
-	s.credit(workflow.GetInfo(ctx).GetCurrentBuildID(), p.request.Events)
 func (s *session) request(state *device.State, positions []device.Position) ApplyRequest {
 	r := ApplyRequest{
 		RAE: s.rae, Session: s.id,

@@ -3,6 +3,7 @@ package workflows
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,7 +140,7 @@ func (s *session) show(ctx workflow.Context) {
 	}
 	have := workflow.GetTypedSearchAttributes(ctx)
 	var updates []temporal.SearchAttributeUpdate
-	want := func(name, value string) {
+	for name, value := range searchValues(s.rae, s.Sync, &s.State) {
 		key := temporal.NewSearchAttributeKeyKeyword(name)
 		switch old, ok := have.GetKeyword(key); {
 		case value == "" && ok:
@@ -147,11 +148,6 @@ func (s *session) show(ctx workflow.Context) {
 		case value != "" && value != old:
 			updates = append(updates, key.ValueSet(value))
 		}
-	}
-	want("RaeSerial", s.rae)
-	want("SyncState", string(s.Sync))
-	for _, a := range searchAttributes {
-		want(a.key, s.text(a.attributes...))
 	}
 	if len(updates) == 0 {
 		return
@@ -161,15 +157,30 @@ func (s *session) show(ctx workflow.Context) {
 	}
 }
 
+// searchValues yields the search attributes of a session, in a fixed order; an
+// empty value is none.
+func searchValues(rae string, sync Sync, state *device.State) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		if !yield("RaeSerial", rae) || !yield("SyncState", string(sync)) {
+			return
+		}
+		for _, a := range searchAttributes {
+			if !yield(a.key, text(state, a.attributes...)) {
+				return
+			}
+		}
+	}
+}
+
 // maxKeyword bounds a search attribute's value: PostgreSQL and SQLite keep a
 // Keyword in 255 characters.
 const maxKeyword = 255
 
 // text is the value of the first of the attributes that is a string and not
 // empty, or a list of strings; short enough to search for.
-func (s *session) text(attributes ...string) string {
+func text(state *device.State, attributes ...string) string {
 	for _, name := range attributes {
-		a, ok := s.State.Attributes[name]
+		a, ok := state.Attributes[name]
 		if !ok {
 			continue
 		}
@@ -200,10 +211,10 @@ func (s *session) card() string {
 	}
 	row("RAE", code(s.rae))
 	for _, a := range searchAttributes {
-		row(a.key, code(s.text(a.attributes...)))
+		row(a.key, code(text(&s.State, a.attributes...)))
 	}
 	for _, a := range cardAttributes {
-		row(a.label, code(s.text(a.attribute)))
+		row(a.label, code(text(&s.State, a.attribute)))
 	}
 	if !s.State.Last.IsZero() {
 		row("last observed", s.State.Last.UTC().Format(time.RFC3339))

@@ -1,8 +1,13 @@
 package workflows
 
 import (
+	"context"
+	"fmt"
+
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
@@ -23,4 +28,43 @@ func StartOptions(taskQueue, rae, session string) client.StartWorkflowOptions {
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            clip("session " + session[:min(8, len(session))] + " on RAE " + rae),
 	}
+}
+
+// FirstSearchAttributes are those that a session has after f, its first events,
+// is applied. To start with them spares the server the visibility write of
+// setting them afterwards, a seventh of what a new session costs it. A session
+// that turns out to have others corrects them.
+func FirstSearchAttributes(f device.Fold) temporal.SearchAttributes {
+	var state device.State
+	state.Apply(f)
+	sync := Live
+	if len(state.Missing()) > 0 {
+		sync = Gap
+	}
+	var updates []temporal.SearchAttributeUpdate
+	for name, value := range searchValues(f.RAE, sync, &state) {
+		if value != "" {
+			updates = append(updates, temporal.NewSearchAttributeKeyKeyword(name).ValueSet(value))
+		}
+	}
+	return temporal.NewSearchAttributes(updates...)
+}
+
+// CheckSearchAttributes is nil where the namespace has every search attribute of
+// a session; else the error says which to register, and how.
+func CheckSearchAttributes(ctx context.Context, operator operatorservice.OperatorServiceClient, namespace string) error {
+	have, err := operator.ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return fmt.Errorf("list search attributes: %w", err)
+	}
+	var missing string
+	for _, name := range SearchAttributes() {
+		if have.GetCustomAttributes()[name] != enumspb.INDEXED_VALUE_TYPE_KEYWORD {
+			missing += " --name " + name + " --type Keyword"
+		}
+	}
+	if missing != "" {
+		return fmt.Errorf("the namespace lacks some: temporal operator search-attribute create --namespace %s%s", namespace, missing)
+	}
+	return nil
 }

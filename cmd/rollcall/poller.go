@@ -15,6 +15,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/workers/poller"
+	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 type pollerCmd struct {
@@ -111,7 +112,7 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer db.Close()
-		temporal, _, err := s.dialTemporal(ctx, &c.Temporal)
+		temporal, namespace, err := s.dialTemporal(ctx, &c.Temporal)
 		if err != nil {
 			return err
 		}
@@ -122,6 +123,9 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 		}
 		o.KafkaOpts = []kgo.Opt{kgo.WithLogger(kafkaLogger{s.logger})}
 		o.Temporal, o.Acks, o.Logger, o.Registerer = temporal, db, s.logger, s.registry
+		o.SearchAttributes = func(ctx context.Context) error {
+			return workflows.CheckSearchAttributes(ctx, temporal.OperatorService(), namespace)
+		}
 		limitMemory(o.Memory)
 		return runPoller(ctx, s, env.Stdout, o)
 	})

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
@@ -138,32 +136,13 @@ func (w *Worker) reach(ctx context.Context) error {
 	case Off:
 		w.search.Store(false)
 	default:
-		known, err := w.knows(ctx)
+		err := workflows.CheckSearchAttributes(ctx, w.options.Client.OperatorService(), w.options.Namespace)
 		if err != nil {
 			w.options.Logger.WarnContext(ctx, "sessions will set no search attributes", "err", err)
 		}
-		w.search.Store(known)
+		w.search.Store(err == nil)
 	}
 	return nil
-}
-
-// knows reports whether the namespace has every search attribute of a session;
-// if it has not, the error says which to register, and how.
-func (w *Worker) knows(ctx context.Context) (bool, error) {
-	have, err := w.options.Client.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: w.options.Namespace})
-	if err != nil {
-		return false, fmt.Errorf("list search attributes: %w", err)
-	}
-	var missing string
-	for _, name := range workflows.SearchAttributes() {
-		if have.GetCustomAttributes()[name] != enumspb.INDEXED_VALUE_TYPE_KEYWORD {
-			missing += " --name " + name + " --type Keyword"
-		}
-	}
-	if missing != "" {
-		return false, fmt.Errorf("the namespace lacks some: temporal operator search-attribute create --namespace %s%s", w.options.Namespace, missing)
-	}
-	return true, nil
 }
 
 // backoff is the pause before the next try: it doubles from half a second to 15
