@@ -40,7 +40,7 @@ func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	begun := time.Now()
 	updates, ids, err := sorted(updates)
 	if err == nil {
-		err = s.retry(ctx, func(conn *pgxpool.Conn) error { return applyOnce(ctx, conn, updates, ids) })
+		err = s.retry(ctx, func(conn *pgxpool.Conn) error { return applyOnce(ctx, conn, updates, ids, s.history) })
 	}
 	outcome := "ok"
 	switch err = classify(err); {
@@ -101,6 +101,7 @@ func (s *Store) attempt(ctx context.Context, tx func(*pgxpool.Conn) error) error
 type apply struct {
 	ids     []uuid.UUID
 	updates []Update // by session
+	history bool     // is written too
 	claims  [][]claim
 
 	found     map[uuid.UUID]row
@@ -123,8 +124,8 @@ type gap struct {
 	by string
 }
 
-func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID) error {
-	a := &apply{ids: ids, updates: updates}
+func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID, history bool) error {
+	a := &apply{ids: ids, updates: updates, history: history}
 	if err := a.read(ctx, conn); err != nil {
 		return err
 	}
@@ -266,7 +267,11 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 	a.queueSessions(b)
 	if n := len(a.writes.ids); n > 0 {
 		w := &a.writes
-		b.Queue(sqlUpsertAttributes, w.ids, w.names, w.values, w.seqs, w.ats, w.received)
+		sql := sqlUpsertAttributes
+		if a.history {
+			sql = sqlUpsertWithHistory
+		}
+		b.Queue(sql, w.ids, w.names, w.values, w.seqs, w.ats, w.received)
 	}
 	if len(a.reached.ids) > 0 {
 		p := &a.reached

@@ -24,15 +24,16 @@ func BenchmarkApply(b *testing.B) {
 	defer server.Stop()
 	_, err = store.Migrate(b.Context(), server.URL(), nil)
 	require.NoError(b, err)
-	s, err := store.Open(b.Context(), store.Options{URL: server.URL()})
-	require.NoError(b, err)
-	defer s.Close()
-
 	for _, group := range []int{1, 16, 48} {
 		for _, workers := range []int{1, 4} {
-			b.Run(fmt.Sprintf("sessions=%d/workers=%d", group, workers), func(b *testing.B) {
-				benchmarkApply(b, s, group, workers)
-			})
+			for _, history := range []bool{true, false} {
+				s, err := store.Open(b.Context(), store.Options{URL: server.URL(), NoHistory: !history})
+				require.NoError(b, err)
+				b.Run(fmt.Sprintf("sessions=%d/workers=%d/history=%t", group, workers, history), func(b *testing.B) {
+					benchmarkApply(b, s, group, workers)
+				})
+				s.Close()
+			}
 		}
 	}
 }

@@ -92,18 +92,20 @@ DELETE FROM device WHERE device_id = ANY($1::UUID[])
 	AND NOT EXISTS (SELECT 1 FROM device_session s WHERE s.device_id = device.device_id)
 	AND NOT EXISTS (SELECT 1 FROM device_identity i WHERE i.device_id = device.device_id)`
 
+	sqlUpsertAttributes = `
+INSERT INTO device_attribute (session_id, name, value, seq, observed_at, received_at, applied_at)
+SELECT u.session_id, u.name, u.value::JSONB, u.seq, u.observed_at, u.received_at, now()
+FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS name, unnest($3::TEXT[]) AS value,
+	unnest($4::INT8[]) AS seq, unnest($5::TIMESTAMPTZ[]) AS observed_at, unnest($6::TIMESTAMPTZ[]) AS received_at) u
+ON CONFLICT (session_id, name) DO UPDATE SET
+	value = excluded.value, seq = excluded.seq, observed_at = excluded.observed_at,
+	received_at = excluded.received_at, applied_at = excluded.applied_at
+WHERE device_attribute.seq < excluded.seq`
+
 	// What loses against the stored seq is not written, and what is not
 	// written is not history.
-	sqlUpsertAttributes = `
-WITH written AS (
-	INSERT INTO device_attribute (session_id, name, value, seq, observed_at, received_at, applied_at)
-	SELECT u.session_id, u.name, u.value::JSONB, u.seq, u.observed_at, u.received_at, now()
-	FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS name, unnest($3::TEXT[]) AS value,
-		unnest($4::INT8[]) AS seq, unnest($5::TIMESTAMPTZ[]) AS observed_at, unnest($6::TIMESTAMPTZ[]) AS received_at) u
-	ON CONFLICT (session_id, name) DO UPDATE SET
-		value = excluded.value, seq = excluded.seq, observed_at = excluded.observed_at,
-		received_at = excluded.received_at, applied_at = excluded.applied_at
-	WHERE device_attribute.seq < excluded.seq
+	sqlUpsertWithHistory = `
+WITH written AS (` + sqlUpsertAttributes + `
 	RETURNING session_id, name, value, seq, observed_at, received_at, applied_at
 )
 INSERT INTO attribute_change (session_id, seq, name, value, observed_at, received_at, applied_at)

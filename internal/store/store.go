@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -26,6 +27,11 @@ type Options struct {
 	// MaxConns bounds the pool. Default: 8. More than twice the database's
 	// cores gains nothing; a caller waits while all are taken.
 	MaxConns int32
+	// NoHistory leaves out what attributes were: writes are cheaper, and
+	// History, AsOf and Explain know only what attributes are.
+	NoHistory bool
+	// Tracer is told of every statement. Default: none.
+	Tracer pgx.QueryTracer
 	// Logger is told of retries at debug level. Default: discards.
 	Logger *slog.Logger
 	// Registerer takes the metrics, rollcall_store_*. Default: none.
@@ -34,9 +40,10 @@ type Options struct {
 
 // Store is the database. Its methods may be called concurrently.
 type Store struct {
-	pool *pgxpool.Pool
-	log  *slog.Logger
-	m    *metrics
+	pool    *pgxpool.Pool
+	history bool
+	log     *slog.Logger
+	m       *metrics
 }
 
 // Open prepares a pool of connections. It does not connect: a database that is
@@ -53,6 +60,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o.MaxConns = 8
 	}
 	config.MaxConns = o.MaxConns
+	config.ConnConfig.Tracer = o.Tracer
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 10 * time.Second
 	}
@@ -67,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	return &Store{pool: pool, log: o.Logger, m: m}, nil
+	return &Store{pool: pool, history: !o.NoHistory, log: o.Logger, m: m}, nil
 }
 
 // Close ends the connections, after those in use are given back.

@@ -28,7 +28,14 @@ CREATE TABLE IF NOT EXISTS quarantined_batch (
 );
 CREATE INDEX IF NOT EXISTS quarantined_batch_session ON quarantined_batch (session_id);
 
+-- Since when history is whole: what retention has taken, by the database's clock.
+CREATE TABLE IF NOT EXISTS retention_horizon (
+    what    TEXT        NOT NULL PRIMARY KEY, -- history
+    horizon TIMESTAMPTZ NOT NULL
+);
+
 -- +goose Down
+DROP TABLE IF EXISTS retention_horizon;
 DROP TABLE IF EXISTS quarantined_batch;
 ALTER TABLE device_session DROP COLUMN IF EXISTS stale;
 ALTER TABLE attribute_change DROP COLUMN IF EXISTS received_at;
