@@ -7,7 +7,6 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
@@ -28,26 +27,6 @@ func StartOptions(taskQueue, rae, session string) client.StartWorkflowOptions {
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            clip("session " + session[:min(8, len(session))] + " on RAE " + rae),
 	}
-}
-
-// FirstSearchAttributes are those that a session has after f, its first events,
-// is applied. To start with them spares the server the visibility write of
-// setting them afterwards, a seventh of what a new session costs it. A session
-// that turns out to have others corrects them.
-func FirstSearchAttributes(f device.Fold) temporal.SearchAttributes {
-	var state device.State
-	state.Apply(f)
-	sync := Live
-	if len(state.Missing()) > 0 {
-		sync = Gap
-	}
-	var updates []temporal.SearchAttributeUpdate
-	for name, value := range searchValues(f.RAE, sync, &state) {
-		if value != "" {
-			updates = append(updates, temporal.NewSearchAttributeKeyKeyword(name).ValueSet(value))
-		}
-	}
-	return temporal.NewSearchAttributes(updates...)
 }
 
 // CheckSearchAttributes is nil where the namespace has every search attribute of

@@ -30,7 +30,6 @@ import (
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 	"github.com/rollcall-platform/rollcall/workers/poller"
 	"github.com/rollcall-platform/rollcall/workers/session"
-	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 // stack is everything but the RAEs. What was started last is stopped first.
@@ -295,9 +294,6 @@ func (s *stack) startWorker(context.Context) error {
 func (s *stack) startPoller(context.Context) error {
 	p, err := poller.New(poller.Options{
 		Kafka: s.kafkaOptions(), Temporal: s.temporal, Acks: s.store, Logger: s.log, Registerer: s.registry,
-		SearchAttributes: func(ctx context.Context) error {
-			return workflows.CheckSearchAttributes(ctx, s.temporal.OperatorService(), client.DefaultNamespace)
-		},
 	})
 	if err != nil {
 		return err

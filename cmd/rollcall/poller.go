@@ -15,7 +15,6 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/workers/poller"
-	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 type pollerCmd struct {
@@ -112,7 +111,7 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer db.Close()
-		temporal, namespace, err := s.dialTemporal(ctx, &c.Temporal)
+		temporal, _, err := s.dialTemporal(ctx, &c.Temporal)
 		if err != nil {
 			return err
 		}
@@ -123,9 +122,6 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 		}
 		o.KafkaOpts = []kgo.Opt{kgo.WithLogger(kafkaLogger{s.logger})}
 		o.Temporal, o.Acks, o.Logger, o.Registerer = temporal, db, s.logger, s.registry
-		o.SearchAttributes = func(ctx context.Context) error {
-			return workflows.CheckSearchAttributes(ctx, temporal.OperatorService(), namespace)
-		}
 		limitMemory(o.Memory)
 		return runPoller(ctx, s, env.Stdout, o)
 	})

@@ -68,11 +68,7 @@ type Options struct {
 	Temporal Temporal
 	// TaskQueue is that of the session workers. Default workflows.TaskQueue.
 	TaskQueue string
-	// SearchAttributes asks whether the server knows those of a session; new
-	// ones are then started with them. Default: it is taken to lack them, and
-	// the sessions set them later where it does not.
-	SearchAttributes func(context.Context) error
-	Acks             Acks
+	Acks      Acks
 
 	// Classes are served with their own weights, by the first pattern that
 	// matches the RAE's serial; what none matches is of the default class,

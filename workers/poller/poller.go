@@ -33,7 +33,7 @@ type Poller struct {
 	opts      Options
 	log       *slog.Logger
 	metrics   *metrics
-	signaller *signaller
+	signaller signaller
 	kafkaOpts []kgo.Opt
 
 	tally    tally
@@ -58,7 +58,7 @@ func New(o Options) (*Poller, error) {
 	}
 	p := &Poller{
 		opts: o, log: o.Logger, metrics: newMetrics(o.Registerer),
-		signaller: &signaller{temporal: o.Temporal, taskQueue: o.TaskQueue, check: o.SearchAttributes}, draining: make(chan struct{}),
+		signaller: signaller{o.Temporal, o.TaskQueue}, draining: make(chan struct{}),
 	}
 	p.kafkaOpts = slices.Concat(access, o.KafkaOpts)
 	if err := kgo.ValidateOpts(slices.Concat(newConsumer(p).clientOpts(), p.kafkaOpts)...); err != nil {
