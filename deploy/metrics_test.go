@@ -17,7 +17,6 @@ import (
 	"go.temporal.io/sdk/client"
 	"gopkg.in/yaml.v3"
 
-	"github.com/rollcall-platform/rollcall/activities"
 	"github.com/rollcall-platform/rollcall/edge"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
@@ -26,6 +25,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 	"github.com/rollcall-platform/rollcall/workers/poller"
+	"github.com/rollcall-platform/rollcall/workers/session"
 )
 
 // metric is one that a component has registered.
@@ -118,7 +118,10 @@ func components(t *testing.T) registered {
 	t.Cleanup(db.Close)
 	_, err = groupcommit.New(groupcommit.Options{Store: groups{}, Registerer: r})
 	require.NoError(t, err)
-	_, err = activities.New(activities.Options{Applier: stubs{}, Loader: stubs{}, Registerer: r, Logger: quiet})
+	temporal, err := client.NewLazyClient(client.Options{})
+	require.NoError(t, err)
+	t.Cleanup(temporal.Close)
+	_, err = session.New(session.Options{Client: temporal, Store: db, Registerer: r, Logger: quiet}) // its activities' too
 	require.NoError(t, err)
 
 	box, err := edge.New(edge.Options{

@@ -18,6 +18,8 @@ type workerCmd struct {
 	Pool     poolFlags     `embed:"" group:"database"`
 
 	TaskQueue        string        `help:"Task queue to take tasks from." default:"rollcall-sessions" env:"ROLLCALL_TASK_QUEUE"`
+	Deployment       string        `help:"Worker Deployment that this worker belongs to. With it sessions stay on the version they run on until they continue as new, so that workflow code may change. Needs --build-id." env:"ROLLCALL_DEPLOYMENT,TEMPORAL_DEPLOYMENT_NAME" placeholder:"NAME"`
+	BuildID          string        `name:"build-id" help:"Version of the Worker Deployment: what identifies the build, such as a commit or an image's tag." env:"ROLLCALL_BUILD_ID,TEMPORAL_WORKER_BUILD_ID" placeholder:"ID"`
 	WorkflowPollers  int           `help:"Long polls for workflow tasks. With few, single signals get stuck behind the sticky queue's 5 s time-out." default:"16" env:"ROLLCALL_WORKFLOW_POLLERS"`
 	WorkflowTasks    int           `help:"Workflow tasks at a time: bounds the load on the database." default:"256" env:"ROLLCALL_WORKFLOW_TASKS"`
 	Activities       int           `help:"Regular activities at a time: sessions whose apply is in trouble." default:"100" env:"ROLLCALL_ACTIVITIES"`
@@ -35,9 +37,13 @@ func (*workerCmd) Help() string {
 
 Run any number; sessions move between them. Killing one loses nothing.
 
-Example:
+With --deployment and --build-id the worker is a version of a Worker Deployment: it gets sessions when "rollcall deployment roll" has made it the current one.
 
-    TEMPORAL_ADDRESS=temporal:7233 rollcall worker --database-url postgres://rollcall@db/rollcall`
+Examples:
+
+    TEMPORAL_ADDRESS=temporal:7233 rollcall worker --database-url postgres://rollcall@db/rollcall
+
+    rollcall worker --deployment rollcall --build-id 2026-11-21`
 }
 
 // Validate is called by kong before anything starts.
@@ -48,12 +54,24 @@ func (c *workerCmd) Validate() error {
 	if c.CommitSessions < 1 || c.CommitLinger < 0 || c.Committers < 1 {
 		return errors.New("--commit-sessions and --committers must be at least 1, --commit-linger not negative")
 	}
-	return errors.Join(c.Service.validate(), c.Temporal.validate(), c.Database.validate())
+	return errors.Join(c.version().Check(), c.Service.validate(), c.Temporal.validate(), c.Database.validate())
+}
+
+func (c *workerCmd) version() session.Version {
+	return session.Version{Deployment: c.Deployment, BuildID: c.BuildID}
+}
+
+// check is the name of the readiness check: it tells which version answers.
+func (c *workerCmd) check() string {
+	if v := c.version(); v != (session.Version{}) {
+		return "worker " + v.String()
+	}
+	return "worker"
 }
 
 // Run works until ctx is cancelled, then finishes the tasks in progress.
 func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
-	return runService(ctx, env, "worker", c.Service, func(ctx context.Context, s *service) error {
+	return runService(ctx, env, c.check(), c.Service, func(ctx context.Context, s *service) error {
 		db, err := s.openStore(ctx, &c.Database, c.Pool)
 		if err != nil {
 			return err
@@ -81,11 +99,11 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 			Client: temporal, Store: db, Applier: commits, TaskQueue: c.TaskQueue, Namespace: namespace,
 			WorkflowPollers: c.WorkflowPollers, WorkflowTasks: c.WorkflowTasks, Activities: c.Activities,
 			StickyCache: c.StickyCache, SearchAttributes: session.SearchAttributes(c.SearchAttributes),
-			StopTimeout: c.StopTimeout, Logger: s.logger, Registerer: s.registry,
+			StopTimeout: c.StopTimeout, Version: c.version(), Logger: s.logger, Registerer: s.registry,
 		})
 		if err != nil {
 			return err
 		}
-		return s.run(ctx, "worker", w)
+		return s.run(ctx, c.check(), w)
 	})
 }

@@ -39,6 +39,10 @@ type Options struct {
 
 	// TaskQueue that sessions run on. Default workflows.TaskQueue.
 	TaskQueue string
+	// Version is that of a Worker Deployment. Sessions are pinned to the one
+	// that they run on, and leave it when they continue as new. Zero: the
+	// worker is unversioned, and takes any session that no version has.
+	Version Version
 	// Namespace is the client's, to ask it about search attributes. Default
 	// "default".
 	Namespace string
@@ -85,6 +89,9 @@ func (o *Options) validate() error {
 		return errors.New("session worker: a number below zero")
 	case o.WorkflowPollers == 1:
 		return errors.New("session worker: one workflow poller cannot serve both the sticky queue and the common one: use 2 or more")
+	}
+	if err := o.Version.Check(); err != nil {
+		return fmt.Errorf("session worker: %w", err)
 	}
 	switch o.SearchAttributes {
 	case "":

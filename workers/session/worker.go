@@ -41,6 +41,9 @@ func New(o Options) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session worker: %w", err)
 	}
+	if err := o.Version.register(o.Registerer); err != nil {
+		return nil, fmt.Errorf("session worker: %w", err)
+	}
 	if o.StickyCache > 0 {
 		worker.SetStickyWorkflowCacheSize(o.StickyCache)
 	}
@@ -96,6 +99,7 @@ func (w *Worker) serve(ctx context.Context) error {
 	failed := make(chan error, 1)
 	o := w.options
 	tasks := worker.New(o.Client, o.TaskQueue, worker.Options{
+		DeploymentOptions:                       o.Version.options(),
 		MaxConcurrentWorkflowTaskPollers:        o.WorkflowPollers,
 		MaxConcurrentWorkflowTaskExecutionSize:  o.WorkflowTasks,
 		MaxConcurrentLocalActivityExecutionSize: o.WorkflowTasks,
@@ -111,7 +115,7 @@ func (w *Worker) serve(ctx context.Context) error {
 		return fmt.Errorf("start worker: %w", err)
 	}
 	w.notReady(nil)
-	o.Logger.InfoContext(ctx, "session worker started", "namespace", o.Namespace, "task_queue", o.TaskQueue, "search_attributes", w.search.Load())
+	o.Logger.InfoContext(ctx, "session worker started", "namespace", o.Namespace, "task_queue", o.TaskQueue, "worker_version", o.Version.String(), "search_attributes", w.search.Load())
 	select {
 	case <-ctx.Done():
 		w.notReady(errors.New("stopping"))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +81,7 @@ func TestOptions(t *testing.T) {
 		"no store":              {session.Options{Client: c}, "no Store"},
 		"below zero":            {session.Options{Client: c, Store: &memory{}, WorkflowTasks: -1}, "below zero"},
 		"one poller":            {session.Options{Client: c, Store: &memory{}, WorkflowPollers: 1}, "2 or more"},
+		"half a version":        {session.Options{Client: c, Store: &memory{}, Version: session.Version{Deployment: "d"}}, "both or neither"},
 		"unknown search option": {session.Options{Client: c, Store: &memory{}, SearchAttributes: "maybe"}, "auto, on, off"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +91,36 @@ func TestOptions(t *testing.T) {
 	}
 	_, err := session.New(session.Options{Client: c, Store: &memory{}})
 	require.NoError(t, err)
+}
+
+func TestVersion(t *testing.T) {
+	require.Equal(t, "unversioned", session.Version{}.String())
+	require.NoError(t, session.Version{}.Check())
+	require.Equal(t, "apps/rollcall:2026-11.21", session.Version{"apps/rollcall", "2026-11.21"}.String())
+	require.NoError(t, session.Version{"apps/rollcall", "2026-11.21"}.Check())
+	for _, v := range []session.Version{
+		{"", "v1"}, {"d", ""}, {"a.b", "v1"}, {"a:b", "v1"}, {"__a", "v1"}, {"a", "__unversioned__"},
+		{"a", "v 1"}, {"a", "v'1"}, {"a", "v\"1"}, {"ä", "v1"}, {"a", "v\n"}, {strings.Repeat("a", 201), "v1"},
+	} {
+		require.Error(t, v.Check(), v)
+	}
+
+	registry := prometheus.NewPedanticRegistry()
+	_, err := session.New(session.Options{
+		Client: lazy(t, client.Options{HostPort: "127.0.0.1:1"}), Store: &memory{}, Registerer: registry,
+		Version: session.Version{"rollcall", "v1"},
+	})
+	require.NoError(t, err)
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() == "rollcall_session_worker_info" {
+			labels := f.GetMetric()[0].GetLabel()
+			require.Equal(t, []string{"v1", "rollcall"}, []string{labels[0].GetValue(), labels[1].GetValue()})
+			return
+		}
+	}
+	require.Fail(t, "the version is not among the metrics")
 }
 
 func TestWaitsForTemporalAndStops(t *testing.T) {
