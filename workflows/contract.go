@@ -12,9 +12,18 @@ const (
 	DeviceSessionName = "DeviceSession"
 	TaskQueue         = "rollcall-sessions" // default; a deployment may name its own
 	QueryState        = "state"             // answers with a StateView
+	QueryProgress     = "progress"          // answers with a Progress
 	SignalNudge       = "nudge"             // takes nothing; wakes an idle session to look at its worker version
-	ActivityApply     = "ApplyBatch"        // takes an ApplyRequest; answers with Loaded where that is New
-	ActivityLoad      = "LoadSession"       // takes a session, answers with Loaded
+	SignalClose       = "close-session"     // takes a Close; as the update, for one who does not wait
+
+	UpdateRequestSnapshot = "request-snapshot" // takes an Ask, answers with Asked
+	UpdateDrain           = "drain"            // takes nothing, answers with a Receipt
+	UpdateClose           = "close"            // takes a Close, answers with a Receipt
+
+	ActivityApply           = "ApplyBatch"      // takes an ApplyRequest; answers with Loaded where that is New or Opens
+	ActivityLoad            = "LoadSession"     // takes a session, answers with Loaded
+	ActivityRequestSnapshot = "RequestSnapshot" // takes a SnapshotRequest, answers with Asked
+	ActivitySupersede       = "Supersede"       // takes a SupersedeRequest
 
 	// ErrRefused is the type of the application error with which ApplyBatch
 	// says that the database will never take these values.
@@ -126,7 +135,8 @@ type Sync string
 const (
 	Loading Sync = "loading" // asking the database what it knows
 	Live    Sync = "live"    // every event up to as_of_seq is applied
-	Gap     Sync = "gap"     // events are missing below as_of_seq; newer ones go on being applied
+	Gap     Sync = "gap"     // events are missing below as_of_seq, or a snapshot is overdue; newer events go on being applied
+	Resync  Sync = "resync"  // as gap, and the edge has been asked for a snapshot
 )
 
 // Counters count from the first run of the chain: a session that was started
@@ -141,6 +151,22 @@ type Counters struct {
 	OverLimit  int64 `json:"over_limit"`  // attributes refused because the state would not fit one event
 	Repaired   int64 `json:"repaired"`    // attributes that a snapshot had to correct
 	Refused    int64 `json:"refused"`     // batches that can never be applied
+	Stale      int64 `json:"stale"`       // attribute writes that lost against a newer seq
+	Drift      int64 `json:"drift"`       // attributes that differed from a snapshot though no event was missing
+	Requests   int64 `json:"requests"`    // snapshots asked for
+}
+
+// Check compares the session with the edge, at the newest snapshot applied.
+type Check struct {
+	Seq  int64  `json:"seq"`  // of that snapshot
+	Edge string `json:"edge"` // the edge's hash of its state at Seq
+	// Cloud is the hash of the session's own state at Seq, before the snapshot
+	// was applied. Empty: events were missing, or newer ones had come first,
+	// so there was nothing to compare.
+	Cloud string `json:"cloud,omitempty"`
+	// Drift names the attributes that differed though no event was missing.
+	Drift []string  `json:"drift,omitempty"`
+	At    time.Time `json:"at"`
 }
 
 // Refusal is a batch that was kept out for good. Its events are missing from
@@ -183,6 +209,7 @@ type StateView struct {
 	SyncSince time.Time     `json:"sync_since,omitzero"`
 	Missing   device.SeqSet `json:"missing,omitempty"` // ranges [from,to] of seq
 	Snapshot  int64         `json:"snapshot_seq,omitempty"`
+	Check     *Check        `json:"check,omitempty"` // nil: no snapshot was applied since the chain of runs began
 
 	Closed int64  `json:"closed_seq,omitempty"`
 	Reason string `json:"closed_reason,omitempty"`
