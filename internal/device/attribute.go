@@ -88,8 +88,11 @@ var errNUL = errors.New("value holds a NUL character, which the database refuses
 // escaping, numbers as the shortest IEEE 754 double (so 1.0 and 1 are the same
 // value; an integer past 2^53 belongs in a string, RFC 8259 section 6). It
 // refuses what PostgreSQL or CockroachDB would refuse, and nesting deeper than
-// MaxValueDepth.
+// MaxValueDepth. What is canonical already may come back as it is, not copied.
 func Canonical(value []byte) (json.RawMessage, error) {
+	if isCanonical(value) {
+		return value, nil
+	}
 	if !utf8.Valid(value) {
 		return nil, errors.New("value is not UTF-8")
 	}
@@ -105,6 +108,35 @@ func Canonical(value []byte) (json.RawMessage, error) {
 		return nil, err
 	}
 	return encodeCanonical(v)
+}
+
+// isCanonical recognizes what is canonical at a glance, as most values are: the
+// literals, strings of printable ASCII without an escape, and integers of up to
+// 15 digits.
+func isCanonical(v []byte) bool {
+	n := len(v)
+	if n >= 2 && v[0] == '"' && v[n-1] == '"' {
+		for _, c := range v[1 : n-1] {
+			if c < ' ' || c > '~' || c == '"' || c == '\\' {
+				return false
+			}
+		}
+		return true
+	}
+	switch string(v) {
+	case "null", "true", "false", "0":
+		return true
+	}
+	digits := bytes.TrimPrefix(v, []byte{'-'})
+	if len(digits) == 0 || len(digits) > 15 || digits[0] == '0' {
+		return false
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // CanonicalOf is Canonical for a Go value, as the edge has it.

@@ -139,6 +139,34 @@ func TestTopics(t *testing.T) {
 
 // Whatever decodes must encode again to the same event: what the platform
 // accepts it can also pass on.
+// A value is the same by itself, where most are recognized at a glance, as in a
+// list, where none is.
+func TestCanonicalAtAGlance(t *testing.T) {
+	value := rapid.OneOf(
+		rapid.Map(rapid.String(), func(s string) string {
+			b, err := json.Marshal(s)
+			require.NoError(t, err)
+			return string(b)
+		}),
+		rapid.StringMatching(`"[ -~]{0,12}"`),
+		rapid.StringMatching(`-?[0-9]{1,18}`),
+		rapid.StringMatching(`-?[0-9]{1,3}(\.[0-9]{1,3})?(e[0-9]{1,2})?`),
+		rapid.SampledFrom([]string{"null", "true", "false", "0", "-0", "nul", "tru", "", `"`, `"\u0000"`, `"\ud800"`, `"é"`, `"<&>"`, "01", "-", " 1"}),
+	)
+	rapid.Check(t, func(t *rapid.T) {
+		v := value.Draw(t, "value")
+		alone, err := device.Canonical([]byte(v))
+		listed, listErr := device.Canonical([]byte("[" + v + "]"))
+		if v == "" {
+			return // a list of nothing is one
+		}
+		require.Equal(t, listErr == nil, err == nil, "%q: %v, in a list: %v", v, err, listErr)
+		if err == nil {
+			require.Equal(t, string(listed), "["+string(alone)+"]")
+		}
+	})
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, e := range []device.Event{
 		event(device.Opened, 1, map[string]device.Attribute{"x": attr(1, `{"a":[1,2]}`)}),
