@@ -107,13 +107,13 @@ func (c *deviceRequestCmd) request(ctx context.Context, env cli.Env, command dev
 		return out, err
 	}
 	defer r.Close()
-	start := time.Now()
-	if err := r.Send(sending, command); err != nil || c.Wait == 0 {
-		return out, err
+	if c.Wait == 0 {
+		return out, r.Send(sending, command)
 	}
-	waiting, cancel := context.WithTimeoutCause(ctx, c.Wait, fmt.Errorf("none within %s; the command stays until it expires, at %s", c.Wait, command.Expires.Format(time.RFC3339)))
+	waiting, cancel := context.WithTimeoutCause(ctx, c.Wait, fmt.Errorf("none within %s", c.Wait))
 	defer cancel()
-	reply, err := r.Await(waiting, command.ID)
+	start := time.Now()
+	reply, err := r.Ask(waiting, command)
 	if err != nil {
 		return out, err
 	}

@@ -1,4 +1,4 @@
-// Package request sends a command to an edge and waits for its reply, over
+// Package request sends commands to edges and waits for their replies, over
 // Kafka, for one who asks now and then: it reads the topic of replies from its
 // end on, without a consumer group.
 package request
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -28,10 +29,18 @@ type Options struct {
 	Logger                      *slog.Logger // default slog.Default
 }
 
-// Requester sends commands and reads replies.
+// Requester sends commands and reads replies. Its methods may be called
+// concurrently.
 type Requester struct {
 	opts   Options
 	client *kgo.Client
+
+	reading sync.Once // from the first Ask on
+	stop    context.CancelFunc
+	read    sync.WaitGroup
+
+	mu    sync.Mutex
+	asked map[string]chan device.Reply // by the command's ID; holds the first reply
 }
 
 // Open notes where the topic of replies ends, so that no reply to what is sent
@@ -56,7 +65,7 @@ func Open(ctx context.Context, o Options) (*Requester, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	r := &Requester{opts: o, client: client}
+	r := &Requester{opts: o, client: client, stop: func() {}, asked: map[string]chan device.Reply{}}
 	if err := r.listen(ctx); err != nil {
 		client.Close()
 		return nil, err
@@ -64,8 +73,13 @@ func Open(ctx context.Context, o Options) (*Requester, error) {
 	return r, nil
 }
 
-// Close ends the connections.
-func (r *Requester) Close() { r.client.Close() }
+// Close ends the connections. Nobody may ask any more.
+func (r *Requester) Close() {
+	r.reading.Do(func() {})
+	r.stop()
+	r.client.Close()
+	r.read.Wait()
+}
 
 func (r *Requester) listen(ctx context.Context) error {
 	ends, err := kadm.NewClient(r.client).ListEndOffsets(ctx, r.opts.RepliesTopic)
@@ -106,21 +120,58 @@ func (r *Requester) Send(ctx context.Context, c device.Command) error {
 	return nil
 }
 
-// Await returns the first reply to the command, or ctx's cause. What is no
-// reply is passed over: others look after it. It is called by one goroutine.
-func (r *Requester) Await(ctx context.Context, command string) (device.Reply, error) {
+// Ask sends the command and returns the first reply to it, or ctx's cause. A
+// command that nobody waits for any more may still be done until it expires.
+func (r *Requester) Ask(ctx context.Context, c device.Command) (device.Reply, error) {
+	r.reading.Do(func() {
+		var reading context.Context
+		reading, r.stop = context.WithCancel(context.Background())
+		r.read.Go(func() { r.readReplies(reading) })
+	})
+	reply := make(chan device.Reply, 1)
+	r.mu.Lock()
+	r.asked[c.ID] = reply
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.asked, c.ID)
+	}()
+	if err := r.Send(ctx, c); err != nil {
+		return device.Reply{}, err
+	}
+	select {
+	case reply := <-reply:
+		return reply, nil
+	case <-ctx.Done():
+		return device.Reply{}, fmt.Errorf("reply to command %s: %w; the command stays until it expires, at %s", c.ID, context.Cause(ctx), c.Expires.Format(time.RFC3339))
+	}
+}
+
+// readReplies gives each reply to whoever waits for it. What is no reply, or
+// answers nobody here, is passed over: others look after it.
+func (r *Requester) readReplies(ctx context.Context) {
 	for {
 		fetches := r.client.PollFetches(ctx)
-		if err := context.Cause(ctx); err != nil {
-			return device.Reply{}, fmt.Errorf("reply to command %s: %w", command, err)
+		if ctx.Err() != nil || fetches.IsClientClosed() {
+			return
 		}
 		fetches.EachError(func(topic string, partition int32, err error) {
 			r.opts.Logger.Warn("replies cannot be read, trying again", "topic", topic, "partition", partition, "err", err)
 		})
-		for _, record := range fetches.Records() {
-			if reply, err := device.DecodeReply(string(record.Key), record.Value); err == nil && reply.Command == command {
-				return reply, nil
+		fetches.EachRecord(func(record *kgo.Record) {
+			if reply, err := device.DecodeReply(string(record.Key), record.Value); err == nil {
+				r.deliver(reply)
 			}
-		}
+		})
+	}
+}
+
+func (r *Requester) deliver(reply device.Reply) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case r.asked[reply.Command] <- reply:
+	default: // nobody asked, or a repetition
 	}
 }
