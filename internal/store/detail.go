@@ -186,7 +186,9 @@ type Change struct {
 	Session   string           `json:"session_id"`
 	Name      string           `json:"name"`
 	Attribute device.Attribute `json:"attribute"`
-	AppliedAt time.Time        `json:"applied_at"`
+	// ReceivedAt is when it was received, at the latest. Zero: not kept then.
+	ReceivedAt time.Time `json:"received_at,omitzero"`
+	AppliedAt  time.Time `json:"applied_at"`
 }
 
 // History returns what changed, newest first: in the session that ref names,
@@ -245,10 +247,11 @@ func scanChange(r pgx.CollectableRow) (Change, error) {
 	var value []byte
 	var seq int64
 	var at time.Time
-	if err := r.Scan(&session, &seq, &c.Name, &value, &at, &c.AppliedAt); err != nil {
+	var received *time.Time
+	if err := r.Scan(&session, &seq, &c.Name, &value, &at, &received, &c.AppliedAt); err != nil {
 		return c, err
 	}
-	c.Session, c.AppliedAt = session.String(), c.AppliedAt.UTC()
+	c.Session, c.ReceivedAt, c.AppliedAt = session.String(), utc(received), c.AppliedAt.UTC()
 	var err error
 	c.Attribute, err = attribute(value, seq, at)
 	return c, err

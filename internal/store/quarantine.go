@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 // Quarantined is a batch of one session that can never be applied as it is, and
@@ -74,4 +76,125 @@ func storable(s string) string {
 		end--
 	}
 	return s[:end]
+}
+
+// QuarantinedBatch is a row about a batch that was stepped over.
+type QuarantinedBatch struct {
+	ID        string    `json:"id"`
+	Session   string    `json:"session_id"`
+	RAE       string    `json:"rae"`
+	Topic     string    `json:"topic"` // of Kafka; empty: the payload had no coordinates that could be read
+	Partition int32     `json:"partition"`
+	First     int64     `json:"first_offset"`
+	Last      int64     `json:"last_offset"` // offsets between may be of other sessions
+	Cause     string    `json:"cause"`
+	Detail    string    `json:"detail"`
+	At        time.Time `json:"quarantined_at"`
+
+	SettledAt time.Time `json:"settled_at,omitzero"`
+	SettledBy string    `json:"settled_by,omitempty"`
+	Outcome   string    `json:"outcome,omitempty"` // empty: nobody has dealt with it
+}
+
+// What becomes of a quarantined batch.
+const (
+	OutcomeReplayed = "replayed"
+	OutcomeDropped  = "dropped"
+)
+
+// QuarantineFilter selects quarantined batches. Its zero value selects the
+// first DefaultLimit of all that nobody has dealt with.
+type QuarantineFilter struct {
+	RAE     string
+	Session string // UUID
+	Causes  []string
+	Settled bool   // also those that were replayed or dropped
+	Limit   int    // default DefaultLimit, at most MaxLimit
+	After   string // ID of the last one of the page before
+}
+
+// ListQuarantine returns the batches that f selects, the oldest first, and
+// whether there are more.
+func (s *Store) ListQuarantine(ctx context.Context, f QuarantineFilter) (page []QuarantinedBatch, more bool, err error) {
+	var session *uuid.UUID
+	if f.Session != "" {
+		id, err := uuid.Parse(f.Session)
+		if err != nil {
+			return nil, false, fmt.Errorf("list quarantined batches: session %q is not a UUID", clip(f.Session))
+		}
+		session = &id
+	}
+	var at time.Time
+	after := uuid.Nil
+	if f.After != "" {
+		last, err := s.GetQuarantine(ctx, []string{f.After})
+		if err != nil {
+			return nil, false, err
+		}
+		at, after = last[0].At, uuid.MustParse(last[0].ID)
+	}
+	limit := min(cmp.Or(max(f.Limit, 0), DefaultLimit), MaxLimit)
+	causes := append([]string{}, f.Causes...) // not null
+	rows, err := s.pool.Query(ctx, sqlListQuarantine, f.RAE, session, causes, f.Settled, at, after, limit+1)
+	if err == nil {
+		page, err = pgx.CollectRows(rows, scanQuarantined)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("list quarantined batches: %w", err)
+	}
+	if len(page) > limit {
+		return page[:limit], true, nil
+	}
+	return page, false, nil
+}
+
+// GetQuarantine returns the batches with these IDs, the oldest first. One that
+// does not exist is ErrNotFound.
+func (s *Store) GetQuarantine(ctx context.Context, ids []string) ([]QuarantinedBatch, error) {
+	parsed := make([]uuid.UUID, len(ids))
+	for i, id := range ids {
+		var err error
+		if parsed[i], err = uuid.Parse(id); err != nil {
+			return nil, fmt.Errorf("%w: %q is not the ID of a quarantined batch", ErrNotFound, clip(id))
+		}
+	}
+	rows, err := s.pool.Query(ctx, sqlGetQuarantine, keys(parsed))
+	if err != nil {
+		return nil, fmt.Errorf("get quarantined batches: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, scanQuarantined)
+	if err != nil {
+		return nil, fmt.Errorf("get quarantined batches: %w", err)
+	}
+	for _, id := range parsed {
+		if !slices.ContainsFunc(found, func(q QuarantinedBatch) bool { return q.ID == id.String() }) {
+			return nil, fmt.Errorf("%w: no quarantined batch has the ID %s", ErrNotFound, id)
+		}
+	}
+	return found, nil
+}
+
+// SettleQuarantine writes what became of the batches, and by whom.
+func (s *Store) SettleQuarantine(ctx context.Context, ids []string, by, outcome string) error {
+	parsed := make([]uuid.UUID, len(ids))
+	for i, id := range ids {
+		var err error
+		if parsed[i], err = uuid.Parse(id); err != nil {
+			return fmt.Errorf("settle quarantined batch %q: %w", clip(id), err)
+		}
+	}
+	if _, err := s.pool.Exec(ctx, sqlSettleQuarantine, keys(parsed), storable(by), outcome); err != nil {
+		return fmt.Errorf("settle quarantined batches: %w", err)
+	}
+	return nil
+}
+
+func scanQuarantined(r pgx.CollectableRow) (QuarantinedBatch, error) {
+	var q QuarantinedBatch
+	var id, session uuid.UUID
+	var settled *time.Time
+	err := r.Scan(&id, &session, &q.RAE, &q.Topic, &q.Partition, &q.First, &q.Last, &q.Cause, &q.Detail, &q.At,
+		&settled, &q.SettledBy, &q.Outcome)
+	q.ID, q.Session, q.At, q.SettledAt = id.String(), session.String(), q.At.UTC(), utc(settled)
+	return q, err
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,4 +54,61 @@ func TestReceivedOfValues(t *testing.T) {
 	apply(t, s, u)
 	require.Equal(t, at(101), received("device_attribute"))
 	require.Equal(t, int64(3), query[int64](t, url, `SELECT stale FROM device_session`), "a replay counts nothing")
+}
+
+func TestQuarantineQueries(t *testing.T) {
+	s, url := open(t)
+	for n := range 3 {
+		f := newFeed(n)
+		f.rae = []string{"rae-1", "rae-2", "rae-2"}[n]
+		apply(t, s, store.Update{RAE: f.rae, Session: f.id, Quarantined: []store.Quarantined{
+			{Topic: topic, Partition: 1, First: int64(n), Last: 9, Cause: []string{"database", "decode", "version"}[n], Detail: "why", At: at(int64(n / 2))},
+		}})
+	}
+	list := func(f store.QuarantineFilter) (out []string) {
+		page, _, err := s.ListQuarantine(t.Context(), f)
+		require.NoError(t, err)
+		for _, q := range page {
+			out = append(out, q.Cause)
+		}
+		return out
+	}
+	all, more, err := s.ListQuarantine(t.Context(), store.QuarantineFilter{})
+	require.NoError(t, err)
+	require.False(t, more)
+	require.Len(t, all, 3)
+	require.Equal(t, at(1), all[2].At)
+	require.Equal(t, []string{"decode", "version"}, sortedOf(list(store.QuarantineFilter{RAE: "rae-2"})))
+	require.Equal(t, []string{"version"}, list(store.QuarantineFilter{Session: session(2)}))
+	require.Equal(t, []string{"database", "version"}, sortedOf(list(store.QuarantineFilter{Causes: []string{"database", "version"}})))
+	var paged []store.QuarantinedBatch
+	for f := (store.QuarantineFilter{Limit: 1}); ; f.After = paged[len(paged)-1].ID {
+		page, more, err := s.ListQuarantine(t.Context(), f)
+		require.NoError(t, err)
+		if paged = append(paged, page...); !more {
+			break
+		}
+	}
+	require.Equal(t, all, paged)
+
+	require.NoError(t, s.SettleQuarantine(t.Context(), []string{all[0].ID}, "someone", store.OutcomeDropped))
+	require.Len(t, list(store.QuarantineFilter{}), 2)
+	require.Len(t, list(store.QuarantineFilter{Settled: true}), 3)
+	got, err := s.GetQuarantine(t.Context(), []string{all[0].ID})
+	require.NoError(t, err)
+	require.Equal(t, "someone dropped", got[0].SettledBy+" "+got[0].Outcome)
+	require.NotZero(t, got[0].SettledAt)
+	for _, id := range []string{"x", session(77)} {
+		_, err = s.GetQuarantine(t.Context(), []string{all[1].ID, id})
+		require.ErrorIs(t, err, store.ErrNotFound)
+	}
+	_, _, err = s.ListQuarantine(t.Context(), store.QuarantineFilter{Session: "x"})
+	require.ErrorContains(t, err, "UUID")
+
+	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM quarantined_batch WHERE outcome = 'dropped'`))
+}
+
+func sortedOf(s []string) []string {
+	slices.Sort(s)
+	return s
 }

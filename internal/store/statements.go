@@ -146,6 +146,9 @@ SELECT ` + sessionColumns + ` FROM device_session WHERE session_id = $1`
 
 	sqlAttributes = `
 SELECT name, value, seq, observed_at FROM device_attribute WHERE session_id = $1 ORDER BY name`
+
+	sqlKnown = `
+SELECT session_id, snapshot_seq, seen, closed_seq FROM device_session WHERE session_id = ANY($1::UUID[])`
 )
 
 // Queries for people.
@@ -226,7 +229,116 @@ ORDER BY device_id, session_id LIMIT $2`
 
 	// Changes of one session, newest first, from before (seq, name).
 	sqlHistory = `
-SELECT session_id, seq, name, value, observed_at, applied_at FROM attribute_change
+SELECT ` + changeColumns + ` FROM attribute_change
 WHERE session_id = $1 AND (seq < $2 OR (seq = $2 AND name < $3)) AND ($4::TEXT = '' OR name = $4)
 ORDER BY seq DESC, name DESC LIMIT $5`
+
+	// changeColumns are the fields of Change, in the order of its scan.
+	changeColumns = `session_id, seq, name, value, observed_at, received_at, applied_at`
+
+	// What each attribute of a session was at $2: order is seq, also where
+	// clocks disagree.
+	sqlObservedBy = `
+SELECT DISTINCT ON (name) ` + changeColumns + ` FROM attribute_change
+WHERE session_id = $1 AND observed_at <= $2
+ORDER BY name, seq DESC`
+	sqlAppliedBy = `
+SELECT DISTINCT ON (name) ` + changeColumns + ` FROM attribute_change
+WHERE session_id = $1 AND applied_at <= $2
+ORDER BY name, seq DESC`
+
+	sqlHorizon = `
+SELECT horizon FROM retention_horizon WHERE what = 'history'`
+
+	// Attributes whose value is not in the history: it was not kept then.
+	sqlUntold = `
+SELECT a.name FROM device_attribute a
+WHERE a.session_id = $1 AND NOT EXISTS (
+	SELECT 1 FROM attribute_change c WHERE c.session_id = a.session_id AND c.seq = a.seq AND c.name = a.name)
+ORDER BY a.name`
+
+	// Explain.
+	sqlExplained = `
+SELECT ` + changeColumns + ` FROM device_attribute
+WHERE session_id = $1 AND ($2::TEXT = '' OR name = $2) ORDER BY name`
+	sqlGapsEnded = `
+SELECT ended_by, count(*) FROM session_gap WHERE session_id = $1 GROUP BY ended_by`
+	sqlGapsBySnapshot = `
+SELECT from_seq, to_seq FROM session_gap WHERE session_id = $1 AND ended_by = 'snapshot' ORDER BY from_seq`
+	sqlQuarantineCount = `
+SELECT count(*), count(*) FILTER (WHERE settled_at IS NULL) FROM quarantined_batch WHERE session_id = $1`
+)
+
+// Quarantined batches.
+const (
+	batchColumns = `quarantine_id, session_id, rae, topic, partition, first_offset, last_offset, cause, detail, quarantined_at,
+	settled_at, settled_by, outcome`
+
+	// The oldest first, from after ($5, $6).
+	sqlListQuarantine = `
+SELECT ` + batchColumns + ` FROM quarantined_batch
+WHERE ($1::TEXT = '' OR rae = $1) AND ($2::UUID IS NULL OR session_id = $2) AND (cardinality($3::TEXT[]) = 0 OR cause = ANY($3))
+	AND ($4::BOOL OR settled_at IS NULL)
+	AND (quarantined_at > $5 OR (quarantined_at = $5 AND quarantine_id > $6::UUID))
+ORDER BY quarantined_at, quarantine_id LIMIT $7`
+
+	sqlGetQuarantine = `
+SELECT ` + batchColumns + ` FROM quarantined_batch WHERE quarantine_id = ANY($1::UUID[]) ORDER BY quarantined_at, quarantine_id`
+
+	sqlSettleQuarantine = `
+UPDATE quarantined_batch SET settled_at = now(), settled_by = $2, outcome = $3 WHERE quarantine_id = ANY($1::UUID[])`
+)
+
+// Retention. Each statement deletes a bounded number of rows that it finds by
+// key, and may run beside Apply.
+const (
+	sqlRaiseHorizon = `
+INSERT INTO retention_horizon (what, horizon) VALUES ('history', $1)
+ON CONFLICT (what) DO UPDATE SET horizon = excluded.horizon WHERE retention_horizon.horizon < excluded.horizon`
+
+	sqlSessionsAfter = `
+SELECT session_id FROM device_session WHERE session_id > $1 ORDER BY session_id LIMIT $2`
+
+	// A change leaves when the one that replaced it is older than the horizon:
+	// then nobody can ask for a time when it was the value. So the newest change
+	// of each attribute stays, and the answer for any time from the horizon on
+	// is whole.
+	sqlExpireHistory = `
+DELETE FROM attribute_change WHERE (session_id, seq, name) IN (
+	SELECT session_id, seq, name FROM (
+		SELECT session_id, seq, name, lead(applied_at) OVER (PARTITION BY session_id, name ORDER BY seq) AS replaced_at
+		FROM attribute_change WHERE session_id = ANY($1::UUID[]) AND applied_at < $2
+	) c WHERE replaced_at < $2 LIMIT $3)`
+
+	// A tombstone holds against older events. From a snapshot at or past its seq
+	// on, the snapshot does, and the tombstone may leave.
+	sqlExpireTombstones = `
+DELETE FROM device_attribute WHERE session_id = ANY($1::UUID[]) AND value IS NULL AND applied_at < $2
+	AND seq <= (SELECT s.snapshot_seq FROM device_session s WHERE s.session_id = device_attribute.session_id)`
+
+	sqlExpireGaps = `
+DELETE FROM session_gap WHERE session_id = ANY($1::UUID[]) AND ended_at < $2`
+
+	sqlExpireQuarantine = `
+DELETE FROM quarantined_batch WHERE session_id = ANY($1::UUID[]) AND settled_at < $2`
+
+	// Closed sessions that may leave, locked. What nobody has dealt with stays,
+	// and its session with it.
+	sqlLockExpired = `
+SELECT session_id FROM device_session s
+WHERE session_id = ANY($1::UUID[]) AND closed_seq > 0 AND applied_at < $2 AND (received_at IS NULL OR received_at < $2)
+	AND NOT EXISTS (SELECT 1 FROM quarantined_batch q WHERE q.session_id = s.session_id AND q.settled_at IS NULL)
+ORDER BY session_id LIMIT $3 FOR UPDATE`
+	sqlDeleteChanges = `
+DELETE FROM attribute_change WHERE session_id = ANY($1::UUID[])`
+	sqlDeleteAttributes = `
+DELETE FROM device_attribute WHERE session_id = ANY($1::UUID[])`
+	sqlDeletePositions = `
+DELETE FROM ingest_position WHERE session_id = ANY($1::UUID[])`
+	sqlDeleteGaps = `
+DELETE FROM session_gap WHERE session_id = ANY($1::UUID[])`
+	sqlDeleteQuarantine = `
+DELETE FROM quarantined_batch WHERE session_id = ANY($1::UUID[])`
+	sqlDeleteSessions = `
+DELETE FROM device_session WHERE session_id = ANY($1::UUID[])`
 )

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+// Explanation says where each value of a session comes from, and what became of
+// the events that are not among them.
+type Explanation struct {
+	Summary
+	Attributes  []Explained       `json:"attributes"` // with those that were removed, by name
+	Counters    Counters          `json:"counters"`
+	Gaps        map[string]int64  `json:"gaps"` // by what ended them: events, snapshot, narrowed; "open": nothing yet
+	Quarantined QuarantineCounter `json:"quarantined"`
+}
+
+// QuarantineCounter counts the batches of a session that were stepped over.
+type QuarantineCounter struct {
+	Batches   int64 `json:"batches"`
+	Unsettled int64 `json:"unsettled"`
+}
+
+// Explained is an attribute, and the event that set it.
+type Explained struct {
+	Change
+	// Event is the CloudEvents id of the event that set the value.
+	Event string `json:"event_id"`
+	// Came is how that event's word came: CameEvent or CameSnapshot, or empty
+	// where the tables do not prove either.
+	Came string `json:"came,omitempty"`
+}
+
+// How a value came.
+const (
+	CameEvent    = "event"    // as that event
+	CameSnapshot = "snapshot" // only in a snapshot: the event itself had not come when one listed its value
+)
+
+// Explain explains the device, or the session, that ref names; of a device its
+// current session. With attribute, only that one. References are those of
+// GetDevice.
+func (s *Store) Explain(ctx context.Context, ref, attribute string) (Explanation, error) {
+	deviceID, session, err := s.resolve(ctx, ref)
+	if err != nil {
+		return Explanation{}, err
+	}
+	if session == uuid.Nil {
+		sessions, err := s.sessions(ctx, deviceID)
+		if err != nil {
+			return Explanation{}, fmt.Errorf("explain %q: %w", ref, err)
+		}
+		session = uuid.MustParse(sessions[0].Session)
+	}
+	e := Explanation{Attributes: []Explained{}, Gaps: map[string]int64{}}
+	known, err := s.explain(ctx, &e, session, attribute)
+	if err != nil {
+		return Explanation{}, fmt.Errorf("explain %q: %w", ref, err)
+	}
+	if attribute != "" && len(e.Attributes) == 0 {
+		return Explanation{}, fmt.Errorf("%w: session %s has never had an attribute %q", ErrNotFound, session, clip(attribute))
+	}
+	for i := range e.Attributes {
+		a := &e.Attributes[i]
+		a.Event = a.Session + "/" + strconv.FormatInt(a.Attribute.Seq, 10)
+		a.Came = known.came(a.Change)
+	}
+	return e, nil
+}
+
+// explain reads the parts of e as they were at one moment.
+func (s *Store) explain(ctx context.Context, e *Explanation, session uuid.UUID, attribute string) (provenance, error) {
+	var known provenance
+	b := &pgx.Batch{}
+	b.Queue(sqlBeginRead)
+	b.Queue(sqlSummaries, []uuid.UUID{session}).Query(func(rows pgx.Rows) (err error) {
+		e.Summary, err = pgx.CollectExactlyOneRow(rows, scanSummary)
+		return err
+	})
+	b.Queue(sqlSession, session).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := known.scan(rows); err != nil {
+				return err
+			}
+			e.Counters = known.counters.exported()
+		}
+		return rows.Err()
+	})
+	b.Queue(sqlExplained, session, attribute).Query(func(rows pgx.Rows) error {
+		changes, err := pgx.CollectRows(rows, scanChange)
+		for _, c := range changes {
+			e.Attributes = append(e.Attributes, Explained{Change: c})
+		}
+		return err
+	})
+	b.Queue(sqlGapsEnded, session).Query(func(rows pgx.Rows) error {
+		var by string
+		var n int64
+		_, err := pgx.ForEachRow(rows, []any{&by, &n}, func() error {
+			if by == "" {
+				by = "open"
+			}
+			e.Gaps[by] = n
+			return nil
+		})
+		return err
+	})
+	b.Queue(sqlGapsBySnapshot, session).Query(func(rows pgx.Rows) (err error) {
+		known.covered, err = pgx.CollectRows(rows, pgx.RowToStructByPos[device.Range])
+		return err
+	})
+	b.Queue(sqlQuarantineCount, session).Query(func(rows pgx.Rows) (err error) {
+		e.Quarantined, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[QuarantineCounter])
+		return err
+	})
+	b.Queue(sqlCommit)
+	return known, s.pool.SendBatch(ctx, b).Close()
+}
+
+// provenance is what the tables prove of how events came.
+type provenance struct {
+	row
+	covered []device.Range // were missing until a snapshot covered them
+}
+
+// came says how the word of a change came, if it is proved.
+func (p *provenance) came(c Change) string {
+	seq := c.Attribute.Seq
+	for _, r := range p.covered {
+		if r.From <= seq && seq <= r.To {
+			return CameSnapshot
+		}
+	}
+	switch {
+	case seq == p.snapshot:
+		return CameSnapshot // it is the snapshot's own: what it no longer listed
+	case seq > p.snapshot && p.seen.Has(seq):
+		return CameEvent // past the snapshot there are only events
+	case p.counters.events == p.asOf:
+		return CameEvent // every one has come
+	}
+	return ""
+}
