@@ -1,0 +1,110 @@
+package rollout
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// Receipt is what a roll came to.
+type Receipt struct {
+	Deployment  string    `json:"deployment"`
+	From        string    `json:"from"` // build that was current; empty: none, or To already
+	To          string    `json:"to"`
+	Began       time.Time `json:"began"`
+	TookSeconds float64   `json:"took_seconds"`
+
+	Ramped   float64  `json:"ramped_percent"`     // the last step of the ramp
+	Aborted  bool     `json:"aborted,omitempty"`  // the ramp was taken back
+	Nudges   int      `json:"nudges"`             // signals that had to be sent to idle sessions
+	Drained  bool     `json:"drained"`            // the server counts no other version as draining
+	Draining []string `json:"draining,omitempty"` // those that it does
+
+	Sessions Sessions `json:"sessions"`
+	// EventsApplied is, by build, how many events of the sessions that ran
+	// during the roll it has applied, since each session's workflow began. It
+	// is from the workflows' own state, which counts an event when the
+	// database has taken it, once.
+	EventsApplied map[string]int64 `json:"events_applied"`
+	// Proof is absent when no proof was asked for.
+	Proof *Proof `json:"proof,omitempty"`
+
+	// Complete: all sessions moved, nothing lost, the old version drained.
+	Complete bool   `json:"complete"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Sessions says where the sessions are.
+type Sessions struct {
+	Before      int `json:"before"`       // ran on another version when the roll began
+	Moved       int `json:"moved"`        // of these: run on the new version
+	Closed      int `json:"closed"`       // of these: run no more
+	StillPinned int `json:"still_pinned"` // run on another version
+	Now         int `json:"now"`          // run on the new version, those that began there among them
+	// Unread did not answer, and are not in EventsApplied.
+	Unread int `json:"unread,omitempty"`
+}
+
+// count fills in where the sessions are, and who applied their events.
+func (r *roll) count(ctx context.Context, before, pinned []string) error {
+	now, err := r.list(ctx, r.on(r.To))
+	if err != nil {
+		return err
+	}
+	on := map[string]bool{}
+	for _, id := range now {
+		on[id] = true
+	}
+	s := Sessions{Before: len(before), StillPinned: len(pinned), Now: len(on)}
+	stays := map[string]bool{}
+	for _, id := range pinned {
+		stays[id] = true
+	}
+	for _, id := range before {
+		switch {
+		case on[id]:
+			s.Moved++
+		case !stays[id]:
+			s.Closed++
+		}
+		on[id] = true
+	}
+	r.Say("asking %d sessions who applied their events", len(on))
+	r.receipt.EventsApplied, s.Unread, err = r.builds(ctx, on)
+	r.receipt.Sessions = s
+	return err
+}
+
+// builds asks sessions which builds applied how many of their events.
+func (f fleet) builds(ctx context.Context, ids map[string]bool) (events map[string]int64, unread int, err error) {
+	events = map[string]int64{}
+	var mu sync.Mutex
+	group, asking := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for id := range ids {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(asking, 10*time.Second)
+			defer cancel()
+			var view workflows.StateView
+			answer, err := f.client.QueryWorkflow(ctx, id, "", workflows.QueryState)
+			if err == nil {
+				err = answer.Get(&view)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				unread++
+				return asking.Err()
+			}
+			for _, b := range view.Builds {
+				events[b.ID] += b.Events
+			}
+			return nil
+		})
+	}
+	return events, unread, group.Wait()
+}

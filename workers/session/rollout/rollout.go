@@ -1,0 +1,350 @@
+// Package rollout moves running sessions from one worker version to the next,
+// and proves that it lost none of their events on the way.
+//
+// Sessions are pinned to the version of the Worker Deployment that they run on.
+// One that has a workflow task sees that another version is meant for it, and
+// continues as new there; one that is idle has none, and is nudged. So a roll is:
+// ramp to the new version and watch, make it current, nudge whoever stays behind,
+// wait until the old version is drained. Each step may be repeated: a roll that
+// was killed is begun again and goes on.
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/workers/session"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// Options of Roll.
+type Options struct {
+	// Client reaches Temporal. Required.
+	Client client.Client
+	// Namespace is the client's. Default "default".
+	Namespace string
+	// TaskQueue of the sessions. Default workflows.TaskQueue.
+	TaskQueue string
+	// To is the version that the sessions are to run on. Required. Its
+	// workers must be running, or start within PollerTimeout.
+	To session.Version
+
+	// Ramp are percentages of the sessions, rising, that are meant for the new
+	// version before all are. Each is held for Hold, and given up when
+	// sessions fail on it. Busy and new sessions take part; idle ones wait.
+	Ramp []float64
+	Hold time.Duration
+	// PollerTimeout bounds the wait for workers of the new version. Default 2
+	// min.
+	PollerTimeout time.Duration
+	// DrainTimeout bounds moving the sessions, and then waiting for the server
+	// to say that the old version is drained. Default 10 min.
+	DrainTimeout time.Duration
+	// NudgeRate is how many idle sessions a second are told to move. Each
+	// costs two workflow tasks and a new run. Default 100.
+	NudgeRate float64
+
+	// Ledger proves that no event was lost. Nil: nothing is proved.
+	Ledger *Ledger
+	// Say is told of progress. Default: nobody is.
+	Say func(format string, args ...any)
+}
+
+func (o *Options) validate() error {
+	if o.Client == nil {
+		return errors.New("roll: no Client")
+	}
+	if o.To == (session.Version{}) {
+		return errors.New("roll: no version to roll to")
+	}
+	if err := o.To.Check(); err != nil {
+		return fmt.Errorf("roll: %w", err)
+	}
+	for i, percent := range o.Ramp {
+		if percent <= 0 || percent > 100 || i > 0 && percent <= o.Ramp[i-1] {
+			return fmt.Errorf("roll: ramp %v: percentages above 0, to 100, each more than the one before", o.Ramp)
+		}
+	}
+	if o.Hold < 0 || o.PollerTimeout < 0 || o.DrainTimeout < 0 || o.NudgeRate < 0 {
+		return errors.New("roll: a number below zero")
+	}
+	set := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	set(&o.PollerTimeout, 2*time.Minute)
+	set(&o.DrainTimeout, 10*time.Minute)
+	if o.NudgeRate == 0 {
+		o.NudgeRate = 100
+	}
+	if o.Namespace == "" {
+		o.Namespace = client.DefaultNamespace
+	}
+	if o.TaskQueue == "" {
+		o.TaskQueue = workflows.TaskQueue
+	}
+	if o.Say == nil {
+		o.Say = func(string, ...any) {}
+	}
+	return nil
+}
+
+// roll is one Roll.
+type roll struct {
+	Options
+	fleet
+	handle  client.WorkerDeploymentHandle
+	receipt Receipt
+}
+
+// Roll moves the sessions. The receipt says how far it came, also when there is
+// an error. Cancelling ctx leaves the routing as it is.
+func Roll(ctx context.Context, o Options) (Receipt, error) {
+	if err := o.validate(); err != nil {
+		return Receipt{}, err
+	}
+	r := &roll{
+		Options: o, fleet: newFleet(o.Client, o.Namespace, o.TaskQueue),
+		handle:  o.Client.WorkerDeploymentClient().GetHandle(o.To.Deployment),
+		receipt: Receipt{Deployment: o.To.Deployment, To: o.To.BuildID, Began: time.Now().UTC()},
+	}
+	err := r.run(ctx)
+	r.receipt.TookSeconds = time.Since(r.receipt.Began).Seconds()
+	if err != nil {
+		r.receipt.Complete, r.receipt.Error = false, err.Error()
+	}
+	return r.receipt, err
+}
+
+func (r *roll) run(ctx context.Context) error {
+	if err := r.await(ctx); err != nil {
+		return err
+	}
+	if r.Ledger != nil {
+		if err := r.Ledger.begin(ctx); err != nil {
+			return err
+		}
+	}
+	before, err := r.list(ctx, r.elsewhere(r.To))
+	if err != nil {
+		return err
+	}
+	r.Say("%d sessions run on other versions than %s", len(before), r.To)
+	if err := r.route(ctx); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(r.DrainTimeout)
+	pinned, err := r.move(ctx, deadline)
+	if err != nil {
+		return err
+	}
+	if err := r.count(ctx, before, pinned); err != nil {
+		return err
+	}
+	if r.Ledger != nil {
+		proof, err := r.Ledger.settle(ctx)
+		if err != nil {
+			return err
+		}
+		r.receipt.Proof = &proof
+	}
+	if err := r.drained(ctx, deadline); err != nil {
+		return err
+	}
+	return r.verdict()
+}
+
+// verdict is an error for whatever keeps the roll from being complete.
+func (r *roll) verdict() error {
+	s := r.receipt.Sessions
+	switch p := r.receipt.Proof; {
+	case s.StillPinned > 0:
+		return fmt.Errorf("%d sessions did not move within %s: a worker of the version that they are pinned to must be running to hand them over (rollcall deployment status); then roll again", s.StillPinned, r.DrainTimeout)
+	case p != nil && p.Lost > 0:
+		return fmt.Errorf("%d events of %d sessions are in Kafka and not in the database: see lost_sessions in the receipt, then rollcall quarantine list and the dead letters", p.Lost, p.SessionsWithLoss)
+	case len(r.receipt.Draining) > 0:
+		return fmt.Errorf("the server still counts version %s as draining after %s: keep its workers, and roll again to wait on", r.receipt.Draining, r.DrainTimeout)
+	}
+	r.receipt.Complete = true
+	return nil
+}
+
+// await waits until workers of the new version take tasks of the queue.
+func (r *roll) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.PollerTimeout,
+		fmt.Errorf("no worker of version %s takes tasks from %s after %s: start one with --deployment %s --build-id %s", r.To, r.TaskQueue, r.PollerTimeout, r.To.Deployment, r.To.BuildID))
+	defer cancel()
+	for said := false; ; said = true {
+		n, err := r.pollers(ctx, r.To)
+		if err == nil && n > 0 {
+			// Routing is per deployment: the server must know the version there.
+			if _, err = r.handle.DescribeVersion(ctx, client.WorkerDeploymentDescribeVersionOptions{BuildID: r.To.BuildID}); err == nil {
+				return nil
+			}
+		}
+		if !said {
+			r.Say("waiting for workers of version %s", r.To)
+		}
+		if wait(ctx, 500*time.Millisecond) != nil {
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+// route ramps to the new version and makes it current.
+func (r *roll) route(ctx context.Context) error {
+	d, err := r.handle.Describe(ctx, client.WorkerDeploymentDescribeOptions{})
+	if err != nil {
+		return fmt.Errorf("describe deployment %s: %w", r.To.Deployment, err)
+	}
+	if current := d.Info.RoutingConfig.CurrentVersion; current != nil {
+		r.receipt.From = current.BuildID
+	}
+	if r.receipt.From == r.To.BuildID {
+		r.receipt.From = ""
+		r.Say("%s is current already", r.To)
+		return nil
+	}
+	token := d.ConflictToken
+	healthy, err := r.problems(ctx)
+	if err != nil {
+		return err
+	}
+	for _, percent := range r.Ramp {
+		done, err := r.handle.SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: r.To.BuildID, Percentage: float32(percent), ConflictToken: token})
+		if err != nil {
+			return fmt.Errorf("ramp %s to %g %%: %w", r.To, percent, err)
+		}
+		token = done.ConflictToken
+		r.receipt.Ramped = percent
+		r.Say("%s is meant for %g %% of the sessions; watching for %s", r.To, percent, r.Hold)
+		if err := r.watch(ctx, healthy); err != nil {
+			return r.abort(ctx, err)
+		}
+	}
+	if _, err := r.handle.SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{BuildID: r.To.BuildID, ConflictToken: token}); err != nil {
+		return fmt.Errorf("make %s current: %w", r.To, err)
+	}
+	r.Say("%s is current", r.To)
+	return nil
+}
+
+// errUnhealthy is why a ramp is given up.
+var errUnhealthy = errors.New("the new version does not do")
+
+// watch looks, for as long as a step is held, whether more sessions than before
+// fail their workflow tasks, and whether the new version still has workers.
+func (r *roll) watch(ctx context.Context, healthy []string) error {
+	for end := time.Now().Add(r.Hold); ; {
+		failing, err := r.problems(ctx)
+		if err != nil {
+			return err
+		}
+		failing = slices.DeleteFunc(failing, func(id string) bool { return slices.Contains(healthy, id) })
+		if len(failing) > 0 {
+			return fmt.Errorf("%w: workflow tasks fail, in %d sessions, of which one is %s (temporal workflow show --workflow-id %[3]s tells why)", errUnhealthy, len(failing), failing[0])
+		}
+		n, err := r.pollers(ctx, r.To)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("%w: its workers have stopped", errUnhealthy)
+		}
+		if time.Now().After(end) {
+			return nil
+		}
+		if err := wait(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+// abort takes the ramp back where the new version is at fault.
+func (r *roll) abort(ctx context.Context, why error) error {
+	if !errors.Is(why, errUnhealthy) {
+		return why
+	}
+	_, err := r.handle.SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: r.To.BuildID, Percentage: 0})
+	if err != nil {
+		return errors.Join(why, fmt.Errorf("and the ramp could not be taken back, it is still %g %%: %w", r.receipt.Ramped, err))
+	}
+	r.receipt.Aborted = true
+	return fmt.Errorf("%w; the ramp is back at 0 %%, and the sessions that moved go back with their next event: keep the workers of both versions until rollcall deployment status shows none", why)
+}
+
+// move nudges the sessions that are not on the new version until none is left,
+// or the time is over; then it returns those that are.
+func (r *roll) move(ctx context.Context, deadline time.Time) ([]string, error) {
+	var none bool
+	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
+		left, err := r.list(ctx, r.elsewhere(r.To))
+		switch {
+		case err != nil:
+			return nil, err
+		case len(left) == 0 && none: // twice: what runs is seen with a delay
+			return nil, nil
+		case time.Now().After(deadline):
+			return left, nil
+		case len(left) > 0:
+			r.Say("%d sessions are not on %s yet: nudging them", len(left), r.To)
+			n, err := r.nudge(ctx, left, r.NudgeRate, deadline)
+			r.receipt.Nudges += n
+			if err != nil {
+				return nil, err
+			}
+		}
+		none = len(left) == 0
+		if err := wait(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// drained waits until the server counts no other version as draining. It looks
+// only every few minutes.
+func (r *roll) drained(ctx context.Context, deadline time.Time) error {
+	for said := ""; ; {
+		d, err := r.handle.Describe(ctx, client.WorkerDeploymentDescribeOptions{})
+		if err != nil {
+			return fmt.Errorf("describe deployment %s: %w", r.To.Deployment, err)
+		}
+		r.receipt.Draining = nil
+		for _, v := range d.Info.VersionSummaries {
+			id := v.Version.BuildID
+			if id == r.To.BuildID {
+				continue
+			}
+			if v.DrainageStatus == client.WorkerDeploymentVersionDrainageStatusDraining ||
+				id == r.receipt.From && v.DrainageStatus != client.WorkerDeploymentVersionDrainageStatusDrained {
+				r.receipt.Draining = append(r.receipt.Draining, id)
+			}
+		}
+		r.receipt.Drained = len(r.receipt.Draining) == 0
+		if r.receipt.Drained || time.Now().After(deadline) {
+			return nil
+		}
+		if now := fmt.Sprint(r.receipt.Draining); now != said {
+			r.Say("waiting until the server counts %s as drained: it looks every few minutes", now)
+			said = now
+		}
+		if err := wait(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
