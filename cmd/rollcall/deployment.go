@@ -99,7 +99,7 @@ func (c *deploymentStatusCmd) Run(ctx context.Context, env cli.Env) error {
 type deploymentRollCmd struct {
 	deploymentFlags `embed:""`
 	BuildID         string        `name:"build-id" help:"The version to roll to. Its workers must be running." required:"" env:"ROLLCALL_BUILD_ID,TEMPORAL_WORKER_BUILD_ID" placeholder:"ID"`
-	Ramp            []float64     `help:"Percentages of the sessions to move first. None: --ramp=\"\"." default:"10,50" placeholder:"PERCENT,…"`
+	Ramp            []float64     `help:"Percentages of the sessions to move first. None: --ramp=\"\"." default:"10,50" placeholder:"PERCENT"`
 	Hold            time.Duration `help:"How long to watch each of them for failing workflow tasks; then the ramp goes back to 0." default:"30s"`
 	WorkerTimeout   time.Duration `help:"How long to wait for workers of the version." default:"2m"`
 	DrainTimeout    time.Duration `help:"How long to wait until all sessions have moved and the server counts the old version as drained. It looks every few minutes." default:"10m"`

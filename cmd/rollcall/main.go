@@ -23,7 +23,8 @@ type grammar struct {
 	Worker  workerCmd  `cmd:"" group:"services" help:"Run the sessions' workflows, which write the database."`
 	Migrate migrateCmd `cmd:"" group:"operation" help:"Create or upgrade the database's tables."`
 
-	DLQ dlqCmd `cmd:"" name:"dlq" group:"operation" help:"Look at dead letters, replay them or give them up."`
+	DLQ        dlqCmd        `cmd:"" name:"dlq" group:"operation" help:"Look at dead letters, replay them or give them up."`
+	Deployment deploymentCmd `cmd:"" group:"operation" help:"Look at the workers' versions, and roll to a new one."`
 
 	Healthcheck admin.HealthcheckCmd `cmd:"" group:"operation" help:"Ask a running service whether it is ready."`
 	Device      deviceCmd            `cmd:"" group:"look" help:"Look at devices."`

@@ -57,6 +57,7 @@ func TestHelp(t *testing.T) {
 		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
 		"device", "device list", "device get", "device history", "device request-snapshot", "version",
 		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
+		"deployment", "deployment status", "deployment roll",
 	} {
 		t.Run(command, func(t *testing.T) {
 			code, stdout, stderr := run(t, append(strings.Fields(command), "--help")...)
@@ -123,6 +124,10 @@ func TestRefusals(t *testing.T) {
 		{"page size", []string{"device", "list", db, "--limit=5000"}, `device list: --limit must be from 1 to 1000 (see rollcall device list --help)`},
 		{"cursor", []string{"device", "history", db, "x", "--before=here"}, `--before: not of the form SESSION/SEQ/NAME (see rollcall device history --help)`},
 		{"expiry", []string{"device", "request-snapshot", db, "x", "--expires=2h"}, `device request-snapshot: --wait must not be less than 0, --expires from 1s to 1h0m0s (see rollcall device request-snapshot --help)`},
+		{"half a version", []string{"worker", db, "--build-id=v1"}, `worker: a deployment and a build ID go together: give both or neither (see rollcall worker --help)`},
+		{"a deployment that is none", []string{"deployment", "roll", db, "--deployment=a.b", "--build-id=v1"}, `deployment roll: deployment "a.b": its name must hold neither . nor : anywhere (see rollcall deployment roll --help)`},
+		{"a ramp that falls", []string{"deployment", "roll", db, "--deployment=d", "--build-id=v1", "--ramp=50,10"}, `deployment roll: --ramp: percentages above 0 and up to 100, each more than the one before (see rollcall deployment roll --help)`},
+		{"a proof without database", []string{"deployment", "roll", "--deployment=d", "--build-id=v1"}, `deployment roll: no database: set --database-url or ROLLCALL_DATABASE_URL; or roll without proof: --no-prove (see rollcall deployment roll --help)`},
 		{"output", []string{"device", "list", db, "-o", "yaml"}, `--output must be one of "table","json" but got "yaml" (see rollcall device list --help)`},
 		{"which device", []string{"device", "get", db}, `expected "<device>" (see rollcall device get --help)`},
 		{"unknown key", []string{"poller", db, "--config=testdata/misspelt.yaml"}, `testdata/misspelt.yaml:3: unknown key "kafka-borkers"; did you mean "kafka-brokers"? (see rollcall poller --help)`},

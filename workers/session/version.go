@@ -37,7 +37,7 @@ func (v Version) Check() error {
 	case v.Deployment == "" || v.BuildID == "":
 		return errors.New("a deployment and a build ID go together: give both or neither")
 	case strings.ContainsAny(v.Deployment, ".:"):
-		return fmt.Errorf("deployment %q: its name must not hold . or :", v.Deployment)
+		return fmt.Errorf("deployment %q: its name must hold neither . nor : anywhere", v.Deployment)
 	case strings.HasPrefix(v.Deployment, "__") || strings.HasPrefix(v.BuildID, "__"):
 		return errors.New("names that begin with __ are the server's own")
 	}

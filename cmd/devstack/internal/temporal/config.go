@@ -120,6 +120,12 @@ func dynamicSettings() dynamicconfig.StaticClient {
 		dynamicconfig.EnableDeploymentVersions.Key():                   true,
 		dynamicconfig.FrontendEnableWorkerVersioningWorkflowAPIs.Key(): true,
 		dynamicconfig.WorkerHeartbeatsEnabled.Key():                    true,
+
+		// How soon a version without sessions counts as drained. The defaults,
+		// three minutes each, wait for a visibility store that lags; this one
+		// does not.
+		dynamicconfig.VersionDrainageStatusVisibilityGracePeriod.Key(): 5 * time.Second,
+		dynamicconfig.VersionDrainageStatusRefreshInterval.Key():       5 * time.Second,
 	}
 }
 

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/check"
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workers/session/rollout"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// rig is the stack with poller and workers as processes, as in production.
+type rig struct {
+	*stack
+	t        *testing.T
+	rollcall string
+	env      []string
+	log      *os.File
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, rollcall: build(t, "../..", "./cmd/rollcall")}
+	var err error
+	r.log, err = os.Create(filepath.Join(t.TempDir(), "processes.log"))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if b, err := os.ReadFile(r.log.Name()); err == nil && t.Failed() {
+			t.Logf("%s", b)
+		}
+	})
+	flags := testFlags(t, t.TempDir())
+	flags.bare = true
+	r.stack, err = startStack(t.Context(), flags, slog.New(slog.NewTextHandler(r.log, nil)), func(string) {})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, r.stop()) })
+	r.env = []string{
+		"ROLLCALL_DATABASE_URL=" + r.databaseURL, "ROLLCALL_KAFKA_BROKERS=" + r.kafkaAddr,
+		"TEMPORAL_ADDRESS=" + loopback(flags.TemporalPort), "ROLLCALL_ADMIN_ADDR=127.0.0.1:0",
+	}
+	return r
+}
+
+func (r *rig) start(args ...string) *process {
+	p := &process{t: r.t, log: r.log, env: r.env, args: append([]string{r.rollcall}, args...)}
+	p.start()
+	r.t.Cleanup(func() { _ = p.cmd.Process.Kill(); _ = p.cmd.Wait() })
+	return p
+}
+
+func (r *rig) worker(build string) *process {
+	return r.start("worker", "--deployment", "rollcall", "--build-id", build)
+}
+
+// roll runs the command; the receipt is what it printed, whatever its exit code.
+func (r *rig) roll(build string, args ...string) (receipt rollout.Receipt, err error) {
+	cmd := exec.CommandContext(r.t.Context(), r.rollcall, append([]string{"deployment", "roll", "--deployment", "rollcall", "--build-id", build}, args...)...)
+	cmd.Env = append(os.Environ(), r.env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, r.log
+	err = cmd.Run()
+	require.NoError(r.t, json.Unmarshal(out.Bytes(), &receipt), out.String())
+	return receipt, err
+}
+
+// traffic produces the lawful events of sessions: every session opens, then
+// those of busy go on at a rate of events a second until it is halted.
+type traffic struct {
+	t        *testing.T
+	kafka    *kgo.Client
+	seqs     map[string]int64
+	sessions []string
+	stop     context.CancelFunc
+	done     sync.WaitGroup
+}
+
+func (r *rig) traffic(sessions, busy, rate int) *traffic {
+	ctx, stop := context.WithCancel(r.t.Context())
+	l := &traffic{t: r.t, kafka: r.kafka, seqs: map[string]int64{}, stop: stop}
+	for range sessions {
+		l.sessions = append(l.sessions, uuid.NewString())
+	}
+	for _, s := range l.sessions {
+		for range 3 {
+			l.produce(s)
+		}
+	}
+	r.t.Cleanup(l.halt)
+	l.done.Go(func() {
+		random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // not a secret
+		tick := time.NewTicker(time.Second / time.Duration(rate))
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				l.produce(l.sessions[random.IntN(busy)])
+			}
+		}
+	})
+	return l
+}
+
+func (l *traffic) produce(session string) {
+	l.seqs[session]++
+	seq := l.seqs[session]
+	e := device.Event{
+		RAE: "RAE-1", Session: session, Type: device.Delta, Seq: seq, Time: time.Now().UTC().Truncate(time.Millisecond),
+		Attributes: map[string]device.Attribute{},
+	}
+	if seq == 1 {
+		e.Type = device.Opened
+	}
+	for _, name := range []string{"connection.status", fmt.Sprint("state.n", seq%5)} {
+		e.Attributes[name] = device.Attribute{Value: json.RawMessage(fmt.Sprintf(`"%d"`, seq)), Seq: seq, At: e.Time}
+	}
+	value, err := e.Encode()
+	if err != nil {
+		panic(err)
+	}
+	key := "rollcall/v1/RAE-1/sessions/" + session + "/events"
+	l.kafka.Produce(context.Background(), &kgo.Record{Topic: device.KafkaEvents, Key: []byte(key), Value: value}, func(_ *kgo.Record, err error) {
+		if err != nil && l.t.Context().Err() == nil {
+			panic(err)
+		}
+	})
+}
+
+// halt returns how many events there are, when Kafka has them all.
+func (l *traffic) halt() {
+	l.stop()
+	l.done.Wait()
+	_ = l.kafka.Flush(context.Background())
+}
+
+func (l *traffic) events() (n int64) {
+	for _, seq := range l.seqs {
+		n += seq
+	}
+	return n
+}
+
+// applied waits until every session's workflow has applied all, and returns how
+// many events each build has.
+func (l *traffic) applied(r *rig) map[string]int64 {
+	builds := map[string]int64{}
+	for _, s := range l.sessions {
+		var view workflows.StateView
+		require.Eventually(l.t, func() bool {
+			q, err := r.temporal.QueryWorkflow(l.t.Context(), device.WorkflowID(s), "", workflows.QueryState)
+			return err == nil && q.Get(&view) == nil && view.AsOf == l.seqs[s]
+		}, 30*time.Second, 20*time.Millisecond, "session %s at seq %d, not %d", s, view.AsOf, l.seqs[s])
+		require.Empty(l.t, view.Missing)
+		for _, b := range view.Builds {
+			builds[b.ID] += b.Events
+		}
+	}
+	return builds
+}
+
+// Live sessions, some of them busy and some idle, move from one worker version
+// to the next while events come in. Then the old worker is stopped, and nothing
+// is missing.
+func TestRollMovesLiveSessions(t *testing.T) {
+	r := newRig(t)
+	r.start("poller", "--instance-id", "poller-1")
+	old := r.worker("v1")
+	_, err := r.roll("v1", "--ramp=")
+	require.NoError(t, err, "the first version, from none")
+
+	load := r.traffic(60, 40, 150)
+	require.Eventually(t, func() bool {
+		s, err := rollout.Look(t.Context(), r.temporal, "default", workflows.TaskQueue, "rollcall")
+		return err == nil && s.Versions[0].Sessions == 60 && s.Unversioned.Sessions == 0
+	}, 30*time.Second, 50*time.Millisecond, "all sessions run on v1")
+
+	r.worker("v2")
+	receipt, err := r.roll("v2", "--ramp=30", "--hold=3s", "--nudge-rate=200", "--drain-timeout=40s")
+	b, _ := json.Marshal(receipt)
+	t.Logf("receipt: %s", b)
+	require.NoError(t, err)
+	require.NoError(t, old.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, old.cmd.Wait())
+
+	require.True(t, receipt.Complete)
+	require.True(t, receipt.Drained)
+	require.Equal(t, "v1", receipt.From)
+	require.Equal(t, rollout.Sessions{Before: 60, Moved: 60, Now: 60}, receipt.Sessions)
+	require.GreaterOrEqual(t, receipt.Nudges, 15, "the idle ones, but for those that the ramp took")
+	require.Positive(t, receipt.EventsApplied["v1"])
+	require.Positive(t, receipt.EventsApplied["v2"])
+	require.NotNil(t, receipt.Proof)
+	require.Positive(t, receipt.Proof.Events)
+	require.Equal(t, 0, int(receipt.Proof.Lost))
+
+	load.halt()
+	builds := load.applied(r)
+	require.Equal(t, load.events(), builds["v1"]+builds["v2"], "each event once, by one of them: %v", builds)
+	require.Equal(t, receipt.EventsApplied["v1"], builds["v1"], "the old one has applied none since")
+	r.compare()
+}
+
+// compare holds the tables against a plain replay of what is in Kafka.
+func (r *rig) compare() {
+	t := r.t
+	db, err := pgx.Connect(t.Context(), r.databaseURL)
+	require.NoError(t, err)
+	defer func() { _ = db.Close(context.Background()) }()
+	cloud := check.Stack{DB: db, Temporal: r.temporal, Kafka: r.kafka, DeadLetterTopic: device.KafkaDeadLetters}
+	letters, err := cloud.DeadLetters(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, letters)
+	for session, m := range models(t, r.kafkaAddr) {
+		tables, ok, err := cloud.Tables(t.Context(), session)
+		require.NoError(t, err)
+		require.True(t, ok, session)
+		require.Equal(t, m.Seq, tables.Seq)
+		require.Len(t, tables.Attributes, len(m.Attributes))
+		for name, a := range m.Attributes {
+			require.JSONEq(t, string(a.Value), string(tables.Attributes[name].Value), "%s %s", session, name)
+			require.Equal(t, a.Seq, tables.Attributes[name].Seq, "%s %s", session, name)
+		}
+	}
+}
