@@ -195,6 +195,12 @@ ORDER BY session_id, name`
 SELECT ` + summaryColumns + `
 FROM device_session s WHERE s.device_id = $1 ORDER BY ` + currentOrder + ` LIMIT $2`
 
+	// Open sessions in the order of their identifiers, from after $1.
+	sqlOpenSessions = `
+SELECT session_id, rae FROM device_session
+WHERE session_id > $1 AND closed_seq = 0 AND ($2::TEXT[] IS NULL OR rae = ANY($2))
+ORDER BY session_id LIMIT $3`
+
 	sqlSummaries = `
 SELECT ` + summaryColumns + `
 FROM device_session s WHERE s.session_id = ANY($1::UUID[]) ORDER BY s.device_id, ` + currentOrder + ``
