@@ -310,6 +310,17 @@ func (a *assignment) load() load {
 	return l
 }
 
+// unread is how many records of the partition were not fetched yet, as of the
+// last fetch.
+func (a *assignment) unread() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tracker.last < 0 {
+		return 0
+	}
+	return max(0, a.end-a.tracker.last-1)
+}
+
 func letterBytes(r *kgo.Record) int {
 	n := 256 + len(r.Key) + len(r.Value)
 	for _, h := range r.Headers {

@@ -28,6 +28,14 @@ const (
 	// fetchWait is how long a broker may hold a fetch that finds nothing. A
 	// partition that is resumed waits for it, so it is well below the default.
 	fetchWait = 500 * time.Millisecond
+	// pollPause is the pause between turns while lanes wait for the window and
+	// everything that was fetched is folded: what arrives would only wait, and
+	// a fetch for every record costs more than folding it.
+	pollPause = 20 * time.Millisecond
+	// farBehind is how many records have to wait in Kafka for the poller to
+	// read on before it applies; see scheduler.catchUp. It goes on with both
+	// when fewer than a turn takes are left.
+	farBehind = 20 * pollRecords
 	// commitTimeout bounds the commits at a revoke and at the end.
 	commitTimeout = 10 * time.Second
 )
@@ -158,7 +166,8 @@ func (p *consumer) build(work context.Context) (*lease, error) {
 // held, and the valve stops the fetching when too much is. It returns nil when
 // ctx ends, and what the client cannot recover from.
 func (p *consumer) poll(ctx context.Context) error {
-	for {
+	defer p.sched.catchUp(false)
+	for behind := false; ; {
 		p.turned.Store(time.Now().UnixNano())
 		turn, cancel := context.WithTimeout(ctx, pollWait)
 		fetches := p.client.PollRecords(turn, pollRecords)
@@ -172,7 +181,22 @@ func (p *consumer) poll(ctx context.Context) error {
 		if err := fatal(fetches); err != nil {
 			return err
 		}
+		unread := p.unread()
+		behind = (unread >= farBehind || behind && unread >= pollRecords) && !p.valve.shut()
+		p.sched.catchUp(behind)
+		if fetches.NumRecords() < pollRecords && p.sched.crowded() {
+			_ = kafka.Sleep(ctx, pollPause) // the next turn sees that ctx ended
+		}
 	}
+}
+
+// unread is how many records wait in Kafka, as of the last fetches.
+func (p *consumer) unread() int64 {
+	var n int64
+	for _, a := range p.owned() {
+		n += a.unread()
+	}
+	return n
 }
 
 // isFatal reports whether a client does not recover from err by itself.

@@ -3,6 +3,7 @@ package poller_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"regexp"
 	"runtime"
@@ -69,6 +70,29 @@ func TestBacklogFoldsIntoBoundedMemory(t *testing.T) {
 	s.equal(t, h)
 	signals, _, _ := s.counts()
 	require.LessOrEqual(t, signals, 60, "a few signals a session, whatever the number of records")
+}
+
+// A deep backlog is folded before it is applied, though the sink is ready.
+func TestDeepBacklogIsReadBeforeItIsApplied(t *testing.T) {
+	t.Parallel()
+	const sessions, each = 20, 1500
+	c, s := newFake(t, 2), newTables()
+	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	var records []*kgo.Record
+	e := device.Event{RAE: "rae-1", Type: device.Opened, Time: at}
+	for e.Seq = 1; e.Seq <= each; e.Seq++ {
+		for i := range sessions {
+			e.Session = fmt.Sprintf("%08x-0000-4000-8000-000000000000", i)
+			e.Attributes = map[string]device.Attribute{"x": {Value: fmt.Append(nil, e.Seq), Seq: e.Seq, At: at}}
+			records = append(records, record(t, c.topic, e))
+		}
+		e.Type = device.Delta
+	}
+	c.produce(t, records...)
+	start(t, c, s)
+	eventually(t, func() bool { return c.left(t) == 0 }, "all is committed")
+	signals, _, _ := s.counts()
+	require.Less(t, signals, len(records)/100, "of %d records", len(records))
 }
 
 func TestUncommittedSpanIsBounded(t *testing.T) {

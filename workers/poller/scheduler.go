@@ -2,6 +2,7 @@ package poller
 
 import (
 	"path"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,7 +18,7 @@ const confirmShare = 8
 // these; among those the one with the oldest record.
 //
 // It holds: a lane is in one queue at most, and once; no launch takes flying
-// past the window; each launch is matched by one release. Nothing starves: a
+// past the limit; each launch is matched by one release. Nothing starves: a
 // class without a place in flight is passed over no more often than the sum of
 // the weights over its own before it is next; in it a confirming lane is passed
 // over by at most confirmShare-1 changes; and headStart bounds what may overtake
@@ -29,6 +30,7 @@ type scheduler struct {
 	now    func() time.Time
 
 	mu      sync.Mutex
+	behind  bool // see catchUp
 	window  *window
 	classes []*class // in the order their patterns are tried; the last takes all
 	tickets map[*ticket]struct{}
@@ -125,10 +127,40 @@ func (s *scheduler) cut() bool {
 	return s.window.cut(s.now())
 }
 
+// catchUp says whether the reader is far behind the end of what waits in Kafka.
+// While it is, one lane flies at a time: an apply costs what reading hundreds of
+// records does, and each session that is applied now would be again for what is
+// read next. So a backlog is folded first, as far as the budgets go, and then
+// applied once.
+func (s *scheduler) catchUp(behind bool) {
+	s.mu.Lock()
+	changed := s.behind != behind
+	s.behind = behind
+	s.mu.Unlock()
+	if changed {
+		s.dispatch()
+	}
+}
+
+// limit is how many places there are.
+func (s *scheduler) limit() int {
+	if s.behind {
+		return 1
+	}
+	return s.window.limit()
+}
+
+// crowded reports whether lanes wait for a place.
+func (s *scheduler) crowded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.classes, func(c *class) bool { return c.waits() > 0 })
+}
+
 func (s *scheduler) dispatch() {
 	for {
 		s.mu.Lock()
-		if len(s.tickets) >= s.window.limit() {
+		if len(s.tickets) >= s.limit() {
 			s.mu.Unlock()
 			return
 		}
@@ -142,7 +174,9 @@ func (s *scheduler) dispatch() {
 		t := &ticket{class: c, at: now}
 		c.flying++
 		s.tickets[t] = struct{}{}
-		t.epoch = s.window.launched(now, len(s.tickets))
+		if !s.behind { // else the time to the ack tells nothing: no epoch is 0
+			t.epoch = s.window.launched(now, len(s.tickets))
+		}
 		s.mu.Unlock()
 		if !s.launch(l, t) {
 			s.mu.Lock()

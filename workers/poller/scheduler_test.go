@@ -75,6 +75,26 @@ func TestSchedulerServesTheOldestWithinTheWindow(t *testing.T) {
 	require.Zero(t, l.classOf("r").waits())
 }
 
+// Far behind, one lane flies at a time, and its ack is no sample of the sink.
+func TestSchedulerLetsOneLaneFlyWhileTheReaderCatchesUp(t *testing.T) {
+	l := newLine(3)
+	a := &assignment{}
+	l.catchUp(true)
+	for at := range int64(5) {
+		l.offer(newLane(a, "r", at, true))
+	}
+	require.Equal(t, []int64{0}, offsets(l.launched))
+	require.Zero(t, l.flying[l.launched[0]].epoch)
+	require.True(t, l.crowded())
+	l.land(l.launched[0])
+	require.Equal(t, []int64{0, 1}, offsets(l.launched))
+	l.catchUp(false)
+	require.Equal(t, []int64{0, 1, 2, 3}, offsets(l.launched), "the window is open again")
+	require.NotZero(t, l.flying[l.launched[3]].epoch)
+	l.land(l.launched[1])
+	require.False(t, l.crowded())
+}
+
 // A lane whose partition is gone gives its place to the next.
 func TestSchedulerSkipsWhatIsGone(t *testing.T) {
 	l := newLine(1)

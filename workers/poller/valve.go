@@ -104,12 +104,21 @@ func (v *valve) decide(g *gate) {
 	v.tell()
 }
 
-func (v *valve) tell() {
+func (v *valve) tell() { v.paused(v.count()) }
+
+// shut reports whether any partition is paused.
+func (v *valve) shut() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.count() > 0
+}
+
+func (v *valve) count() int {
 	n := 0
 	for _, g := range v.adjusted {
 		if g.shut {
 			n++
 		}
 	}
-	v.paused(n)
+	return n
 }
