@@ -36,6 +36,8 @@ type Applier interface {
 // Loader reads a session back.
 type Loader interface {
 	Load(ctx context.Context, session string) (device.State, []device.Position, bool, error)
+	// Older returns the open sessions that the session has taken the place of.
+	Older(ctx context.Context, session string) ([]string, error)
 }
 
 // Store is what of *store.Store the session worker uses.
@@ -62,6 +64,17 @@ type Options struct {
 	// workflows.SearchAttributes. It is asked at each load; a session that
 	// was loaded keeps the answer. Default: no.
 	SearchAttributes func() bool
+	// Commands takes requests for snapshots. Default: none, and a session with
+	// a gap waits for the snapshot that its edge sends unasked.
+	Commands Commands
+	// SnapshotRate is how many snapshots are asked for in a second at most, a
+	// second's worth of them at once. Default 20.
+	SnapshotRate float64
+	// Temporal reaches the workflows of other sessions. Default: none, and a
+	// session that a newer one has taken the place of stays open.
+	Temporal Signaller
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
 }
 
 // Activities implements the activities of a DeviceSession.
@@ -70,6 +83,11 @@ type Activities struct {
 	loader  Loader
 	log     *slog.Logger
 	search  func() bool
+
+	commands Commands
+	limit    *limiter
+	temporal Signaller
+	now      func() time.Time
 
 	took *prometheus.HistogramVec
 }
@@ -88,7 +106,16 @@ func New(o Options) (*Activities, error) {
 	if o.SearchAttributes == nil {
 		o.SearchAttributes = func() bool { return false }
 	}
-	a := &Activities{applier: o.Applier, loader: o.Loader, log: o.Logger, search: o.SearchAttributes}
+	if o.SnapshotRate <= 0 {
+		o.SnapshotRate = 20
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	a := &Activities{
+		applier: o.Applier, loader: o.Loader, log: o.Logger, search: o.SearchAttributes,
+		commands: o.Commands, limit: newLimiter(o.SnapshotRate), temporal: o.Temporal, now: o.Now,
+	}
 	a.took = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "rollcall_session_activity_seconds",
 		Help:    "How long a try of an activity took, by activity and outcome (ok, refused, error).",
@@ -106,6 +133,8 @@ func New(o Options) (*Activities, error) {
 func (a *Activities) Register(r worker.ActivityRegistry) {
 	r.RegisterActivityWithOptions(a.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
 	r.RegisterActivityWithOptions(a.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	r.RegisterActivityWithOptions(a.RequestSnapshot, activity.RegisterOptions{Name: workflows.ActivityRequestSnapshot})
+	r.RegisterActivityWithOptions(a.Supersede, activity.RegisterOptions{Name: workflows.ActivitySupersede})
 }
 
 // ApplyBatch writes one apply. Values that the database will never take come
@@ -115,7 +144,8 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 //
 // A new session is looked for first. One that the database knows after all
 // comes back as it is there, and nothing is written: the workflow has worked
-// the request out from nothing. The answer to any other request is nil.
+// the request out from nothing. With Opens the answer names the sessions that
+// this one has taken the place of. The answer to any other request is nil.
 func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
 	var loaded *workflows.Loaded
 	if in.New {
@@ -130,7 +160,7 @@ func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) 
 	switch {
 	case err == nil:
 		a.observe(workflows.ActivityApply, "ok", begun)
-		return loaded, nil
+		return a.withOlder(ctx, in, loaded)
 	case errors.Is(err, store.ErrRefused) && !in.Skip:
 		a.observe(workflows.ActivityApply, "refused", begun)
 		return nil, temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
@@ -147,8 +177,15 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 		a.observe(workflows.ActivityLoad, "error", begun)
 		return workflows.Loaded{}, a.failed(ctx, "load", session, err)
 	}
+	loaded := workflows.Loaded{Found: found, State: state, Positions: positions, SearchAttributes: a.search(), Level: workflows.Level}
+	if found && state.AsOf > 0 && state.Closed == 0 {
+		if loaded.Older, err = a.older(ctx, session); err != nil {
+			a.observe(workflows.ActivityLoad, "error", begun)
+			return workflows.Loaded{}, a.failed(ctx, "load", session, err)
+		}
+	}
 	a.observe(workflows.ActivityLoad, "ok", begun)
-	return workflows.Loaded{Found: found, State: state, Positions: positions, SearchAttributes: a.search()}, nil
+	return loaded, nil
 }
 
 // failed says what happened once for each activity, at its first regular try:
@@ -173,9 +210,18 @@ func update(in workflows.ApplyRequest) store.Update {
 		RAE: in.RAE, Session: in.Session,
 		AsOf: in.AsOf, Snapshot: in.Snapshot, SnapshotAt: in.SnapshotAt, Hash: in.Hash,
 		Seen: in.Seen, Missing: in.Missing, Closed: in.Closed, Reason: in.Reason,
-		First: in.First, Last: in.Last, Received: in.Received,
+		First: in.First, Last: in.Last, Received: in.Received, BatchReceived: in.BatchReceived,
 		Write: in.Write, Positions: in.Positions,
 		Repaired: in.Repaired, OverLimit: in.OverLimit,
-		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose,
+		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose, Stale: in.Stale,
+		Quarantined: quarantined(in.Quarantined),
 	}
+}
+
+func quarantined(refusals []workflows.Refusal) []store.Quarantined {
+	var out []store.Quarantined
+	for _, r := range refusals {
+		out = append(out, store.Quarantined(r))
+	}
+	return out
 }

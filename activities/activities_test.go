@@ -24,7 +24,10 @@ type fakeStore struct {
 	err     error
 	state   device.State
 	unknown bool // to Load
+	older   []string
 }
+
+func (f *fakeStore) Older(context.Context, string) ([]string, error) { return f.older, f.err }
 
 func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 	f.updates = append(f.updates, u...)
@@ -92,7 +95,9 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 			f.Set(reflect.ValueOf(map[string]device.Attribute{"a": {Value: []byte(`1`), Seq: 1, At: at}}))
 		case []device.Position:
 			f.Set(reflect.ValueOf([]device.Position{{Topic: "t", Partition: 1, Next: 2}}))
-		case bool: // Skip and New: instructions, not data
+		case []workflows.Refusal:
+			f.Set(reflect.ValueOf([]workflows.Refusal{{Topic: "t", Partition: 1, First: 2, Last: 3, Cause: "c", Detail: "d", At: at}}))
+		case bool: // Skip, New and Opens: instructions, not data
 		default:
 			t.Fatalf("field %s of type %s: teach this test", v.Type().Field(i).Name, f.Type())
 		}
@@ -106,9 +111,12 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 		name := out.Type().Field(i).Name
 		want := v.FieldByName(name)
 		require.True(t, want.IsValid(), "store.Update.%s has no counterpart", name)
+		if refusals, ok := want.Interface().([]workflows.Refusal); ok {
+			want = reflect.ValueOf([]store.Quarantined{store.Quarantined(refusals[0])})
+		}
 		require.Equal(t, want.Interface(), out.Field(i).Interface(), name)
 	}
-	require.Equal(t, v.NumField()-2, out.NumField(), "all but Skip and New")
+	require.Equal(t, v.NumField()-3, out.NumField(), "all but Skip, New and Opens")
 }
 
 // The first apply of a session that is new is also its load; one that is not

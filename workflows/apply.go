@@ -48,10 +48,13 @@ func regularOptions(summary string) workflow.ActivityOptions {
 // the workflow: Temporal tries the task again, in sight, until a worker without
 // the fault is there, and nothing is lost.
 func (s *session) execute(activity, summary string, in, out any) error {
+	s.doing.what, s.doing.since, s.doing.escalated = summary, workflow.Now(s.applies), false
+	defer func() { s.doing.what, s.doing.since = "", time.Time{} }()
 	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(s.applies, localOptions(summary)), activity, in).Get(s.applies, out)
 	if err == nil || refused(err) {
 		return err
 	}
+	s.doing.escalated, s.doing.err, s.doing.errAt = true, clip(err.Error()), workflow.Now(s.applies)
 	s.log.Warn("local activity did not succeed in time: going on as a regular activity, which is tried until it succeeds", "activity", activity, "err", err)
 	s.count(s.applies, metricEscalated, "activity_type", activity)
 	err = workflow.ExecuteActivity(workflow.WithActivityOptions(s.applies, regularOptions(summary)), activity, in).Get(s.applies, out)
@@ -177,22 +180,30 @@ type step struct {
 	intent
 	next    device.State // the session's, once it is done
 	change  device.Change
+	check   *Check // nil: no newer snapshot is in it
 	request ApplyRequest
 }
 
 // plan computes what the intent changes.
-func (s *session) plan(in intent) step {
+func (s *session) plan(in intent, now time.Time) step {
 	p := step{intent: in, next: cloneState(s.State)}
 	p.change = p.next.Apply(in.fold)
+	if p.next.Snapshot > s.State.Snapshot {
+		p.check = compare(&s.State, in.fold, now)
+		p.check.Repaired = p.change.Repaired
+	}
 	p.request = s.request(&p.next, in.positions)
 	if in.received.After(s.Received) {
 		p.request.Received = in.received
 	}
+	p.request.BatchReceived = in.received
 	p.request.Write, p.request.Repaired, p.request.OverLimit = p.change.Write, p.change.Repaired, p.change.OverLimit
 	p.request.Records = in.records
 	p.request.Duplicates = in.duplicates + p.change.Duplicates
 	p.request.AfterClose = p.change.AfterClose
+	p.request.Stale = p.change.Stale
 	p.request.Events = in.fold.Events() - p.change.Duplicates - p.change.AfterClose
+	p.request.Opens = s.introduces(&p)
 	return p
 }
 
@@ -202,11 +213,13 @@ func (s *session) apply(ctx workflow.Context, in intent) error {
 	if in.batches == 0 {
 		return nil
 	}
-	p := s.plan(in)
-	if err := s.execute(ActivityApply, p.summary(), p.request, nil); err != nil {
+	p := s.plan(in, workflow.Now(ctx))
+	var answer Loaded // of Opens; else nothing
+	if err := s.execute(ActivityApply, p.summary(), p.request, &answer); err != nil {
 		return err
 	}
 	s.done(ctx, p)
+	s.supersede(ctx, answer.Older)
 	return nil
 }
 
@@ -221,8 +234,10 @@ func (s *session) done(ctx workflow.Context, p step) {
 	s.Counters.AfterClose += p.request.AfterClose
 	s.Counters.Repaired += int64(len(p.change.Repaired))
 	s.Counters.OverLimit += int64(len(p.change.OverLimit))
+	s.Counters.Stale += p.change.Stale
 	s.credit(workflow.GetInfo(ctx).GetCurrentBuildID(), p.request.Events)
 	s.report(ctx, p.request, p.change)
+	s.checked(ctx, p.check)
 	s.judge(ctx)
 }
 
@@ -248,8 +263,9 @@ func (s *session) reached(positions []device.Position) {
 	}
 }
 
-// stepOver records what is refused and has the database pass its positions:
-// the poller waits for them, and would send the same batch for ever.
+// stepOver records what is refused, and has the database quarantine it and pass
+// its positions: the poller waits for them, and would send the same batch for
+// ever.
 func (s *session) stepOver(ctx workflow.Context) {
 	if len(s.Refusing) == 0 {
 		return
@@ -260,9 +276,9 @@ func (s *session) stepOver(ctx workflow.Context) {
 			positions = device.Advance(positions, r.position())
 		}
 	}
-	if len(positions) > 0 {
+	if len(positions) > 0 || s.Level > 0 {
 		request := s.request(&s.State, positions)
-		request.Skip = true
+		request.Skip, request.Quarantined = true, s.Refusing
 		if err := s.execute(ActivityApply, "step over "+plural(int64(len(s.Refusing)), "refused batch"), request, nil); err != nil {
 			panic(fmt.Sprintf("session %s: an apply that only steps over was refused: %v", s.id, err)) // see ApplyRequest.Skip
 		}
@@ -275,23 +291,4 @@ func (s *session) stepOver(ctx workflow.Context) {
 			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "err", r.Detail)
 	}
 	s.Refusing = nil
-}
-
-// judge moves between live and gap.
-func (s *session) judge(ctx workflow.Context) {
-	missing := s.State.Missing()
-	sync := Live
-	if len(missing) > 0 {
-		sync = Gap
-	}
-	if sync == s.Sync {
-		return
-	}
-	s.Sync, s.Since = sync, workflow.Now(ctx)
-	if sync == Gap {
-		s.log.Warn("events are missing: newer ones go on being applied", "missing", missing.String(), "as_of", s.State.AsOf)
-		s.add(ctx, metricGaps, 1)
-	} else {
-		s.log.Info("no events are missing any more", "as_of", s.State.AsOf)
-	}
 }

@@ -37,6 +37,13 @@ type Carried struct {
 	Refusing []Refusal `json:"refusing,omitempty"`
 
 	SearchAttributes bool `json:"search_attributes,omitempty"`
+
+	Level       int       `json:"level,omitempty"`      // see Level
+	Active      time.Time `json:"active,omitzero"`      // when the newest signal came
+	Snapshotted time.Time `json:"snapshotted,omitzero"` // when the newest snapshot was applied, or the chain began
+	Repair      Repair    `json:"repair,omitzero"`
+	Check       *Check    `json:"check,omitempty"`
+	Closing     string    `json:"closing,omitempty"` // the reason of a close that is to be done
 }
 
 // Waiting is a batch and the bytes its signal had.

@@ -60,6 +60,15 @@ type Options struct {
 	// next. Default 1 MiB, half of what the server takes as one payload. If
 	// more wait, they are applied before the session continues as new.
 	CarryBytes int `json:"carry_bytes,omitempty"`
+	// SnapshotInterval is how often an edge sends a snapshot that nobody asked
+	// for. Default 3 h, as the edge's. Without one for three intervals a
+	// session counts as one with a gap.
+	SnapshotInterval time.Duration `json:"snapshot_interval,omitempty"`
+	// Idle is after how long without a signal the session ends, to be started
+	// again by the next one. Default 72 h. A lower value costs a load from the
+	// database that much more often; a higher one keeps sessions of devices
+	// that are gone in the server's list of running workflows.
+	Idle time.Duration `json:"idle,omitempty"`
 }
 
 func (o Options) withDefaults() Options {
@@ -71,6 +80,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CarryBytes <= 0 {
 		o.CarryBytes = 1 << 20
+	}
+	if o.SnapshotInterval <= 0 {
+		o.SnapshotInterval = 3 * time.Hour
+	}
+	if o.Idle <= 0 {
+		o.Idle = 72 * time.Hour
 	}
 	return o
 }
@@ -103,6 +118,13 @@ type ApplyRequest struct {
 	Records    int64    `json:"records,omitempty"`
 	Duplicates int64    `json:"duplicates,omitempty"`
 	AfterClose int64    `json:"after_close,omitempty"`
+	Stale      int64    `json:"stale,omitempty"`
+
+	// BatchReceived is the Kafka timestamp of the newest record of this apply,
+	// be it older than Received.
+	BatchReceived time.Time `json:"batch_received,omitzero"`
+	// Quarantined are the refused batches that this apply steps over.
+	Quarantined []Refusal `json:"quarantined,omitempty"`
 
 	// Skip marks an apply that only steps over refused batches. It holds
 	// nothing that a database could refuse for good, so a refusal of it is
@@ -114,6 +136,9 @@ type ApplyRequest struct {
 	// answered with Loaded in both cases: a new session so costs one activity,
 	// not two.
 	New bool `json:"new,omitempty"`
+	// Opens asks for the device's older open sessions on the same RAE: it is
+	// the first apply that says which device the session is of.
+	Opens bool `json:"opens,omitempty"`
 }
 
 // Loaded is what the database knows of a session, and what this worker's
@@ -126,6 +151,11 @@ type Loaded struct {
 	// registered. It comes with the load, and so is in the history: an
 	// upsert that the server does not know would stop the workflow.
 	SearchAttributes bool `json:"search_attributes,omitempty"`
+	// Level is that of the code of the worker that answers: see Level.
+	Level int `json:"level,omitempty"`
+	// Older are the device's open sessions on the same RAE that this one has
+	// taken the place of.
+	Older []string `json:"older,omitempty"`
 }
 
 // Sync is how a session's record relates to the edge's.
@@ -165,8 +195,10 @@ type Check struct {
 	// so there was nothing to compare.
 	Cloud string `json:"cloud,omitempty"`
 	// Drift names the attributes that differed though no event was missing.
-	Drift []string  `json:"drift,omitempty"`
-	At    time.Time `json:"at"`
+	Drift []string `json:"drift,omitempty"`
+	// Repaired names the attributes that the snapshot had to correct.
+	Repaired []string  `json:"repaired,omitempty"`
+	At       time.Time `json:"at"`
 }
 
 // Refusal is a batch that was kept out for good. Its events are missing from
@@ -216,16 +248,19 @@ type StateView struct {
 
 	Counters  Counters          `json:"counters"`
 	Refused   []Refusal         `json:"refused,omitempty"` // the newest ones
+	Repair    *Repair           `json:"repair,omitempty"`  // what is being done about a gap; nil: there is none
 	Waiting   int               `json:"waiting"`           // batches taken and not yet applied
 	Runs      int               `json:"runs"`              // of this chain, this one included
 	Builds    []Build           `json:"builds,omitempty"`  // what applied the events, newest last
 	Positions []device.Position `json:"positions"`
 }
 
-// Result is what a session comes to when it is closed.
+// Result is what a session comes to when it ends: it is closed, or idle.
 type Result struct {
 	Session    string   `json:"session"`
 	RAE        string   `json:"rae"`
+	Idle       bool     `json:"idle,omitempty"` // it is open, and goes on with its next event
+	Sync       Sync     `json:"sync_state,omitempty"`
 	AsOf       int64    `json:"as_of_seq"`
 	Closed     int64    `json:"closed_seq"`
 	Reason     string   `json:"closed_reason,omitempty"`

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -44,6 +45,14 @@ type database struct {
 	fail func(ctx context.Context, name string, in *workflows.ApplyRequest) error
 	// search is what Loaded says of search attributes.
 	search bool
+	// old stands for a worker without workflows.Level.
+	old bool
+	// older is what the database finds for an apply that opens, or a load.
+	older      []string
+	superseded []workflows.SupersedeRequest
+	requests   []workflows.SnapshotRequest
+	// ask answers requests for snapshots; nil: they are sent.
+	ask func(workflows.SnapshotRequest) (workflows.Asked, error)
 	// applied is called after every apply, without the lock.
 	applied func(workflows.ApplyRequest)
 }
@@ -77,7 +86,37 @@ func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*
 	if d.applied != nil {
 		d.applied(in)
 	}
+	if in.Opens && len(d.older) > 0 {
+		if loaded == nil {
+			loaded = &workflows.Loaded{}
+		}
+		loaded.Older = d.older
+	}
 	return loaded, nil
+}
+
+func (d *database) RequestSnapshot(_ context.Context, in workflows.SnapshotRequest) (workflows.Asked, error) {
+	d.mu.Lock()
+	d.requests = append(d.requests, in)
+	d.mu.Unlock()
+	if d.ask != nil {
+		return d.ask(in)
+	}
+	return workflows.Asked{Outcome: workflows.Sent, Command: in.Nonce}, nil
+}
+
+func (d *database) Supersede(_ context.Context, in workflows.SupersedeRequest) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.superseded = append(d.superseded, in)
+	return nil
+}
+
+func (d *database) register(r worker.ActivityRegistry) {
+	r.RegisterActivityWithOptions(d.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
+	r.RegisterActivityWithOptions(d.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	r.RegisterActivityWithOptions(d.RequestSnapshot, activity.RegisterOptions{Name: workflows.ActivityRequestSnapshot})
+	r.RegisterActivityWithOptions(d.Supersede, activity.RegisterOptions{Name: workflows.ActivitySupersede})
 }
 
 func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
@@ -123,6 +162,9 @@ func (d *database) load(ctx context.Context) (workflows.Loaded, error) {
 		}
 	}
 	out := workflows.Loaded{SearchAttributes: d.search}
+	if !d.old {
+		out.Level = workflows.Level
+	}
 	if d.state == nil {
 		return out, nil
 	}
@@ -169,8 +211,7 @@ func newHarnessWith(t testing.TB, db *database, metrics client.MetricsHandler) *
 	h := &harness{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, db: db}
 	workflows.Register(h)
 	h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(session), TaskQueue: workflows.TaskQueue})
-	h.RegisterActivityWithOptions(db.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
-	h.RegisterActivityWithOptions(db.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	db.register(h)
 	h.SetTestTimeout(20 * time.Second)
 	return h
 }

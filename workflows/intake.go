@@ -21,6 +21,7 @@ import (
 func (s *session) take(ctx workflow.Context, raw converter.RawValue) int {
 	s.Counters.Signals++
 	s.signals++
+	s.Active, s.ended = workflow.Now(ctx), false
 	payload := raw.Payload()
 	batch, refusal := s.decode(payload, workflow.Now(ctx))
 	if refusal != nil {
@@ -72,6 +73,9 @@ func (s *session) decode(payload *commonpb.Payload, now time.Time) (device.Batch
 	if err := batch.Check(); err != nil {
 		return refuse(CauseInvalid, "%v", err)
 	}
+	if !isTopic(batch.Topic) {
+		return refuse(CauseInvalid, "%q is not the name of a Kafka topic", batch.Topic)
+	}
 	if err := checkSeqs(batch.Fold); err != nil {
 		return refuse(CauseInvalid, "%v", err)
 	}
@@ -111,13 +115,25 @@ func coordinates(data []byte) Refusal {
 		Last      int64  `json:"last"`
 	}
 	err := json.Unmarshal(data, &c)
-	if err != nil || c.Topic == "" || len(c.Topic) > maxTopic || c.Partition < 0 || c.First < 0 || c.Last < c.First || c.Last > device.MaxSeq {
+	if err != nil || !isTopic(c.Topic) || c.Partition < 0 || c.First < 0 || c.Last < c.First || c.Last > device.MaxSeq {
 		return Refusal{}
 	}
 	return Refusal{Topic: c.Topic, Partition: c.Partition, First: c.First, Last: c.Last}
 }
 
-const maxTopic = 249 // Kafka's own limit
+// isTopic holds Kafka's own rule. A position is written with no way to refuse
+// it, so its topic must be one that the database takes.
+func isTopic(s string) bool {
+	if s == "" || len(s) > 249 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
 
 func (r Refusal) position() device.Position {
 	return device.Position{Topic: r.Topic, Partition: r.Partition, Next: r.Last + 1}

@@ -20,7 +20,7 @@ func TestMetricNames(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	metrics, err := sdkmetrics.New(registry)
 	require.NoError(t, err)
-	db := &database{}
+	db := &database{older: []string{"11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"}}
 	db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
 		if in != nil && in.AsOf == 9 && db.regular[workflows.ActivityApply] == 0 {
 			return outage()
@@ -34,12 +34,17 @@ func TestMetricNames(t *testing.T) {
 			full.Attributes[string(c)+string(d)] = device.Attribute{Value: []byte("1"), Seq: 1, At: full.Time}
 		}
 	}
+	full.Attributes["network.mac"] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: 1, At: full.Time}
 	h.at(0, func() { h.signal(batch(1, full)) })
 	h.at(1*time.Second, func() { h.signal(batch(1, full)) })
 	h.at(2*time.Second, func() { h.signal("not a batch") })
 	h.at(3*time.Second, func() { h.signal(batch(2, delta(4, "aa"))) })
 	h.at(4*time.Second, func() {
 		h.signal(batch(3, snapshot(5, map[string]device.Attribute{"aa": delta(3, "aa").Attributes["aa"]})))
+	})
+	h.at(4500*time.Millisecond, func() { h.UpdateWorkflowNoRejection(workflows.UpdateRequestSnapshot, "", t, workflows.Ask{}) })
+	h.at(4700*time.Millisecond, func() {
+		h.signal(batch(4, snapshot(6, map[string]device.Attribute{"aa": delta(2, "aa").Attributes["aa"]}))) // "aa" was 3
 	})
 	h.at(5*time.Second, func() { h.signal(batch(4, closed(9))); h.signal(batch(5, delta(10, "a"))) })
 	h.at(5*time.Second+time.Millisecond, func() { h.signal(batch(6, delta(11, "a"))) })
@@ -74,12 +79,17 @@ func TestMetricNames(t *testing.T) {
 	require.Equal(t, []string{
 		"rollcall_session_after_close_total{}",
 		"rollcall_session_continued_total{reason=suggested}",
+		"rollcall_session_drift_total{}",
 		"rollcall_session_duplicates_total{}",
+		"rollcall_session_ended_total{reason=closed}",
 		"rollcall_session_escalations_total{activity_type=ApplyBatch}",
 		"rollcall_session_events_total{}",
 		"rollcall_session_gaps_total{}",
 		"rollcall_session_over_limit_total{}",
 		"rollcall_session_refused_batches_total{cause=payload}",
 		"rollcall_session_repaired_total{}",
+		"rollcall_session_requests_total{outcome=sent}",
+		"rollcall_session_stale_total{}",
+		"rollcall_session_superseded_total{}",
 	}, got)
 }

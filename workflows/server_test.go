@@ -17,7 +17,6 @@ import (
 	"go.temporal.io/api/sdk/v1"
 	"go.temporal.io/api/temporalproto"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
@@ -65,8 +64,7 @@ func newServerWithoutWorker(t *testing.T, db *database) *server {
 func (s *server) work() worker.Worker {
 	w := worker.New(s.Client, s.queue, worker.Options{MaxConcurrentWorkflowTaskPollers: 4, DisableRegistrationAliasing: true, Identity: "test"})
 	workflows.Register(w)
-	w.RegisterActivityWithOptions(s.db.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
-	w.RegisterActivityWithOptions(s.db.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	s.db.register(w)
 	require.NoError(s.t, w.Start())
 	s.t.Cleanup(w.Stop)
 	return w

@@ -73,21 +73,36 @@ type session struct {
 
 	inbox  workflow.ReceiveChannel
 	nudges workflow.ReceiveChannel
+	closes workflow.ReceiveChannel
+	wishes wishes
+	alarm  alarm
+	doing  doing
 	// applies is the context of everything that must be finished once it was
 	// begun: it is not cancelled with the workflow.
 	applies   workflow.Context
 	signals   int  // received in this run
 	nudged    bool // in this run
+	putOff    bool // to continue as new, until updates have their answers
 	cancelled bool // the workflow was asked to stop
+	ended     bool // it is idle for good
 	details   string
 }
 
 // setup makes the session reachable.
 func (s *session) setup(ctx workflow.Context) error {
+	s.wishes.wake = workflow.NewBufferedChannel(ctx, 1)
 	err := workflow.SetQueryHandlerWithOptions(ctx, QueryState, func() (StateView, error) { return s.view(), nil },
 		workflow.QueryHandlerOptions{Description: "The session's record as the database has it: attributes, as-of seq, sync state, missing ranges, counters, ingest positions."})
 	if err != nil {
 		return fmt.Errorf("set query handler: %w", err)
+	}
+	err = workflow.SetQueryHandlerWithOptions(ctx, QueryProgress, func() (Progress, error) { return s.progress(), nil },
+		workflow.QueryHandlerOptions{Description: "What the session is doing: what waits, what is in flight and since when, the last error, the next timer."})
+	if err != nil {
+		return fmt.Errorf("set query handler: %w", err)
+	}
+	if err := s.setUpdates(ctx); err != nil {
+		return fmt.Errorf("set update handlers: %w", err)
 	}
 	s.inbox = workflow.GetSignalChannelWithOptions(ctx, device.SignalEvents, workflow.SignalChannelOptions{
 		Description: "A batch: a fold of the session's events and the Kafka coordinates it covers. Sent by the poller.",
@@ -95,8 +110,12 @@ func (s *session) setup(ctx workflow.Context) error {
 	s.nudges = workflow.GetSignalChannelWithOptions(ctx, SignalNudge, workflow.SignalChannelOptions{
 		Description: "Wakes an idle session, which then moves to the worker version it should run on. It changes and counts nothing.",
 	})
+	s.closes = workflow.GetSignalChannelWithOptions(ctx, SignalClose, workflow.SignalChannelOptions{
+		Description: "Closes the session for good after its newest event, as the update close. Sent by a newer session of the same device.",
+	})
 	s.applies, _ = workflow.NewDisconnectedContext(ctx)
 	if s.Sync != Loading {
+		s.raise(ctx)
 		s.show(ctx)
 	}
 	return nil
@@ -114,6 +133,10 @@ func (s *session) load(ctx workflow.Context) {
 		}
 	}
 	s.SearchAttributes = loaded.SearchAttributes
+	if !s.doing.escalated { // it was this worker that answered
+		s.Level = loaded.Level
+	}
+	s.raise(ctx)
 	s.Positions = loaded.Positions
 	if loaded.Found && loaded.State.AsOf > 0 {
 		// A row without an event holds positions only: it was written to
@@ -131,6 +154,7 @@ func (s *session) load(ctx workflow.Context) {
 		s.Waiting = nil
 		s.done(ctx, first)
 	}
+	s.supersede(ctx, loaded.Older)
 }
 
 // introduce applies the one batch that waits as that of a new session, and
@@ -140,45 +164,81 @@ func (s *session) introduce(loaded *Loaded) (step, bool) {
 	if len(s.Waiting) != 1 || len(s.Refusing) > 0 {
 		return step{}, false
 	}
-	first := s.plan(merge([]device.Batch{s.Waiting[0].Batch}))
+	first := s.plan(merge([]device.Batch{s.Waiting[0].Batch}), workflow.Now(s.applies))
 	first.request.New = true
 	return first, s.execute(ActivityApply, first.summary(), first.request, loaded) == nil
 }
 
 // run is the session's life: wait, take, apply, show.
 func (s *session) run(ctx workflow.Context) (Result, error) {
-	signalled := workflow.NewSelector(ctx)
-	signalled.AddReceive(s.inbox, func(c workflow.ReceiveChannel, _ bool) {
+	woken := s.wakers(ctx)
+	for {
+		s.toldToClose(ctx)
+		told, asked := s.Closing != "", s.wishes.drains // before what is taken now
+		all := s.drain(ctx, s.options.TurnBytes)
+		worked := s.Sync == Loading || !s.idle()
+		if worked {
+			s.turn(ctx)
+		}
+		if all && s.idle() {
+			worked = s.attend(ctx, told) || worked
+			s.wishes.drained = asked
+		}
+		why := s.due(ctx)
+		if worked {
+			s.show(ctx)
+		}
+		if why != "" && (worked || s.nudged || s.putOff) {
+			s.putOff = !workflow.AllHandlersFinished(ctx)
+			if !s.putOff && s.drain(ctx, s.options.CarryBytes) {
+				return Result{}, s.continueAsNew(ctx, why)
+			}
+		}
+		switch {
+		case worked || s.wishes.pending() || !s.idle():
+			continue
+		case s.State.Closed == 0 && !s.cancelled && !s.ended:
+			s.arm(ctx, woken)
+			woken.Select(ctx)
+		case workflow.AllHandlersFinished(ctx):
+			return s.end(ctx)
+		default:
+			_ = workflow.Await(s.applies, func() bool { return s.wishes.pending() || workflow.AllHandlersFinished(ctx) })
+		}
+	}
+}
+
+// wakers is what a session that has nothing to do waits for.
+func (s *session) wakers(ctx workflow.Context) workflow.Selector {
+	woken := workflow.NewSelector(ctx)
+	woken.AddReceive(s.inbox, func(c workflow.ReceiveChannel, _ bool) {
 		var raw converter.RawValue
 		c.Receive(ctx, &raw)
 		s.take(ctx, raw)
 	})
-	signalled.AddReceive(s.nudges, func(c workflow.ReceiveChannel, _ bool) {
+	woken.AddReceive(s.nudges, func(c workflow.ReceiveChannel, _ bool) {
 		c.Receive(ctx, nil)
 		s.nudged = true
 	})
-	signalled.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
-	for {
-		if s.drain(ctx, s.options.TurnBytes); s.Sync == Loading || !s.idle() {
-			s.turn(ctx)
-			s.show(ctx)
-			if why := s.due(ctx); why != "" && s.drain(ctx, s.options.CarryBytes) {
-				return Result{}, s.continueAsNew(ctx, why)
-			}
-			continue
-		}
-		why := s.due(ctx)
-		switch {
-		case s.State.Closed > 0:
-			return s.result(), nil
-		case s.cancelled:
-			return Result{}, ctx.Err()
-		case s.nudged && why != "":
-			return Result{}, s.continueAsNew(ctx, why)
-		default:
-			signalled.Select(ctx)
-		}
+	woken.AddReceive(s.closes, func(c workflow.ReceiveChannel, _ bool) { s.toldToClose(ctx) })
+	woken.AddReceive(s.wishes.wake, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) })
+	woken.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
+	return woken
+}
+
+// end completes the workflow. Nothing waits, and no update does.
+func (s *session) end(ctx workflow.Context) (Result, error) {
+	switch {
+	case s.State.Closed > 0:
+		s.count(ctx, metricEnded, "reason", "closed")
+	case s.cancelled:
+		s.count(ctx, metricEnded, "reason", "cancelled")
+		return Result{}, ctx.Err()
+	default:
+		s.count(ctx, metricEnded, "reason", "idle")
+		s.log.Info("session ends as idle: its next event starts it again", "as_of", s.State.AsOf)
 	}
+	return s.result(), nil
 }
 
 // due says why the session should continue as new now, or nothing.
@@ -205,6 +265,7 @@ func (s *session) continueAsNew(ctx workflow.Context, why string) error {
 	for s.nudges.ReceiveAsync(nil) {
 		s.nudged = true // and has what it wants
 	}
+	s.toldToClose(ctx)
 	in := Input{RAE: s.rae, Session: s.id, Carried: &s.Carried, Options: s.given}
 	var options workflow.ContinueAsNewErrorOptions
 	if why == "version" {

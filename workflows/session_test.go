@@ -140,7 +140,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		gap(h)
-		h.stop(time.Minute)
+		h.stop(2500 * time.Millisecond)
 		h.run(input())
 		v := h.view()
 		require.Equal(t, workflows.Gap, v.Sync)
@@ -252,7 +252,7 @@ func TestDatabaseRefusalKeepsOutOnlyTheGuilty(t *testing.T) {
 	require.Equal(t, workflows.CauseDatabase, v.Refused[0].Cause)
 	require.EqualValues(t, 2, v.Refused[0].First)
 	require.Contains(t, v.Refused[0].Detail, "SQLSTATE 22021")
-	require.Equal(t, workflows.Gap, v.Sync, "what was refused is missing")
+	require.Equal(t, workflows.Resync, v.Sync, "what was refused is missing")
 	require.Equal(t, device.SeqSet{{From: 2, To: 2}}, v.Missing)
 	require.Zero(t, v.Waiting)
 }
@@ -317,6 +317,7 @@ func TestBadSignals(t *testing.T) {
 		{"another session", with(func(b *device.Batch) { b.Fold.Session = "11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11" }), workflows.CauseForeign, true},
 		{"another RAE", with(func(b *device.Batch) { b.Fold.RAE = "RAE-0666" }), workflows.CauseForeign, true},
 		{"no coordinates", with(func(b *device.Batch) { b.Topic = "" }), workflows.CauseInvalid, false},
+		{"a topic that is none", with(func(b *device.Batch) { b.Topic = "a\x00b" }), workflows.CauseInvalid, false},
 		{"offsets backwards", with(func(b *device.Batch) { b.First = 9 }), workflows.CauseInvalid, false},
 		{"a string", "hello", workflows.CausePayload, false},
 		{"a number", 7, workflows.CausePayload, false},
@@ -339,13 +340,14 @@ func TestBadSignals(t *testing.T) {
 			require.EqualValues(t, 1, v.Counters.Refused)
 			require.Len(t, v.Refused, 1)
 			require.Equal(t, tc.cause, v.Refused[0].Cause, v.Refused[0].Detail)
+			require.Len(t, db.applies, 3)
+			require.True(t, db.applies[1].Skip)
+			require.Equal(t, v.Refused[0].Detail, db.applies[1].Quarantined[0].Detail)
 			if tc.passed {
 				require.Equal(t, topic, v.Refused[0].Topic)
-				require.Len(t, db.applies, 3)
-				require.True(t, db.applies[1].Skip)
 				require.Equal(t, position(8), db.applies[1].Positions)
 			} else {
-				require.Len(t, db.applies, 2)
+				require.Empty(t, db.applies[1].Positions)
 			}
 		})
 	}
@@ -362,6 +364,26 @@ func TestRefusalsRememberedAreBounded(t *testing.T) {
 	h.run(input())
 	require.EqualValues(t, 100, h.view().Counters.Refused)
 	require.LessOrEqual(t, len(h.view().Refused), 16)
+}
+
+func TestDatabaseRefusalIsQuarantinedWithItsPosition(t *testing.T) {
+	db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+		if in != nil && in.Write["bad"].Seq > 0 {
+			return databaseRefusal()
+		}
+		return nil
+	}}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.at(time.Second, func() { h.signal(batch(2, delta(2, "bad"))) })
+	h.stop(time.Minute)
+	h.run(input())
+	last := db.applies[len(db.applies)-1]
+	require.Equal(t, position(3), last.Positions)
+	require.Len(t, last.Quarantined, 1)
+	require.Equal(t, workflows.CauseDatabase, last.Quarantined[0].Cause)
+	require.EqualValues(t, 2, last.Quarantined[0].First)
+	require.Equal(t, topic, last.Quarantined[0].Topic)
 }
 
 func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {

@@ -27,6 +27,11 @@ const (
 	metricRefused    = "rollcall_session_refused_batches" // by cause
 	metricEscalated  = "rollcall_session_escalations"     // local activities that became regular ones, by activity
 	metricContinued  = "rollcall_session_continued"       // continue-as-new, by reason
+	metricStale      = "rollcall_session_stale"           // attribute writes that lost against a newer seq
+	metricDrift      = "rollcall_session_drift"           // attributes that differed from a snapshot though no event was missing
+	metricRequests   = "rollcall_session_requests"        // tries to ask for a snapshot, by outcome
+	metricSuperseded = "rollcall_session_superseded"      // sessions closed because their device opened a newer one
+	metricEnded      = "rollcall_session_ended"           // workflows that completed, by reason
 )
 
 func (s *session) add(ctx workflow.Context, name string, n int64) {
@@ -43,6 +48,7 @@ func (s *session) report(ctx workflow.Context, r ApplyRequest, c device.Change) 
 	s.add(ctx, metricEvents, r.Events)
 	s.add(ctx, metricDuplicates, r.Duplicates)
 	s.add(ctx, metricAfterClose, r.AfterClose)
+	s.add(ctx, metricStale, r.Stale)
 	s.add(ctx, metricOverLimit, int64(len(c.OverLimit)))
 	s.add(ctx, metricRepaired, int64(len(c.Repaired)))
 	if len(c.OverLimit) > 0 {
@@ -79,11 +85,16 @@ func (s *session) view() StateView {
 	if live == nil {
 		live = map[string]device.Attribute{}
 	}
+	var repair *Repair
+	if s.lacking() && s.Level > 0 {
+		r := s.Repair
+		repair = &r
+	}
 	return StateView{
 		Session: s.id, RAE: s.rae,
 		Attributes: live, AsOf: s.State.AsOf, Hash: device.Hash(live),
 		FirstObserved: s.State.First, LastObserved: s.State.Last, LastReceived: s.Received,
-		Sync: s.Sync, SyncSince: s.Since, Missing: s.State.Missing(), Snapshot: s.State.Snapshot,
+		Sync: s.Sync, SyncSince: s.Since, Missing: s.State.Missing(), Snapshot: s.State.Snapshot, Check: s.Check, Repair: repair,
 		Closed: s.State.Closed, Reason: s.State.Reason,
 		Counters: s.Counters, Refused: slices.Clone(s.Refused), Waiting: len(s.Waiting) + len(s.Refusing),
 		Runs: s.Runs, Builds: slices.Clone(s.Builds), Positions: slices.Clone(s.Positions),
@@ -93,7 +104,7 @@ func (s *session) view() StateView {
 func (s *session) result() Result {
 	live := s.State.Live()
 	return Result{
-		Session: s.id, RAE: s.rae, AsOf: s.State.AsOf, Closed: s.State.Closed, Reason: s.State.Reason,
+		Session: s.id, RAE: s.rae, Idle: s.State.Closed == 0, Sync: s.Sync, AsOf: s.State.AsOf, Closed: s.State.Closed, Reason: s.State.Reason,
 		Hash: device.Hash(live), Attributes: len(live), Counters: s.Counters, Runs: s.Runs,
 	}
 }
@@ -222,11 +233,21 @@ func (s *session) card() string {
 	if missing := s.State.Missing(); len(missing) > 0 {
 		row("missing seq", missing.String()+", since "+s.Since.UTC().Format(time.RFC3339))
 	}
+	if s.Repair.Overdue {
+		row("snapshot overdue", "the newest came before "+s.Snapshotted.UTC().Format(time.RFC3339))
+	}
+	row("snapshot", s.repairs())
+	if c := s.Check; c != nil && len(c.Drift) > 0 {
+		row("**drift**", fmt.Sprintf("at seq %d the edge's snapshot had other values of %s, though no event was missing", c.Seq, code(clip(strings.Join(c.Drift, ", ")))))
+	}
 	if s.State.Closed > 0 {
 		row("closed", fmt.Sprintf("at seq %d: %s", s.State.Closed, code(s.State.Reason)))
 	}
 	c := s.Counters
 	row("events", fmt.Sprintf("%d applied, %d duplicates, %d after close", c.Events, c.Duplicates, c.AfterClose))
+	if s.Check != nil && len(s.Check.Repaired) > 0 {
+		row("repaired", fmt.Sprintf("%s by the snapshot at seq %d", code(clip(strings.Join(s.Check.Repaired, ", "))), s.Check.Seq))
+	}
 	if c.Refused > 0 {
 		row("refused batches", fmt.Sprintf("%d; the last: %s", c.Refused, code(s.Refused[len(s.Refused)-1].Detail)))
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
 	kafkaclient "github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/postgres"
+	"github.com/rollcall-platform/rollcall/internal/request"
 	"github.com/rollcall-platform/rollcall/internal/sdkmetrics"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
@@ -282,7 +283,14 @@ func (s *stack) startWorker(context.Context) error {
 		return err
 	}
 	s.onStop(commits.Close)
-	w, err := session.New(session.Options{Client: s.temporal, Store: s.store, Applier: commits, Logger: s.log, Registerer: s.registry})
+	commands, err := request.NewSender(s.kafkaOptions(), "")
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { commands.Close(); return nil })
+	w, err := session.New(session.Options{
+		Client: s.temporal, Store: s.store, Applier: commits, Commands: commands, Logger: s.log, Registerer: s.registry,
+	})
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,9 @@ type Change struct {
 	// Duplicates counts the events that had been applied before, as far as
 	// the state still knows: those up to the newest snapshot count too.
 	Duplicates int64
+	// Stale counts the attribute writes of events that were new and that lost
+	// against a newer seq.
+	Stale int64
 	// Healed are the seqs that were missing and that a snapshot now covers.
 	Healed SeqSet
 }
@@ -73,7 +76,7 @@ func (s *State) Apply(f Fold) Change {
 	c.Duplicates = known.Len() + f.Seqs.Len() - known.Union(f.Seqs).Len()
 	missing := s.Seen.Union(f.Seqs.After(s.Snapshot)).Holes(s.Snapshot + 1)
 
-	s.write(f, &c)
+	s.write(f, known, &c)
 
 	if s.RAE == "" {
 		s.RAE, s.Session, s.First, s.Last = f.RAE, f.Session, f.First, f.Last
@@ -102,7 +105,7 @@ func (s *State) Apply(f Fold) Change {
 
 // write applies f's attributes: where f has the newer snapshot, that decides up
 // to its seq, else the state's own does; beyond both, the newest seq wins.
-func (s *State) write(f Fold, c *Change) {
+func (s *State) write(f Fold, known SeqSet, c *Change) {
 	c.Write = make(map[string]Attribute)
 	if s.Attributes == nil {
 		s.Attributes = make(map[string]Attribute)
@@ -115,6 +118,9 @@ func (s *State) write(f Fold, c *Change) {
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
 		a, old := f.Attributes[name], s.Attributes[name]
 		if a.Seq <= old.Seq || a.Seq <= s.Snapshot && f.Snapshot < s.Snapshot {
+			if a.Seq < old.Seq && !known.Has(a.Seq) {
+				c.Stale++
+			}
 			continue
 		}
 		if !a.Removed() {

@@ -36,6 +36,14 @@ type Options struct {
 	// Applier takes the updates. Default: activities.Direct over Store, one
 	// transaction an update.
 	Applier activities.Applier
+	// Commands takes requests for snapshots. Default: none, and a session with
+	// a gap waits for the snapshot that its edge sends unasked.
+	Commands activities.Commands
+	// SnapshotRate bounds how many snapshots this worker asks for in a second.
+	// What comes beyond it is asked for later. Default 20: what an outage left
+	// behind is then healed within minutes, and neither brokers nor edges
+	// notice.
+	SnapshotRate float64
 
 	// TaskQueue that sessions run on. Default workflows.TaskQueue.
 	TaskQueue string
@@ -85,7 +93,7 @@ func (o *Options) validate() error {
 		return errors.New("session worker: no Client")
 	case o.Store == nil:
 		return errors.New("session worker: no Store")
-	case o.WorkflowPollers < 0, o.WorkflowTasks < 0, o.Activities < 0, o.StickyCache < 0, o.StopTimeout < 0:
+	case o.WorkflowPollers < 0, o.WorkflowTasks < 0, o.Activities < 0, o.StickyCache < 0, o.StopTimeout < 0, o.SnapshotRate < 0:
 		return errors.New("session worker: a number below zero")
 	case o.WorkflowPollers == 1:
 		return errors.New("session worker: one workflow poller cannot serve both the sticky queue and the common one: use 2 or more")

@@ -37,6 +37,7 @@ func New(o Options) (*Worker, error) {
 	var err error
 	w.activities, err = activities.New(activities.Options{
 		Applier: o.Applier, Loader: o.Store, Logger: o.Logger, Registerer: o.Registerer, SearchAttributes: w.search.Load,
+		Commands: o.Commands, SnapshotRate: o.SnapshotRate, Temporal: o.Client,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("session worker: %w", err)

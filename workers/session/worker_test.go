@@ -39,6 +39,8 @@ func (m *memory) Load(context.Context, string) (device.State, []device.Position,
 	return device.State{}, nil, false, nil
 }
 
+func (m *memory) Older(context.Context, string) ([]string, error) { return nil, nil }
+
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -1,0 +1,67 @@
+package activities
+
+import (
+	"context"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// Signaller is what of a client.Client Supersede uses.
+type Signaller interface {
+	SignalWithStartWorkflow(ctx context.Context, workflowID, signalName string, signalArg any,
+		options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error)
+}
+
+// Supersede tells sessions that a newer one of their device is open. It does
+// not wait for them to close: that is theirs to do, as soon as they can. One
+// that is not running is started for it, and one that is closed already does
+// nothing: telling it again changes nothing.
+func (a *Activities) Supersede(ctx context.Context, in workflows.SupersedeRequest) error {
+	if a.temporal == nil {
+		return nil
+	}
+	queue := activity.GetInfo(ctx).TaskQueue
+	for _, older := range in.Older {
+		options := workflows.StartOptions(queue, in.RAE, older)
+		_, err := a.temporal.SignalWithStartWorkflow(ctx, options.ID, workflows.SignalClose, workflows.Superseded(in.Session),
+			options, workflows.DeviceSessionName, workflows.Input{RAE: in.RAE, Session: older})
+		if err != nil {
+			return a.failed(ctx, "supersede", older, err)
+		}
+	}
+	return nil
+}
+
+// older finds the sessions that the session has taken the place of. Nobody is
+// asked for what nobody could be told.
+func (a *Activities) older(ctx context.Context, session string) ([]string, error) {
+	if a.temporal == nil {
+		return nil, nil
+	}
+	if err := device.CheckSession(session); err != nil {
+		return nil, err
+	}
+	return a.loader.Older(ctx, session)
+}
+
+// withOlder completes the answer to an apply that is done.
+func (a *Activities) withOlder(ctx context.Context, in workflows.ApplyRequest, loaded *workflows.Loaded) (*workflows.Loaded, error) {
+	if !in.Opens {
+		return loaded, nil
+	}
+	older, err := a.older(ctx, in.Session)
+	if err != nil {
+		return nil, a.failed(ctx, "find older sessions", in.Session, err)
+	}
+	if len(older) > 0 && loaded == nil {
+		loaded = &workflows.Loaded{}
+	}
+	if loaded != nil {
+		loaded.Older = older
+	}
+	return loaded, nil
+}

@@ -1,0 +1,63 @@
+package request
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+// Sender sends commands and waits for no replies. It may be used concurrently.
+type Sender struct {
+	client *kgo.Client
+	topic  string
+}
+
+// NewSender returns a Sender for the topic, by default device.KafkaCommands. It
+// reaches for nothing: Kafka may come later. Close the Sender after use.
+func NewSender(o kafka.Options, topic string, opts ...kgo.Opt) (*Sender, error) {
+	if topic == "" {
+		topic = device.KafkaCommands
+	}
+	access, err := o.Opts()
+	if err != nil {
+		return nil, err
+	}
+	client, err := kgo.NewClient(append(append([]kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.UnknownTopicRetries(1),
+		// A command that is late is sent anew by who wants it.
+		kgo.RecordDeliveryTimeout(10 * time.Second),
+	}, access...), opts...)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	return &Sender{client: client, topic: topic}, nil
+}
+
+// Close ends the connections.
+func (s *Sender) Close() { s.client.Close() }
+
+// Send returns nil when Kafka has the command.
+func (s *Sender) Send(ctx context.Context, c device.Command) error {
+	topic, err := c.Topic()
+	if err != nil {
+		return err
+	}
+	value, err := c.Encode()
+	if err != nil {
+		return err
+	}
+	err = s.client.ProduceSync(ctx, &kgo.Record{Topic: s.topic, Key: []byte(topic), Value: value, Timestamp: time.Now()}).FirstErr()
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(context.Cause(ctx), err)
+	}
+	if err != nil {
+		return fmt.Errorf("produce command %s to %s: %w", c.ID, s.topic, kafka.Explain(err))
+	}
+	return nil
+}

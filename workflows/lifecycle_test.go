@@ -1,0 +1,166 @@
+package workflows_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+func TestIdleSessionEndsAndIsStartedAgain(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.SetTestTimeout(time.Minute)
+	var ended time.Time
+	begun := time.Time{}
+	h.at(0, func() { begun = h.Now(); h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+	h.at(24*time.Hour, func() { h.signal(batch(3, delta(3, "c"))) })
+	h.run(input())
+	ended = h.Now()
+	require.NoError(t, h.GetWorkflowError())
+	var result workflows.Result
+	require.NoError(t, h.GetWorkflowResult(&result))
+	require.True(t, result.Idle)
+	require.Zero(t, result.Closed)
+	require.EqualValues(t, 3, result.AsOf)
+	require.Greater(t, ended.Sub(begun), 96*time.Hour)
+	require.Less(t, ended.Sub(begun), 104*time.Hour)
+
+	h = newHarness(t, db)
+	h.at(0, func() { h.signal(batch(3, delta(3, "c"))) }) // a redelivery
+	h.at(time.Second, func() { h.signal(batch(4, delta(4, "a"))) })
+	h.stop(time.Minute)
+	h.run(input())
+	v := h.view()
+	require.EqualValues(t, 1, v.Counters.Duplicates)
+	require.EqualValues(t, 1, v.Counters.Events)
+	require.Equal(t, map[string]string{"a": "4", "b": "2", "c": "3"}, values(v.Attributes))
+}
+
+// Sessions that fell silent at the same moment do not wake at the same moment,
+// and while they are idle they do nothing but that.
+func TestIdleSessionsDoNotWakeTogether(t *testing.T) {
+	const sessions = 300
+	perBucket := map[time.Duration]int{}
+	for range sessions {
+		id := uuid.NewString()
+		h := newHarness(t, &database{})
+		h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(id), TaskQueue: workflows.TaskQueue})
+		var timers []time.Duration
+		in := workflows.Input{RAE: rae, Session: id, Options: workflows.Options{Idle: 8 * time.Hour}}
+		h.at(0, func() {
+			b := batch(1, delta(1, "a"))
+			b.Fold.Session = id
+			h.SetOnTimerScheduledListener(func(_ string, d time.Duration) { timers = append(timers, d) })
+			h.signal(b)
+		})
+		h.run(in)
+		require.NoError(t, h.GetWorkflowError())
+		require.Len(t, timers, 1, "one timer for a life of silence")
+		require.GreaterOrEqual(t, timers[0], 8*time.Hour)
+		perBucket[timers[0].Truncate(5*time.Minute)]++
+	}
+	require.GreaterOrEqual(t, len(perBucket), 9, "48 minutes in fives")
+	for at, n := range perBucket {
+		require.Less(t, n, sessions/4, "%s: %v", at, perBucket)
+	}
+}
+
+func TestNewSessionOfADeviceClosesTheOlder(t *testing.T) {
+	older := "11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"
+	mac := func(e device.Event) device.Event {
+		e.Attributes["network.mac"] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: e.Seq, At: e.Time}
+		return e
+	}
+	for name, play := range map[string]func(*harness){
+		"in the apply that finds it to be new": func(h *harness) {
+			h.at(0, func() { h.signal(batch(1, mac(delta(1, "a")))) })
+			h.at(time.Second, func() { h.signal(batch(2, delta(2, "b"))) })
+		},
+		"in one that comes after a load": func(h *harness) {
+			h.at(0, func() { h.signal("not a batch"); h.signal(batch(1, mac(delta(1, "a")))) })
+		},
+		"with a later event": func(h *harness) {
+			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+			h.at(time.Second, func() { h.signal(batch(2, mac(delta(2, "b")))) })
+			h.at(2*time.Second, func() { h.signal(batch(3, mac(delta(3, "b")))) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := &database{older: []string{older}}
+			h := newHarness(t, db)
+			play(h)
+			h.stop(time.Minute)
+			h.run(input())
+			require.Equal(t, []workflows.SupersedeRequest{{RAE: rae, Session: session, Older: []string{older}}}, db.superseded)
+		})
+	}
+}
+
+func TestSignalToClose(t *testing.T) {
+	for name, payload := range map[string]any{"with a reason": workflows.Superseded("X"), "of whatever kind": []int{1}} {
+		t.Run(name, func(t *testing.T) {
+			db := &database{}
+			h := newHarness(t, db)
+			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+			h.at(time.Second, func() {
+				h.signal(batch(2, delta(2, "b"))) // came before: counts
+				h.SignalWorkflow(workflows.SignalClose, payload)
+			})
+			h.run(input())
+			require.NoError(t, h.GetWorkflowError())
+			var result workflows.Result
+			require.NoError(t, h.GetWorkflowResult(&result))
+			require.EqualValues(t, 2, result.AsOf)
+			require.EqualValues(t, 2, result.Closed)
+			require.NotEmpty(t, result.Reason)
+			require.EqualValues(t, 2, result.Counters.Events)
+			require.Zero(t, result.Counters.Duplicates)
+			require.False(t, result.Idle)
+
+			// What the edge says later is refused and counted; closing again
+			// changes nothing.
+			n := len(db.applies)
+			h = newHarness(t, db)
+			h.at(0, func() {
+				h.SignalWorkflow(workflows.SignalClose, workflows.Close{Reason: "again"})
+				h.signal(batch(3, delta(3, "c")))
+			})
+			h.run(input())
+			require.NoError(t, h.GetWorkflowResult(&result))
+			require.EqualValues(t, 1, result.Counters.AfterClose)
+			require.Len(t, db.applies, n+1)
+			require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
+			require.NotEqual(t, "again", result.Reason)
+		})
+	}
+	t.Run("a session that nobody knows stays so", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.SignalWorkflow(workflows.SignalClose, workflows.Close{Reason: "x"}) })
+		h.stop(time.Minute)
+		h.run(input())
+		require.Empty(t, db.applies)
+	})
+	t.Run("is carried", func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		in := input()
+		in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, Closing: "because", State: device.State{
+			RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
+		}}
+		h.run(in)
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.EqualValues(t, 5, result.Closed)
+		require.Equal(t, "because", result.Reason)
+		require.Len(t, db.applies, 1)
+		require.Equal(t, fmt.Sprint(db.applies[0].Closed), "5")
+	})
+}
