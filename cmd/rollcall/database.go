@@ -39,12 +39,16 @@ func (d *databaseFlags) url() (cli.URL, error) {
 }
 
 // openStore returns the store when the database answers and has the tables.
-func (s *service) openStore(ctx context.Context, flags *databaseFlags, pool poolFlags) (*store.Store, error) {
+func (s *service) openStore(ctx context.Context, flags *databaseFlags, pool poolFlags, with ...func(*store.Options)) (*store.Store, error) {
 	url, err := flags.url()
 	if err != nil {
 		return nil, err
 	}
-	db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: pool.MaxConns, Logger: s.logger, Registerer: s.registry})
+	o := store.Options{URL: url.Reveal(), MaxConns: pool.MaxConns, Logger: s.logger, Registerer: s.registry}
+	for _, f := range with {
+		f(&o)
+	}
+	db, err := store.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,6 +17,8 @@ type deviceCmd struct {
 	List    deviceListCmd    `cmd:"" help:"List devices."`
 	Get     deviceGetCmd     `cmd:"" help:"Show all that is known of one device."`
 	History deviceHistoryCmd `cmd:"" help:"Show what changed on one device, newest first."`
+
+	Explain deviceExplainCmd `cmd:"" help:"Say where each value of a device comes from, and what was refused."`
 
 	RequestSnapshot deviceRequestCmd `cmd:"" help:"Ask a device's RAE for a snapshot now, and wait for its reply."`
 }
@@ -37,20 +38,33 @@ func (q *queryFlags) Validate() error {
 	return q.Database.validate()
 }
 
+// bound bounds one question.
+func (q *queryFlags) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, q.Timeout, fmt.Errorf("no answer within %s", q.Timeout))
+}
+
 // ask opens the store for one question.
 func (q *queryFlags) ask(ctx context.Context, question func(context.Context, *store.Store) error) error {
+	ctx, cancel := q.bound(ctx)
+	defer cancel()
+	return q.work(ctx, question)
+}
+
+// work opens the store for as long as it takes.
+func (q *queryFlags) work(ctx context.Context, question func(context.Context, *store.Store) error) error {
 	url, err := q.Database.url()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, q.Timeout, fmt.Errorf("no answer within %s", q.Timeout))
-	defer cancel()
 	db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: 1})
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := db.Ping(ctx); err != nil {
+	ping, cancel := q.bound(ctx)
+	err = db.Ping(ping)
+	cancel()
+	if err != nil {
 		return fmt.Errorf("%s: %w", url, err)
 	}
 	err = question(ctx, db)
@@ -187,73 +201,4 @@ func details(w *tabwriter.Writer, d store.Device) {
 		_, _ = fmt.Fprintln(w)
 		summaries(w, d.Sessions)
 	}
-}
-
-type deviceHistoryCmd struct {
-	queryFlags `embed:""`
-	Device     string `arg:"" help:"Which device."`
-	Attribute  string `help:"Only this attribute." placeholder:"NAME"`
-	Limit      int    `help:"How many, at most ${max_limit}." default:"${default_limit}"`
-	Before     cursor `help:"Go on before this change: what the page before said." placeholder:"SESSION/SEQ/NAME"`
-}
-
-// cursor is a store.Cursor as text.
-type cursor struct{ at *store.Cursor }
-
-// UnmarshalText reads SESSION/SEQ/NAME.
-func (c *cursor) UnmarshalText(b []byte) error {
-	p := strings.SplitN(string(b), "/", 3)
-	at := store.Cursor{}
-	if len(p) != 3 || device.CheckSession(p[0]) != nil || device.CheckName(p[2]) != nil {
-		return errors.New("not of the form SESSION/SEQ/NAME")
-	}
-	if _, err := fmt.Sscanf(p[1], "%d", &at.Seq); err != nil || fmt.Sprint(at.Seq) != p[1] {
-		return errors.New("not of the form SESSION/SEQ/NAME")
-	}
-	at.Session, at.Name = p[0], p[2]
-	c.at = &at
-	return nil
-}
-
-// Help is printed by device history --help.
-func (*deviceHistoryCmd) Help() string {
-	return `Shows the values that attributes have had, in all sessions of the device, or in the one that is named. A value that was replaced before it was applied, because the newer one came in the same batch, is not in it.
-
-` + refHelp + `
-
-Examples:
-
-    rollcall device history b8:27:eb:12:34:56 --attribute network.ipv4`
-}
-
-// Validate is called by kong before anything starts.
-func (c *deviceHistoryCmd) Validate() error {
-	if c.Limit < 1 || c.Limit > store.MaxLimit {
-		return fmt.Errorf("--limit must be from 1 to %d", store.MaxLimit)
-	}
-	return c.queryFlags.Validate()
-}
-
-// Run shows.
-func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
-		page, err := db.History(ctx, c.Device, store.HistoryFilter{Attribute: c.Attribute, Limit: c.Limit, Before: c.Before.at})
-		if err != nil {
-			return err
-		}
-		err = c.Output.write(env.Stdout, page, func(w *tabwriter.Writer) {
-			row(w, "OBSERVED", "ATTRIBUTE", "VALUE", "SEQ", "APPLIED", "SESSION")
-			for _, change := range page.Changes {
-				value := clip(string(change.Attribute.Value))
-				if change.Attribute.Removed() {
-					value = "(removed)"
-				}
-				row(w, stamp(change.Attribute.At), change.Name, value, change.Attribute.Seq, stamp(change.AppliedAt), change.Session)
-			}
-		})
-		if err == nil && page.Next != nil && c.Output != "json" {
-			_, err = fmt.Fprintf(env.Stderr, "There are more: --before %s/%d/%s\n", page.Next.Session, page.Next.Seq, page.Next.Name)
-		}
-		return err
-	})
 }

@@ -76,7 +76,7 @@ func (f *dlqFilterFlags) empty() bool {
 	return len(f.Reason) == 0 && f.RAE == "" && f.Session == "" && f.Since == since{}
 }
 
-// since is a time, or a duration before now.
+// since is a time, or a duration before now, with or without the word ago.
 type since struct {
 	ago time.Duration
 	at  time.Time
@@ -84,7 +84,7 @@ type since struct {
 
 // UnmarshalText reads a duration, an RFC 3339 time or the day of one.
 func (s *since) UnmarshalText(text []byte) error {
-	if ago, err := time.ParseDuration(string(text)); err == nil && ago > 0 {
+	if ago, err := parseDays(strings.TrimSuffix(string(text), " ago")); err == nil && ago > 0 {
 		*s = since{ago: ago}
 		return nil
 	}

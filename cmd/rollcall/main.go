@@ -24,6 +24,8 @@ type grammar struct {
 	Migrate migrateCmd `cmd:"" group:"operation" help:"Create or upgrade the database's tables."`
 
 	DLQ        dlqCmd        `cmd:"" name:"dlq" group:"operation" help:"Look at dead letters, replay them or give them up."`
+	Quarantine quarantineCmd `cmd:"" group:"operation" help:"Look at batches that sessions stepped over, replay them or give them up."`
+	Retention  retentionCmd  `cmd:"" group:"services" help:"Let rows leave that have been kept long enough."`
 	Deployment deploymentCmd `cmd:"" group:"operation" help:"Look at the workers' versions, and roll to a new one."`
 
 	Healthcheck admin.HealthcheckCmd `cmd:"" group:"operation" help:"Ask a running service whether it is ready."`

@@ -57,6 +57,7 @@ func TestHelp(t *testing.T) {
 		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
 		"device", "device list", "device get", "device history", "device request-snapshot", "version",
 		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
+		"quarantine", "quarantine list", "quarantine show", "quarantine replay", "quarantine drop", "retention", "device explain",
 		"deployment", "deployment status", "deployment roll",
 	} {
 		t.Run(command, func(t *testing.T) {
@@ -74,7 +75,7 @@ func TestFlagsTeach(t *testing.T) {
 	k, err := a.Kong()
 	require.NoError(t, err)
 	for _, leaf := range k.Model.Leaves(false) {
-		service := strings.Contains("bridge poller worker", leaf.Name)
+		service := strings.Contains("bridge poller worker retention", leaf.Name)
 		for _, group := range leaf.AllFlags(false) {
 			for _, f := range group {
 				require.NotEmpty(t, f.Help, "%s --%s", leaf.FullPath(), f.Name)
@@ -128,6 +129,11 @@ func TestRefusals(t *testing.T) {
 		{"a deployment that is none", []string{"deployment", "roll", db, "--deployment=a.b", "--build-id=v1"}, `deployment roll: deployment "a.b": its name must hold neither . nor : anywhere (see rollcall deployment roll --help)`},
 		{"a ramp that falls", []string{"deployment", "roll", db, "--deployment=d", "--build-id=v1", "--ramp=50,10"}, `deployment roll: --ramp: percentages above 0 and up to 100, each more than the one before (see rollcall deployment roll --help)`},
 		{"a proof without database", []string{"deployment", "roll", "--deployment=d", "--build-id=v1"}, `deployment roll: no database: set --database-url or ROLLCALL_DATABASE_URL; or roll without proof: --no-prove (see rollcall deployment roll --help)`},
+		{"two clocks", []string{"device", "history", db, "x", "--by=applied"}, `device history: --by is for --at (see rollcall device history --help)`},
+		{"shorter than Kafka", []string{"retention", db, "--tombstones=3d"}, `retention: tombstones of 3d is less than the 7d that Kafka keeps records: a replay could need what has left (see rollcall retention --help)`},
+		{"days", []string{"retention", db, "--history=long"}, `--history: not a number of days such as 90d, or a duration such as 36h (see rollcall retention --help)`},
+		{"which batches", []string{"quarantine", "drop", db}, `quarantine drop: say which batches: ID …, a filter, or --all (see rollcall quarantine drop --help)`},
+		{"none at a time", []string{"verify", db, "--parallel=0"}, `verify: --parallel must be at least 1, --timeout more than 0 (see rollcall verify --help)`},
 		{"output", []string{"device", "list", db, "-o", "yaml"}, `--output must be one of "table","json" but got "yaml" (see rollcall device list --help)`},
 		{"which device", []string{"device", "get", db}, `expected "<device>" (see rollcall device get --help)`},
 		{"unknown key", []string{"poller", db, "--config=testdata/misspelt.yaml"}, `testdata/misspelt.yaml:3: unknown key "kafka-borkers"; did you mean "kafka-brokers"? (see rollcall poller --help)`},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
+	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session"
 )
 
@@ -26,6 +27,7 @@ type workerCmd struct {
 	StickyCache      int           `help:"Sessions to keep in memory between signals, at some 50 kB each; others are replayed from their history. 0: the SDK's 10,000." default:"0" env:"ROLLCALL_STICKY_CACHE"`
 	CommitSessions   int           `help:"Sessions that one database transaction takes at most." default:"32" env:"ROLLCALL_COMMIT_SESSIONS"`
 	CommitLinger     time.Duration `help:"Longest wait of an update for others to share its transaction. It waits only while others are likely to come in that time; 0: never." default:"5ms" env:"ROLLCALL_COMMIT_LINGER"`
+	History          bool          `help:"Keep what attributes were, not only what they are." default:"true" negatable:"" env:"ROLLCALL_HISTORY"`
 	Committers       int           `help:"Transactions at a time, each on a connection of its own." default:"2" env:"ROLLCALL_COMMITTERS"`
 	SearchAttributes string        `help:"Whether sessions set search attributes: ${enum}. auto asks the server whether it knows them." enum:"auto,on,off" default:"auto" env:"ROLLCALL_SEARCH_ATTRIBUTES"`
 	StopTimeout      time.Duration `help:"When told to stop: how long to wait for tasks in progress." default:"10s" env:"ROLLCALL_STOP_TIMEOUT"`
@@ -72,7 +74,7 @@ func (c *workerCmd) check() string {
 // Run works until ctx is cancelled, then finishes the tasks in progress.
 func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 	return runService(ctx, env, c.check(), c.Service, func(ctx context.Context, s *service) error {
-		db, err := s.openStore(ctx, &c.Database, c.Pool)
+		db, err := s.openStore(ctx, &c.Database, c.Pool, func(o *store.Options) { o.NoHistory = !c.History })
 		if err != nil {
 			return err
 		}

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/kafka/replay"
 )
 
 // Selection is what a filter chose of the topic as it was then: letters that
@@ -16,14 +17,14 @@ import (
 type Selection struct {
 	topic   *Topic
 	filter  Filter
-	spans   []span
+	spans   []replay.Span
 	settled map[int32]*settled
 }
 
 // Select reads the marks. A coordinate in filter.At that is not in the topic is
 // ErrNotFound.
 func (t *Topic) Select(ctx context.Context, filter Filter) (*Selection, error) {
-	all, err := t.bounds(ctx)
+	all, err := t.log.Bounds(ctx, t.opts.Topic)
 	if err != nil {
 		return nil, err
 	}
@@ -40,19 +41,19 @@ func (t *Topic) Select(ctx context.Context, filter Filter) (*Selection, error) {
 		return nil, err
 	}
 	for _, whole := range all {
-		from, to := whole.to, whole.from
+		from, to := whole.To, whole.From
 		for _, p := range s.spans {
-			if p.partition == whole.partition {
-				from, to = min(from, p.from), max(to, p.to)
+			if p.Partition == whole.Partition {
+				from, to = min(from, p.From), max(to, p.To)
 			}
 		}
 		if from >= to {
 			continue
 		}
 		marks := newSettled()
-		s.settled[whole.partition] = marks
+		s.settled[whole.Partition] = marks
 		// Marks come after their letters.
-		err := t.read(ctx, span{whole.partition, from, whole.to}, func(r *kgo.Record) error {
+		err := t.read(ctx, replay.Span{Partition: whole.Partition, From: from, To: whole.To}, func(r *kgo.Record) error {
 			if !isMark(r) {
 				return nil
 			}
@@ -72,58 +73,49 @@ func (t *Topic) Select(ctx context.Context, filter Filter) (*Selection, error) {
 }
 
 // only is a span for each coordinate.
-func (t *Topic) only(at []Coordinate, all []span) ([]span, error) {
-	var spans []span
+func (t *Topic) only(at []Coordinate, all []replay.Span) ([]replay.Span, error) {
+	var spans []replay.Span
 	var missing []error
 	for _, c := range at {
-		i := slices.IndexFunc(all, func(s span) bool { return s.partition == c.Partition })
+		i := slices.IndexFunc(all, func(s replay.Span) bool { return s.Partition == c.Partition })
 		switch {
 		case i < 0:
 			missing = append(missing, fmt.Errorf("%w: %s: topic %s has no partition %d", ErrNotFound, c, t.opts.Topic, c.Partition))
-		case all[i].from == all[i].to:
+		case all[i].From == all[i].To:
 			missing = append(missing, fmt.Errorf("%w: %s: the partition is empty", ErrNotFound, c))
-		case c.Offset < all[i].from || c.Offset >= all[i].to:
-			missing = append(missing, fmt.Errorf("%w: %s: the partition holds offsets %d to %d", ErrNotFound, c, all[i].from, all[i].to-1))
+		case c.Offset < all[i].From || c.Offset >= all[i].To:
+			missing = append(missing, fmt.Errorf("%w: %s: the partition holds offsets %d to %d", ErrNotFound, c, all[i].From, all[i].To-1))
 		default:
-			spans = append(spans, span{c.Partition, c.Offset, c.Offset + 1})
+			spans = append(spans, replay.Span{Partition: c.Partition, From: c.Offset, To: c.Offset + 1})
 		}
 	}
 	return spans, errors.Join(missing...)
 }
 
 // narrow leaves out what the filter cannot want.
-func (t *Topic) narrow(ctx context.Context, filter Filter, all []span) ([]span, error) {
+func (t *Topic) narrow(ctx context.Context, filter Filter, all []replay.Span) ([]replay.Span, error) {
 	spans := slices.Clone(all)
 	if !filter.Since.IsZero() {
-		err := t.patiently(ctx, func(ctx context.Context) error {
-			// The first that is not older: timestamps are of the original
-			// records, and in no order.
-			offsets, err := t.admin.ListOffsetsAfterMilli(ctx, filter.Since.UnixMilli(), t.opts.Topic)
-			if err != nil {
-				return err
-			}
-			offsets.Each(func(o kadm.ListedOffset) {
-				for i := range spans {
-					if spans[i].partition == o.Partition && o.Err == nil {
-						spans[i].from = max(spans[i].from, o.Offset)
-					}
-				}
-			})
-			return nil
-		})
+		// Timestamps are of the original records, and in no order.
+		first, err := t.log.Since(ctx, t.opts.Topic, filter.Since)
 		if err != nil {
 			return nil, err
 		}
-	}
-	if after := filter.After; after != nil {
-		spans = slices.DeleteFunc(spans, func(s span) bool { return s.partition < after.Partition })
 		for i := range spans {
-			if spans[i].partition == after.Partition {
-				spans[i].from = max(spans[i].from, after.Offset+1)
+			if o, ok := first[spans[i].Partition]; ok {
+				spans[i].From = max(spans[i].From, o)
 			}
 		}
 	}
-	return slices.DeleteFunc(spans, func(s span) bool { return s.from >= s.to }), nil
+	if after := filter.After; after != nil {
+		spans = slices.DeleteFunc(spans, func(s replay.Span) bool { return s.Partition < after.Partition })
+		for i := range spans {
+			if spans[i].Partition == after.Partition {
+				spans[i].From = max(spans[i].From, after.Offset+1)
+			}
+		}
+	}
+	return slices.DeleteFunc(spans, func(s replay.Span) bool { return s.From >= s.To }), nil
 }
 
 // Each calls f for each letter chosen, by partition and offset. It reports
@@ -143,7 +135,7 @@ func (s *Selection) Each(ctx context.Context, f func(Letter) error) (more bool, 
 			}
 			if s.filter.Limit > 0 && n == s.filter.Limit {
 				more = true
-				return errEnough
+				return replay.ErrEnough
 			}
 			n++
 			found = true
@@ -155,7 +147,7 @@ func (s *Selection) Each(ctx context.Context, f func(Letter) error) (more bool, 
 		case more:
 			return true, nil
 		case len(s.filter.At) > 0 && !found:
-			return false, fmt.Errorf("%w: %d/%d is not a letter, but a mark or a gap", ErrNotFound, p.partition, p.from)
+			return false, fmt.Errorf("%w: %d/%d is not a letter, but a mark or a gap", ErrNotFound, p.Partition, p.From)
 		}
 	}
 	return more, nil

@@ -103,16 +103,12 @@ func (c *chunk) replay(ctx context.Context, letters []Letter, records []*kgo.Rec
 	for i := range records {
 		of[records[i]] = &letters[i]
 	}
-	// Not by kgo.RecordDeliveryTimeout: that counts from a record's timestamp,
-	// and these are old.
-	ctx, cancel := context.WithTimeoutCause(ctx, c.topic.opts.Patience, fmt.Errorf("not acknowledged within %s", c.topic.opts.Patience))
-	defer cancel()
 	failed := map[Coordinate]bool{}
-	for _, p := range c.topic.client.ProduceSync(ctx, records...) {
+	for _, p := range c.topic.log.Produce(ctx, records...) {
 		if l := of[p.Record]; p.Err != nil {
 			failed[l.At] = true
 			c.result.Failed++
-			c.refused(*l, errors.Join(context.Cause(ctx), kafka.Explain(p.Err)))
+			c.refused(*l, p.Err)
 		}
 	}
 	return slices.DeleteFunc(letters, func(l Letter) bool { return failed[l.At] })
@@ -125,8 +121,7 @@ func (c *chunk) mark(ctx context.Context, letters []Letter) error {
 		offsets[l.At.Partition] = append(offsets[l.At.Partition], l.At.Offset)
 	}
 	// Its letters have been replayed: the mark is due, whoever is in a hurry.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.topic.opts.Patience)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
 	now := c.topic.opts.Now().Truncate(time.Millisecond)
 	var errs []error
 	for _, partition := range slices.Sorted(maps.Keys(offsets)) {
@@ -139,11 +134,11 @@ func (c *chunk) mark(ctx context.Context, letters []Letter) error {
 			for _, o := range some {
 				n += int(o[1] - o[0] + 1)
 			}
-			if err := c.topic.client.ProduceSync(ctx, r).FirstErr(); err != nil {
+			if err := c.topic.log.Produce(ctx, r).FirstErr(); err != nil {
 				if c.verb == Replayed {
 					c.result.Unmarked += n
 				}
-				errs = append(errs, fmt.Errorf("mark letters of partition %d at offsets %v as %s: %w", partition, some, c.verb, kafka.Explain(err)))
+				errs = append(errs, fmt.Errorf("mark letters of partition %d at offsets %v as %s: %w", partition, some, c.verb, err))
 				continue
 			}
 			c.result.Done += n

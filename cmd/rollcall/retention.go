@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/retention"
+	"github.com/rollcall-platform/rollcall/internal/store"
+)
+
+type retentionCmd struct {
+	Service  serviceFlags  `embed:"" set:"admin_addr=127.0.0.1:9404"`
+	Database databaseFlags `embed:"" group:"database"`
+
+	History        days          `help:"Keep what attributes were for so long after they were replaced. What each is, and was last, stays." default:"90d" env:"ROLLCALL_KEEP_HISTORY" placeholder:"DAYS"`
+	Tombstones     days          `help:"Keep tombstones of removed attributes for so long, and until a snapshot covers them." default:"30d" env:"ROLLCALL_KEEP_TOMBSTONES" placeholder:"DAYS"`
+	ClosedSessions days          `help:"Keep closed sessions for so long after the last that was received of them." default:"180d" env:"ROLLCALL_KEEP_CLOSED_SESSIONS" placeholder:"DAYS"`
+	KafkaRetention days          `help:"How long Kafka keeps a record of the events' topic. Nothing may leave sooner." default:"7d" env:"ROLLCALL_KAFKA_RETENTION" placeholder:"DAYS"`
+	Every          time.Duration `help:"Time between passes. A pass reads the history of all sessions." default:"6h" env:"ROLLCALL_RETENTION_EVERY"`
+	Batch          int           `help:"Rows of history that one transaction deletes at most." default:"5000" env:"ROLLCALL_RETENTION_BATCH"`
+	Once           bool          `help:"Make one pass, print what left, and end: for cron. No listener is opened." env:"ROLLCALL_RETENTION_ONCE"`
+	Output         outputFlag    `short:"o" help:"With --once, print a ${enum}." enum:"table,json" default:"table" env:"ROLLCALL_RETENTION_OUTPUT"`
+}
+
+// Help is printed by retention --help.
+func (*retentionCmd) Help() string {
+	return `Deletes what has been kept long enough, in small transactions, session by session: changes of attributes that were replaced, with gaps that ended and quarantined batches that were settled; tombstones; closed sessions with all their rows. The newest change of each attribute stays, so do devices and the evidence of their identity, and a closed session with a quarantined batch that nobody has dealt with.
+
+It goes by the clocks of the database and of Kafka, never by an edge's. Run it as a service, or with --once; several at a time do no harm.
+
+DAYS is such as 90d, or a duration such as 36h.
+
+Examples:
+
+    rollcall retention --database-url postgres://rollcall@db/rollcall --history 30d
+
+    rollcall retention --once -o json`
+}
+
+// days is a duration that may be written in days.
+type days time.Duration
+
+// UnmarshalText reads 90d, or a duration.
+func (d *days) UnmarshalText(text []byte) error {
+	v, err := parseDays(string(text))
+	*d = days(v)
+	return err
+}
+
+func parseDays(s string) (time.Duration, error) {
+	if number, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(number, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v <= 0 {
+		return 0, errors.New("not a number of days such as 90d, or a duration such as 36h")
+	}
+	return v, nil
+}
+
+func (c *retentionCmd) keep() retention.Keep {
+	return retention.Keep{
+		History: time.Duration(c.History), Tombstones: time.Duration(c.Tombstones),
+		ClosedSessions: time.Duration(c.ClosedSessions), Kafka: time.Duration(c.KafkaRetention),
+	}
+}
+
+// Validate is called by kong before anything starts.
+func (c *retentionCmd) Validate() error {
+	if c.Batch < 1 || c.Every <= 0 {
+		return errors.New("--batch must be at least 1, --every more than 0")
+	}
+	keep := c.keep()
+	if err := keep.Check(); err != nil {
+		return err
+	}
+	return errors.Join(c.Service.validate(), c.Database.validate())
+}
+
+// Run makes passes until ctx is cancelled, or one.
+func (c *retentionCmd) Run(ctx context.Context, env cli.Env) error {
+	o := retention.Options{Keep: c.keep(), Batch: c.Batch, Every: c.Every, Logger: env.Logger}
+	if c.Once {
+		return c.once(ctx, env, o)
+	}
+	return runService(ctx, env, "retention", c.Service, func(ctx context.Context, s *service) error {
+		db, err := s.openStore(ctx, &c.Database, poolFlags{MaxConns: 1})
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		o.Store, o.Registerer = db, s.registry
+		r, err := retention.New(o)
+		if err != nil {
+			return err
+		}
+		return s.run(ctx, "retention", r)
+	})
+}
+
+func (c *retentionCmd) once(ctx context.Context, env cli.Env, o retention.Options) error {
+	url, err := c.Database.url()
+	if err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: 1, Logger: env.Logger})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.Ping(ctx); err != nil {
+		return fmt.Errorf("%s: %w", url, err)
+	}
+	o.Store = db
+	r, err := retention.New(o)
+	if err != nil {
+		return err
+	}
+	gone, err := r.Pass(ctx)
+	return errors.Join(err, c.Output.write(env.Stdout, gone, func(w *tabwriter.Writer) {
+		row(w, "TABLE", "ROWS THAT LEFT")
+		for table, n := range sorted(gone) {
+			row(w, table, n)
+		}
+	}))
+}
