@@ -55,8 +55,8 @@ type Options struct {
 	// "default".
 	Namespace string
 
-	// WorkflowPollers is how many long polls for workflow tasks are open. Half
-	// of them wait on this worker's sticky queue. With few, single signals
+	// WorkflowPollers is how many long polls for workflow tasks are open: half
+	// of them on the task queue, half on this worker's sticky queue. With few, single signals
 	// get stuck behind the sticky queue's 5 s time-out; more cost the server
 	// an open request each. Default 16.
 	WorkflowPollers int

@@ -101,7 +101,7 @@ func (w *Worker) serve(ctx context.Context) error {
 	o := w.options
 	tasks := worker.New(o.Client, o.TaskQueue, worker.Options{
 		DeploymentOptions:                       o.Version.options(),
-		MaxConcurrentWorkflowTaskPollers:        o.WorkflowPollers,
+		WorkflowTaskPollerBehavior:              pollers(o.WorkflowPollers / 2),
 		MaxConcurrentWorkflowTaskExecutionSize:  o.WorkflowTasks,
 		MaxConcurrentLocalActivityExecutionSize: o.WorkflowTasks,
 		MaxConcurrentActivityExecutionSize:      o.Activities,
@@ -126,6 +126,16 @@ func (w *Worker) serve(ctx context.Context) error {
 	case err := <-failed: // the SDK has stopped it
 		return fmt.Errorf("worker ended: %w", err)
 	}
+}
+
+// pollers keeps n long polls open on the task queue, and n on the worker's own
+// sticky queue. The SDK's other behaviour has each poll choose one of the two,
+// and it is the sticky one for as long as anything waits there: under load the
+// sessions that are new, or that another worker had, then wait for ever.
+func pollers(n int) worker.PollerBehavior {
+	return worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
+		InitialNumberOfPollers: n, MinimumNumberOfPollers: n, MaximumNumberOfPollers: n,
+	})
 }
 
 // reach asks the server whether it is there and what it knows.
