@@ -186,9 +186,20 @@ func details(w *tabwriter.Writer, d store.Device) {
 		row(w, name, clip(string(a.Value)), a.Seq, stamp(a.At))
 	}
 	if len(d.Identities) > 0 {
-		section(w, "IDENTITY", "VALUE", "FROM", "LAST SEEN")
+		section(w, "IDENTITY", "VALUE", "FROM", "UNTIL", "ATTRIBUTE", "SESSION")
 		for _, i := range d.Identities {
-			row(w, i.Kind, i.Value, i.Attribute, stamp(i.LastSeen))
+			spanRow(w, i)
+		}
+	}
+	if len(d.Interfaces) > 0 {
+		section(w, "INTERFACE", "ADDRESS", "IPV6", "HOST NAME", "SINCE", "CHANGED", "SESSION")
+		for _, n := range d.Interfaces {
+			mac := n.MAC
+			if n.MACLocal {
+				mac += " (local)"
+			}
+			row(w, orElse(mac, "-"), orElse(n.IPv4, "-"), orElse(strings.Join(n.IPv6, " "), "-"), orElse(clip(n.Hostname), "-"),
+				stamp(n.FirstSeen), stamp(n.ChangedAt), n.Session)
 		}
 	}
 	if len(d.Gaps) > 0 {

@@ -31,8 +31,8 @@ const maxAttempts = 10
 // outage, and may have come after the commit: apply the same again.
 //
 // It takes two round trips: one that locks and reads the sessions' rows, one
-// that writes and commits. New sessions, and those that bring evidence of what
-// device they are, take one more.
+// that writes and commits. New sessions take one more, and so do those that
+// bring evidence of what device they are.
 func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	if len(updates) == 0 {
 		return nil
@@ -99,14 +99,15 @@ func (s *Store) attempt(ctx context.Context, tx func(*pgxpool.Conn) error) error
 
 // apply is one transaction of Apply under way.
 type apply struct {
-	ids     []uuid.UUID
-	updates []Update // by session
-	history bool     // is written too
-	claims  [][]claim
-
+	ids       []uuid.UUID
+	updates   []Update // by session
+	history   bool     // is written too
 	found     map[uuid.UUID]row
 	positions map[uuid.UUID][]device.Position
-	assignment
+
+	bearers []uuid.UUID // sessions whose updates write evidence
+	holders map[uuid.UUID]holder
+	who     assignment
 
 	// What to write, in key order.
 	inserted []*row // new sessions
@@ -116,6 +117,7 @@ type apply struct {
 	writes   attributeColumns
 	reached  positionColumns
 	poison   quarantineColumns
+	networks []uuid.UUID // sessions whose network.* attributes are written
 }
 
 type gap struct {
@@ -125,8 +127,11 @@ type gap struct {
 }
 
 func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID, history bool) error {
-	a := &apply{ids: ids, updates: updates, history: history}
+	a := &apply{ids: ids, updates: updates, history: history, who: newAssignment()}
 	if err := a.read(ctx, conn); err != nil {
+		return err
+	}
+	if err := a.readDevices(ctx, conn); err != nil {
 		return err
 	}
 	if err := a.plan(); err != nil {
@@ -139,7 +144,6 @@ func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []
 func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 	a.found = make(map[uuid.UUID]row, len(a.ids))
 	a.positions = make(map[uuid.UUID][]device.Position, len(a.ids))
-	a.owners = make(map[identity]uuid.UUID)
 	b := &pgx.Batch{}
 	b.Queue(sqlBegin)
 	b.Queue(sqlLockSessions, keys(a.ids)).Query(func(rows pgx.Rows) error {
@@ -157,17 +161,7 @@ func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 	b.Queue(sqlPositions, keys(a.ids)).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(id uuid.UUID, p device.Position) { a.positions[id] = append(a.positions[id], p) })
 	})
-	a.claims = make([][]claim, len(a.updates))
-	var kinds, values []string
-	for i, u := range a.updates {
-		a.claims[i] = claims(u)
-		for _, c := range a.claims[i] {
-			kinds, values = append(kinds, c.kind), append(values, c.value)
-		}
-	}
-	if len(kinds) > 0 {
-		b.Queue(sqlOwners, kinds, values).Query(func(rows pgx.Rows) error { return a.scanOwners(rows, false) })
-	}
+	a.queueHolders(b)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("read sessions: %w", err)
 	}
@@ -186,23 +180,6 @@ func scanPositions(rows pgx.Rows, each func(uuid.UUID, device.Position)) error {
 	return rows.Err()
 }
 
-// scanOwners reads who owns identities. With check, another owner than the one
-// that was decided on means that another transaction gave it first.
-func (a *apply) scanOwners(rows pgx.Rows, check bool) error {
-	for rows.Next() {
-		var i identity
-		var owner uuid.UUID
-		if err := rows.Scan(&i.kind, &i.value, &owner); err != nil {
-			return err
-		}
-		if check && a.owners[i] != owner {
-			return errRaced
-		}
-		a.owners[i] = owner
-	}
-	return rows.Err()
-}
-
 // plan decides what to write.
 func (a *apply) plan() error {
 	for i, u := range a.updates {
@@ -215,7 +192,11 @@ func (a *apply) plan() error {
 		}
 		u.Write = kept(&was, u)
 		is.merge(u)
-		a.assign(&is, found, a.claims[i])
+		if bears(u) {
+			a.who.assign(&is, !found, a.holders[is.id], u.Write)
+		} else if !found {
+			a.who.keep(&is)
+		}
 		if a.advance(is.id, u.Positions) {
 			is.count(u)
 		}
@@ -236,6 +217,12 @@ func (a *apply) plan() error {
 		}
 		a.writes.add(is.id, u.Write, u.batchReceived())
 		a.poison.add(is.id, u)
+		if networked(u) {
+			a.networks = append(a.networks, is.id)
+		}
+	}
+	for _, r := range a.changed { // a session that came later may have moved it
+		r.device = a.who.at(r.device)
 	}
 	return nil
 }
@@ -273,6 +260,9 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 		}
 		b.Queue(sql, w.ids, w.names, w.values, w.seqs, w.ats, w.received)
 	}
+	if len(a.networks) > 0 {
+		b.Queue(sqlUpsertInterfaces, keys(a.networks), networkNames)
+	}
 	if len(a.reached.ids) > 0 {
 		p := &a.reached
 		b.Queue(sqlUpsertPositions, p.ids, p.topics, p.partitions, p.nexts)
@@ -308,18 +298,10 @@ func (a *apply) queueNew(b *pgx.Batch) {
 		}
 		b.Queue(sqlInsertRAEs, slices.Sorted(maps.Keys(raes)))
 	}
-	if len(a.devices) > 0 {
-		slices.SortFunc(a.devices, compareUUID)
-		b.Queue(sqlInsertDevices, keys(a.devices))
+	if made := a.who.created(); len(made) > 0 {
+		b.Queue(sqlInsertDevices, keys(made))
 	}
-	if identities := a.sortedIdentities(); len(identities) > 0 {
-		var c identityColumns
-		for _, i := range identities {
-			c.add(i)
-		}
-		b.Queue(sqlUpsertIdentities, c.kinds, c.values, c.devices, c.sessions, c.attributes, c.ats).
-			Query(func(rows pgx.Rows) error { return a.scanOwners(rows, true) })
-	}
+	a.who.queueGiven(b)
 	if len(a.inserted) > 0 {
 		ids, raes, devices := make(uuidArray, 0, len(a.inserted)), make([]string, 0, len(a.inserted)), make(uuidArray, 0, len(a.inserted))
 		for _, r := range a.inserted {
@@ -338,9 +320,7 @@ func (a *apply) queueSessions(b *pgx.Batch) {
 	if len(a.changed) > 0 {
 		b.Queue(sqlUpdateSessions, sessionArrays(a.changed)...)
 	}
-	if len(a.orphans) > 0 {
-		b.Queue(sqlDeleteDevices, keys(a.orphans))
-	}
+	a.who.queueRest(b)
 	if len(a.opened) > 0 {
 		ids, from, to, _ := gapArrays(a.opened)
 		b.Queue(sqlOpenGaps, ids, from, to)

@@ -75,17 +75,6 @@ func (c *positionColumns) add(id uuid.UUID, positions []device.Position) {
 	}
 }
 
-type identityColumns struct {
-	kinds, values, attributes []string
-	devices, sessions         uuidArray
-	ats                       []time.Time
-}
-
-func (c *identityColumns) add(i ownedClaim) {
-	c.kinds, c.values, c.attributes = append(c.kinds, i.kind), append(c.values, i.value), append(c.attributes, i.attribute)
-	c.devices, c.sessions, c.ats = append(c.devices, key(i.device)), append(c.sessions, key(i.session)), append(c.ats, i.at)
-}
-
 func gapArrays(gaps []gap) (ids uuidArray, from, to []int64, by []string) {
 	for _, g := range gaps {
 		ids, from, to, by = append(ids, key(g.session)), append(from, g.From), append(to, g.To), append(by, g.by)

@@ -20,8 +20,10 @@ type Device struct {
 	Counters   Counters                    `json:"counters"`
 	Positions  []device.Position           `json:"positions"`
 	Gaps       []Gap                       `json:"gaps,omitempty"` // newest first
-	// Identities are the evidence that is the device's.
+	// Identities are the device's timeline, newest first, at most 200 spans.
 	Identities []Identity `json:"identities,omitempty"`
+	// Interfaces are the device's, one a session, those of open ones first.
+	Interfaces []Interface `json:"interfaces,omitempty"`
 	// Sessions of the device, the current one first, at most 200.
 	Sessions []Summary `json:"sessions"`
 }
@@ -37,14 +39,15 @@ type Counters struct {
 	Stale      int64 `json:"stale"`       // attribute writes that lost against a newer seq
 }
 
-// Identity is one piece of evidence of which device something is.
+// Identity is a span of a device's timeline: an attribute of one of its
+// sessions held a piece of evidence.
 type Identity struct {
 	Kind      string    `json:"kind"` // esn, udn, serial, client, mac
 	Value     string    `json:"value"`
-	Session   string    `json:"session_id"` // that first brought it
-	Attribute string    `json:"attribute"`  // that held it
-	FirstSeen time.Time `json:"first_seen"`
-	LastSeen  time.Time `json:"last_seen"`
+	Session   string    `json:"session_id"`
+	Attribute string    `json:"attribute"`
+	ValidFrom time.Time `json:"valid_from"`        // observed
+	ValidTo   time.Time `json:"valid_to,omitzero"` // zero: the session has it
 }
 
 // Gap is a range of seq that was missing.
@@ -115,6 +118,10 @@ func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID
 		d.Identities, err = pgx.CollectRows(rows, scanIdentity)
 		return err
 	})
+	b.Queue(sqlInterfacesOf, deviceID, maxDetails).Query(func(rows pgx.Rows) (err error) {
+		d.Interfaces, err = pgx.CollectRows(rows, scanInterface)
+		return err
+	})
 	b.Queue(sqlCommit)
 	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
 		return err
@@ -139,8 +146,9 @@ func scanGap(r pgx.CollectableRow) (Gap, error) {
 func scanIdentity(r pgx.CollectableRow) (Identity, error) {
 	var i Identity
 	var session uuid.UUID
-	err := r.Scan(&i.Kind, &i.Value, &session, &i.Attribute, &i.FirstSeen, &i.LastSeen)
-	i.Session, i.FirstSeen, i.LastSeen = session.String(), i.FirstSeen.UTC(), i.LastSeen.UTC()
+	var until *time.Time
+	err := r.Scan(&i.Kind, &i.Value, &session, &i.Attribute, &i.ValidFrom, &until)
+	i.Session, i.ValidFrom, i.ValidTo = session.String(), i.ValidFrom.UTC(), utc(until)
 	return i, err
 }
 

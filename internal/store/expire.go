@@ -112,6 +112,7 @@ func (s *Store) delete(ctx context.Context, gone Expired, table, sql string, arg
 var deletes = []struct{ table, sql string }{
 	{"attribute_change", sqlDeleteChanges},
 	{"device_attribute", sqlDeleteAttributes},
+	{"network_interface", sqlDeleteInterfaces},
 	{"ingest_position", sqlDeletePositions},
 	{"session_gap", sqlDeleteGaps},
 	{"quarantined_batch", sqlDeleteQuarantine},
@@ -138,6 +139,9 @@ func (s *Store) expireClosed(ctx context.Context, before time.Time, page []uuid.
 			}
 			left = len(expired)
 			b := &pgx.Batch{}
+			if left > 0 {
+				b.Queue(sqlEndSpansOf, keys(expired))
+			}
 			for _, d := range deletes {
 				if left == 0 {
 					break

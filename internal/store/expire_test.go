@@ -163,7 +163,7 @@ func TestExpireClosed(t *testing.T) {
 	gone, err = s.Expire(t.Context(), store.Horizons{Closed: horizon}, 100)
 	require.NoError(t, err)
 	require.Equal(t, store.Expired{
-		"device_session": 31, "device_attribute": 62, "attribute_change": 62, "ingest_position": 31, "session_gap": 31, "quarantined_batch": 0,
+		"device_session": 31, "device_attribute": 62, "attribute_change": 62, "ingest_position": 31, "network_interface": 31, "session_gap": 31, "quarantined_batch": 0,
 	}, gone)
 	_, _, found, err := s.Load(t.Context(), old.id)
 	require.NoError(t, err)

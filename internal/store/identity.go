@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -30,57 +30,63 @@ const (
 var strength = map[string]int{kindESN: 1, kindUDN: 2, kindSerial: 2, kindClient: 3, kindMAC: 4}
 
 // evidence says which attributes hold an identity, and how it is read.
-var evidence = map[string]struct {
-	kind  string
-	value func(string) (identity, bool)
-}{
-	"netflix.esn":    {kindESN, plainIdentity(kindESN)},
-	"identity.udns":  {kindUDN, udnIdentity},
-	"device.serial":  {kindSerial, plainIdentity(kindSerial)},
-	"roku.serial":    {kindSerial, plainIdentity(kindSerial)},
-	"dhcp.client_id": {kindClient, clientIdentity},
-	"network.mac":    {kindMAC, macIdentity},
+var evidence = map[string]func(string) (identity, bool){
+	"netflix.esn":    plainIdentity(kindESN),
+	"identity.udns":  udnIdentity,
+	"device.serial":  plainIdentity(kindSerial),
+	"roku.serial":    plainIdentity(kindSerial),
+	"dhcp.client_id": clientIdentity,
+	attrMAC:          macIdentity,
 }
 
 const (
 	minIdentity   = 4   // characters: "1", "TV" and "n/a" tell nothing apart
 	maxIdentity   = 256 // bytes
-	maxIdentities = 64  // of one update
+	maxIdentities = 64  // of one attribute
 )
 
-// claim is an identity that a session's attribute holds.
-type claim struct {
-	identity
-	attribute string
-	at        time.Time
+// strong is evidence that names a device by itself; what is weak only places
+// a session of which nothing strong is known.
+func (i identity) strong() bool { return strength[i.kind] <= weakest }
+
+// weakest strong kind.
+const weakest = 2
+
+func (i identity) compare(o identity) int {
+	return cmp.Or(cmp.Compare(strength[i.kind], strength[o.kind]), cmp.Compare(i.kind, o.kind), cmp.Compare(i.value, o.value))
 }
 
-// claims are the identities among the attributes that are written, the
-// strongest first. It costs a lookup for each of a handful of names, so that
-// an update without any pays next to nothing.
-func claims(u Update) []claim {
-	var out []claim
-	for name, e := range evidence {
-		a, ok := u.Write[name]
-		if !ok || a.Removed() {
-			continue
-		}
-		for _, v := range texts(a) {
-			if id, ok := e.value(v); ok && len(id.value) <= maxIdentity {
-				out = append(out, claim{id, name, a.At})
-			}
+// identities are what an attribute says of who the device is, the strongest
+// first, each once.
+func identities(name string, a device.Attribute) []identity {
+	if a.Removed() {
+		return nil
+	}
+	var out []identity
+	for _, v := range texts(a) {
+		if id, ok := evidence[name](v); ok && len(id.value) <= maxIdentity {
+			out = append(out, id)
 		}
 	}
-	slices.SortFunc(out, func(a, b claim) int {
-		return cmp.Or(cmp.Compare(strength[a.kind], strength[b.kind]), a.compare(b.identity), cmp.Compare(a.attribute, b.attribute))
-	})
-	out = slices.CompactFunc(out, func(a, b claim) bool { return a.identity == b.identity })
+	slices.SortFunc(out, identity.compare)
+	out = slices.Compact(out)
 	return out[:min(len(out), maxIdentities)]
 }
 
-func (i identity) compare(o identity) int {
-	return cmp.Or(cmp.Compare(i.kind, o.kind), cmp.Compare(i.value, o.value))
+// bears reports whether u writes an attribute that holds evidence. It costs a
+// lookup for each of a handful of names, so that an update without any pays
+// next to nothing.
+func bears(u Update) bool {
+	for _, name := range evidenceNames {
+		if _, ok := u.Write[name]; ok {
+			return true
+		}
+	}
+	return false
 }
+
+// evidenceNames are the attributes that hold evidence, sorted.
+var evidenceNames = slices.Sorted(maps.Keys(evidence))
 
 // texts are the strings of an attribute that is a string or a list of them.
 func texts(a device.Attribute) []string {
@@ -152,6 +158,12 @@ func clientIdentity(s string) (identity, bool) {
 // derived from the session, so that a replay makes the same one.
 func ownDevice(session uuid.UUID) uuid.UUID {
 	return uuid.NewSHA1(deviceNamespace, session[:])
+}
+
+// newDevice is the device of evidence that is nobody's, of a session that
+// leaves the device where weak evidence had placed it.
+func newDevice(i identity) uuid.UUID {
+	return uuid.NewSHA1(deviceNamespace, []byte(i.kind+"\x00"+i.value))
 }
 
 // deviceNamespace is the namespace of device identifiers (RFC 9562 section 5.5).

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
@@ -58,36 +59,122 @@ func TestNoEvidence(t *testing.T) {
 	} {
 		deviceOf(t, s, newFeed(n), attributes)
 	}
-	require.Zero(t, query[int](t, url, `SELECT count(*) FROM device_identity`))
+	require.Zero(t, query[int](t, url, `SELECT count(*) FROM device_identity`)+query[int](t, url, `SELECT count(*) FROM identity_owner`))
 	require.Equal(t, 7, query[int](t, url, `SELECT count(DISTINCT device_id) FROM device_session`))
 }
 
-func TestStrongestIdentityWins(t *testing.T) {
-	s, url := open(t)
-	byESN := deviceOf(t, s, newFeed(1), map[string]string{"netflix.esn": `"NF-0001"`, "network.mac": `"9c:b6:d0:00:00:01"`})
-	byMAC := deviceOf(t, s, newFeed(2), map[string]string{"network.mac": `"9c:b6:d0:00:00:02"`})
-	require.NotEqual(t, byESN, byMAC)
-	// The ESN moved to a box with the other's network adapter.
-	require.Equal(t, byESN, deviceOf(t, s, newFeed(3), map[string]string{"netflix.esn": `"NF-0001"`, "network.mac": `"9c:b6:d0:00:00:02"`}))
-	require.Equal(t, byMAC, query[string](t, url, `SELECT device_id::TEXT FROM device_identity WHERE value = '9c:b6:d0:00:00:02'`), "its owner keeps it")
+func owner(t *testing.T, url, value string) string {
+	t.Helper()
+	return query[string](t, url, `SELECT device_id::TEXT FROM identity_owner WHERE value = $1`, value)
 }
 
-// A session has a device from its first event on; the first evidence moves it
-// to the one that is known, and what comes later moves nothing.
-func TestFirstEvidenceBinds(t *testing.T) {
+// Strong evidence decides. A device of which only weak evidence is known is
+// absorbed by the one that has it too; weak evidence joins no two that are known
+// by strong evidence, and leads to the last that brought it.
+func TestStrongEvidenceDecides(t *testing.T) {
+	s, url := open(t)
+	one := deviceOf(t, s, newFeed(1), map[string]string{"netflix.esn": `"NF-0001"`, "network.mac": `"9c:b6:d0:00:00:01"`})
+	weak := newFeed(2)
+	require.NotEqual(t, one, deviceOf(t, s, weak, map[string]string{"network.mac": `"9c:b6:d0:00:00:02"`}))
+	// The ESN moves to a network adapter that was seen alone before.
+	require.Equal(t, one, deviceOf(t, s, newFeed(3), map[string]string{"netflix.esn": `"NF-0001"`, "network.mac": `"9c:b6:d0:00:00:02"`}))
+	require.Equal(t, one, deviceNow(t, s, weak))
+	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM device`))
+
+	// The adapter moves to another device.
+	two := deviceOf(t, s, newFeed(4), map[string]string{"netflix.esn": `"NF-0002"`, "network.mac": `"9c:b6:d0:00:00:02"`})
+	require.NotEqual(t, one, two)
+	require.Equal(t, two, owner(t, url, "9c:b6:d0:00:00:02"))
+	require.Equal(t, two, deviceOf(t, s, newFeed(5), map[string]string{"network.mac": `"9c:b6:d0:00:00:02"`}))
+	require.Equal(t, one, deviceNow(t, s, weak), "who was placed stays")
+	require.Zero(t, query[int](t, url, `SELECT count(*) FROM identity_conflict`))
+}
+
+// A session has a device from its first event on. Strong evidence moves it to
+// the device that is known by that, however late it comes, and the device row
+// that it leaves empty goes.
+func TestProvisionalSessionJoins(t *testing.T) {
 	s, url := open(t)
 	known := deviceOf(t, s, newFeed(1), map[string]string{"device.serial": `"SN-0001"`})
 	f := newFeed(2)
 	provisional := deviceOf(t, s, f, map[string]string{"network.mac": `"02:00:00:00:00:07"`})
 	require.NotEqual(t, known, provisional)
-	apply(t, s, f.update(f.delta(2, map[string]string{"device.serial": `"SN-0001"`})))
-	require.Equal(t, known, deviceNow(t, s, f))
-	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM device`), "the provisional one is gone")
+	apply(t, s, f.update(f.delta(2, map[string]string{"network.mac": `"9c:b6:d0:00:00:07"`})))
+	require.Equal(t, provisional, deviceNow(t, s, f), "a MAC that changes keeps the device")
+	apply(t, s, f.update(f.delta(3, map[string]string{"netflix.esn": `"NF-0007"`})))
+	require.Equal(t, provisional, deviceNow(t, s, f), "new evidence is the device's")
+	apply(t, s, f.update(f.delta(4, map[string]string{"device.serial": `"SN-0001"`})))
+	require.Equal(t, known, deviceNow(t, s, f), "nobody else vouched for the device")
+	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM device`))
+	require.Equal(t, known, owner(t, url, "NF-0007"))
+	require.Equal(t, known, owner(t, url, "9c:b6:d0:00:00:07"))
+	require.Equal(t, 4, query[int](t, url, `SELECT count(*) FROM device_identity WHERE device_id = $1`, known))
+}
 
-	other := deviceOf(t, s, newFeed(3), map[string]string{"netflix.esn": `"NF-0009"`})
-	apply(t, s, f.update(f.delta(3, map[string]string{"netflix.esn": `"NF-0009"`})))
-	require.Equal(t, known, deviceNow(t, s, f))
-	require.Equal(t, other, query[string](t, url, `SELECT device_id::TEXT FROM device_identity WHERE kind = 'esn'`))
+// Weak evidence had placed a session at a device; strong evidence that nobody
+// has says that it is another. It takes the weak evidence with it.
+func TestStrongEvidenceLeavesThePlaceOfWeak(t *testing.T) {
+	s, url := open(t)
+	mac := map[string]string{"network.mac": `"9c:b6:d0:00:00:01"`}
+	first := deviceOf(t, s, newFeed(1), map[string]string{"netflix.esn": `"NF-0001"`, "network.mac": `"9c:b6:d0:00:00:01"`})
+	f := newFeed(2)
+	require.Equal(t, first, deviceOf(t, s, f, mac))
+	apply(t, s, f.update(f.delta(2, map[string]string{"netflix.esn": `"NF-0002"`})))
+	second := deviceNow(t, s, f)
+	require.NotEqual(t, first, second)
+	require.Equal(t, second, deviceOf(t, s, newFeed(3), mac))
+	require.Equal(t, 2, query[int](t, url, `SELECT count(*) FROM device_identity WHERE device_id = $1 AND session_id = $2`, second, f.id))
+}
+
+// An ESN that changes keeps the device, unless it is known to be another's:
+// that is for a person to decide.
+func TestChangeOfStrongEvidence(t *testing.T) {
+	s, url := open(t)
+	f := newFeed(1)
+	first := deviceOf(t, s, f, map[string]string{"netflix.esn": `"NF-0001"`})
+	apply(t, s, f.update(f.delta(2, map[string]string{"netflix.esn": `"NF-0002"`})))
+	require.Equal(t, first, deviceNow(t, s, f))
+	require.Equal(t, first, deviceOf(t, s, newFeed(2), map[string]string{"netflix.esn": `"NF-0001"`}), "what it had leads there still")
+	require.Equal(t, first, deviceOf(t, s, newFeed(3), map[string]string{"netflix.esn": `"NF-0002"`}))
+
+	other := deviceOf(t, s, newFeed(4), map[string]string{"netflix.esn": `"NF-0003"`})
+	g := newFeed(5)
+	moved := deviceOf(t, s, g, map[string]string{"netflix.esn": `"NF-0004"`})
+	apply(t, s, g.update(g.delta(2, map[string]string{"netflix.esn": `"NF-0003"`})))
+	require.Equal(t, moved, deviceNow(t, s, g))
+	require.Equal(t, other, owner(t, url, "NF-0003"))
+	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM identity_conflict WHERE device_a = $1 AND device_b = $2`, moved, other))
+	d, err := s.GetDevice(t.Context(), g.id)
+	require.NoError(t, err)
+	require.Len(t, d.Identities, 2)
+	require.Equal(t, store.Identity{Kind: "esn", Value: "NF-0003", Session: g.id, Attribute: "netflix.esn", ValidFrom: at(2)}, d.Identities[0])
+	require.Equal(t, store.Identity{Kind: "esn", Value: "NF-0004", Session: g.id, Attribute: "netflix.esn", ValidFrom: at(1), ValidTo: at(2)}, d.Identities[1])
+}
+
+// The timeline is of what was written, once: replays and what comes too late
+// change nothing.
+func TestTimeline(t *testing.T) {
+	s, url := open(t)
+	f := newFeed(1)
+	spans := func() string {
+		return query[string](t, url, `SELECT string_agg(value || ' ' || from_seq || '-' || coalesce(to_seq::TEXT, ''), ', ' ORDER BY from_seq, value) FROM device_identity`)
+	}
+	first := f.update(f.opened(map[string]string{"identity.udns": `["uuid:aaaa-1","uuid:aaaa-2"]`}))
+	apply(t, s, first)
+	second := f.update(f.delta(2, map[string]string{"identity.udns": `["uuid:aaaa-2","uuid:aaaa-3"]`, "device.serial": `"SN-0001"`}))
+	apply(t, s, second)
+	want := "aaaa-1 1-2, aaaa-2 1-, SN-0001 2-, aaaa-3 2-"
+	require.Equal(t, want, spans())
+	apply(t, s, first)
+	apply(t, s, second)
+	require.Equal(t, want, spans())
+	apply(t, s, f.update(f.delta(3, map[string]string{"device.serial": `null`})))
+	late := second
+	late.Write = map[string]device.Attribute{"device.serial": value(2, `"SN-0001"`)}
+	apply(t, s, late)
+	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-, SN-0001 2-3, aaaa-3 2-", spans())
+	apply(t, s, f.update(f.snapshot(9, map[string]device.Attribute{"identity.udns": value(7, `["uuid:aaaa-3"]`)})))
+	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-7, SN-0001 2-3, aaaa-3 2-", spans())
 }
 
 // The same updates on an empty database give the same devices, also in one group.
@@ -119,10 +206,10 @@ func TestHotPathLeavesIdentitiesAlone(t *testing.T) {
 	defer func() { _ = conn.Close(ctx) }()
 	tx, err := conn.Begin(t.Context())
 	require.NoError(t, err)
-	_, err = tx.Exec(t.Context(), `LOCK TABLE device_identity, device, rae IN ACCESS EXCLUSIVE MODE`)
+	_, err = tx.Exec(t.Context(), `LOCK TABLE device_identity, identity_owner, identity_conflict, device_test_state, network_interface, device, rae IN ACCESS EXCLUSIVE MODE`)
 	require.NoError(t, err)
 	brief, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	require.NoError(t, s.Apply(brief, []store.Update{f.update(f.delta(2, map[string]string{"network.ipv4": `"192.168.7.2"`}))}))
+	require.NoError(t, s.Apply(brief, []store.Update{f.update(f.delta(2, map[string]string{"state.power": `"on"`}))}))
 	require.NoError(t, tx.Rollback(t.Context()))
 }

@@ -32,11 +32,6 @@ FROM device_session WHERE session_id = ANY($1::UUID[]) ORDER BY session_id FOR U
 SELECT session_id, topic, partition, next_offset
 FROM ingest_position WHERE session_id = ANY($1::UUID[]) ORDER BY session_id, topic, partition`
 
-	sqlOwners = `
-SELECT i.kind, i.value, i.device_id
-FROM device_identity i
-JOIN (SELECT unnest($1::TEXT[]) AS kind, unnest($2::TEXT[]) AS value) c ON i.kind = c.kind AND i.value = c.value`
-
 	sqlInsertRAEs = `
 INSERT INTO rae (serial, first_seen)
 SELECT unnest($1::TEXT[]), now()
@@ -46,15 +41,6 @@ ON CONFLICT (serial) DO NOTHING`
 INSERT INTO device (device_id, created_at)
 SELECT unnest($1::UUID[]), now()
 ON CONFLICT (device_id) DO NOTHING`
-
-	sqlUpsertIdentities = `
-INSERT INTO device_identity (kind, value, device_id, session_id, attribute, first_seen, last_seen)
-SELECT unnest($1::TEXT[]), unnest($2::TEXT[]), unnest($3::UUID[]), unnest($4::UUID[]), unnest($5::TEXT[]),
-	unnest($6::TIMESTAMPTZ[]), unnest($6::TIMESTAMPTZ[])
-ON CONFLICT (kind, value) DO UPDATE SET
-	first_seen = LEAST(device_identity.first_seen, excluded.first_seen),
-	last_seen = GREATEST(device_identity.last_seen, excluded.last_seen)
-RETURNING kind, value, device_id`
 
 	sqlInsertSessions = `
 INSERT INTO device_session (session_id, rae, device_id, applied_at)
@@ -84,13 +70,6 @@ FROM (SELECT
 	unnest($27::INT8[]) AS stale
 ) u
 WHERE device_session.session_id = u.session_id`
-
-	// The device that a session had before evidence bound it to another one.
-	// Nothing else can name it: it has no identity.
-	sqlDeleteDevices = `
-DELETE FROM device WHERE device_id = ANY($1::UUID[])
-	AND NOT EXISTS (SELECT 1 FROM device_session s WHERE s.device_id = device.device_id)
-	AND NOT EXISTS (SELECT 1 FROM device_identity i WHERE i.device_id = device.device_id)`
 
 	sqlUpsertAttributes = `
 INSERT INTO device_attribute (session_id, name, value, seq, observed_at, received_at, applied_at)
@@ -135,6 +114,134 @@ INSERT INTO quarantined_batch (quarantine_id, session_id, rae, topic, partition,
 SELECT unnest($1::UUID[]), unnest($2::UUID[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::INT4[]),
 	unnest($6::INT8[]), unnest($7::INT8[]), unnest($8::TEXT[]), unnest($9::TEXT[]), unnest($10::TIMESTAMPTZ[])
 ON CONFLICT (quarantine_id) DO NOTHING`
+)
+
+// What a transaction of Apply runs besides when evidence or a network.*
+// attribute is written.
+const (
+	sqlEvidenceSeqs = `
+SELECT session_id, name, seq FROM device_attribute
+WHERE session_id = ANY($1::UUID[]) AND name = ANY($2::TEXT[])`
+
+	sqlOpenSpans = `
+SELECT session_id, attribute, kind, value FROM device_identity
+WHERE session_id = ANY($1::UUID[]) AND valid_to IS NULL`
+
+	sqlOwners = `
+SELECT o.kind, o.value, o.device_id
+FROM identity_owner o
+JOIN (SELECT unnest($1::TEXT[]) AS kind, unnest($2::TEXT[]) AS value) c ON o.kind = c.kind AND o.value = c.value`
+
+	// Of what is written, and of what the sessions hold.
+	sqlOwnersOf = `
+SELECT o.kind, o.value, o.device_id
+FROM identity_owner o
+JOIN (SELECT unnest($2::TEXT[]) AS kind, unnest($3::TEXT[]) AS value) c ON o.kind = c.kind AND o.value = c.value
+UNION
+SELECT o.kind, o.value, o.device_id
+FROM device_identity i
+JOIN identity_owner o ON o.kind = i.kind AND o.value = i.value
+WHERE i.session_id = ANY($1::UUID[]) AND i.valid_to IS NULL`
+
+	sqlLockDevices = `
+SELECT device_id FROM device WHERE device_id = ANY($1::UUID[]) ORDER BY device_id FOR UPDATE`
+
+	sqlDeviceFacts = `
+SELECT d.device_id, count(s.session_id)
+FROM device d LEFT JOIN device_session s ON s.device_id = d.device_id
+WHERE d.device_id = ANY($1::UUID[]) GROUP BY d.device_id`
+
+	sqlStrongOf = `
+SELECT device_id, kind, value FROM identity_owner
+WHERE device_id = ANY($1::UUID[]) AND kind IN ('esn', 'udn', 'serial')`
+
+	sqlConflictPairs = `
+SELECT device_a, device_b FROM identity_conflict
+WHERE (device_a = ANY($1::UUID[]) OR device_b = ANY($1::UUID[])) AND decision <> 'merged'`
+
+	sqlGiveIdentities = `
+INSERT INTO identity_owner (kind, value, device_id)
+SELECT unnest($1::TEXT[]), unnest($2::TEXT[]), unnest($3::UUID[])
+ON CONFLICT (kind, value) DO UPDATE SET device_id = identity_owner.device_id
+RETURNING kind, value, device_id`
+
+	sqlTakeIdentities = `
+UPDATE identity_owner SET device_id = u.device_id
+FROM (SELECT unnest($1::TEXT[]) AS kind, unnest($2::TEXT[]) AS value, unnest($3::UUID[]) AS device_id) u
+WHERE identity_owner.kind = u.kind AND identity_owner.value = u.value`
+
+	sqlBeginSpans = `
+INSERT INTO device_identity (session_id, attribute, kind, value, from_seq, valid_from, device_id)
+SELECT unnest($1::UUID[]), unnest($2::TEXT[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::INT8[]),
+	unnest($6::TIMESTAMPTZ[]), unnest($7::UUID[])
+ON CONFLICT (session_id, attribute, kind, value, from_seq) DO NOTHING`
+
+	sqlEndSpans = `
+UPDATE device_identity SET to_seq = u.to_seq, valid_to = u.valid_to
+FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS attribute, unnest($3::TEXT[]) AS kind,
+	unnest($4::TEXT[]) AS value, unnest($5::INT8[]) AS to_seq, unnest($6::TIMESTAMPTZ[]) AS valid_to) u
+WHERE device_identity.session_id = u.session_id AND device_identity.attribute = u.attribute
+	AND device_identity.kind = u.kind AND device_identity.value = u.value AND device_identity.valid_to IS NULL`
+
+	sqlMoveSpans = `
+UPDATE device_identity SET device_id = u.device_id
+FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::UUID[]) AS device_id) u
+WHERE device_identity.session_id = u.session_id`
+
+	sqlNoteConflicts = `
+INSERT INTO identity_conflict (conflict_id, device_a, kind_a, value_a, device_b, kind_b, value_b, session_id, noted_at)
+SELECT unnest($1::UUID[]), unnest($2::UUID[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::UUID[]),
+	unnest($6::TEXT[]), unnest($7::TEXT[]), unnest($8::UUID[]), now()
+ON CONFLICT (conflict_id) DO NOTHING`
+
+	// All that devices have goes to others; then they go.
+	absorption = `
+FROM (SELECT unnest($1::UUID[]) AS gone, unnest($2::UUID[]) AS home) m WHERE `
+
+	sqlAbsorbSessions   = `UPDATE device_session SET device_id = m.home` + absorption + `device_session.device_id = m.gone`
+	sqlAbsorbIdentities = `UPDATE identity_owner SET device_id = m.home` + absorption + `identity_owner.device_id = m.gone`
+	sqlAbsorbSpans      = `UPDATE device_identity SET device_id = m.home` + absorption + `device_identity.device_id = m.gone`
+
+	// The stricter state wins; of two leases the one that ends later.
+	sqlAbsorbTestStates = `
+INSERT INTO device_test_state (device_id, state, holder, reason, since, lease_until)
+SELECT DISTINCT ON (m.home) m.home, t.state, t.holder, t.reason, t.since, t.lease_until
+FROM (SELECT unnest($1::UUID[]) AS gone, unnest($2::UUID[]) AS home) m
+JOIN device_test_state t ON t.device_id = m.gone
+ORDER BY m.home, CASE t.state WHEN 'quarantined' THEN 3 WHEN 'maintenance' THEN 2 WHEN 'in_test' THEN 1 ELSE 0 END DESC,
+	t.lease_until DESC NULLS LAST, t.device_id
+ON CONFLICT (device_id) DO UPDATE SET
+	state = excluded.state, holder = excluded.holder, reason = excluded.reason, since = excluded.since, lease_until = excluded.lease_until
+WHERE CASE excluded.state WHEN 'quarantined' THEN 3 WHEN 'maintenance' THEN 2 WHEN 'in_test' THEN 1 ELSE 0 END
+	> CASE device_test_state.state WHEN 'quarantined' THEN 3 WHEN 'maintenance' THEN 2 WHEN 'in_test' THEN 1 ELSE 0 END
+	OR excluded.state = 'in_test' AND device_test_state.state = 'in_test' AND excluded.lease_until > device_test_state.lease_until`
+
+	sqlDropTestStates = `DELETE FROM device_test_state WHERE device_id = ANY($1::UUID[])`
+
+	sqlDeleteDevices = `
+DELETE FROM device WHERE device_id = ANY($1::UUID[])
+	AND NOT EXISTS (SELECT 1 FROM device_session s WHERE s.device_id = device.device_id)
+	AND NOT EXISTS (SELECT 1 FROM identity_owner o WHERE o.device_id = device.device_id)
+	AND NOT EXISTS (SELECT 1 FROM device_identity i WHERE i.device_id = device.device_id)`
+
+	// An interface is made of what is stored, in the transaction that stores
+	// it: what lost against a newer seq is not in it.
+	sqlUpsertInterfaces = `
+INSERT INTO network_interface (session_id, mac, mac_local, ipv4, ipv6, hostname, first_seen, changed_at)
+SELECT session_id,
+	COALESCE(max(CASE WHEN name = 'network.mac' THEN value #>> '{}' END), ''),
+	COALESCE(max(CASE WHEN name = 'network.mac_local' THEN value #>> '{}' END), '') = 'true',
+	COALESCE(max(CASE WHEN name = 'network.ipv4' THEN value #>> '{}' END), ''),
+	COALESCE(max(CASE WHEN name = 'network.ipv6' THEN value::TEXT END), '[]')::JSONB,
+	COALESCE(max(CASE WHEN name = 'network.hostname' THEN value #>> '{}' END), ''),
+	COALESCE(min(CASE WHEN name = 'network.mac' THEN observed_at END), min(observed_at)),
+	max(observed_at)
+FROM device_attribute
+WHERE session_id = ANY($1::UUID[]) AND name = ANY($2::TEXT[])
+GROUP BY session_id ORDER BY session_id
+ON CONFLICT (session_id) DO UPDATE SET
+	mac = excluded.mac, mac_local = excluded.mac_local, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, hostname = excluded.hostname,
+	first_seen = LEAST(network_interface.first_seen, excluded.first_seen), changed_at = excluded.changed_at`
 )
 
 // Load. The three reads must see one moment.
@@ -212,9 +319,18 @@ ORDER BY session_id LIMIT $3`
 SELECT ` + summaryColumns + `
 FROM device_session s WHERE s.session_id = ANY($1::UUID[]) ORDER BY s.device_id, ` + currentOrder + ``
 
+	// A session that is closed has ended what it held.
 	sqlIdentitiesOf = `
-SELECT kind, value, session_id, attribute, first_seen, last_seen FROM device_identity
-WHERE device_id = $1 ORDER BY kind, value LIMIT $2`
+SELECT i.kind, i.value, i.session_id, i.attribute, i.valid_from,
+	COALESCE(i.valid_to, CASE WHEN s.closed_seq > 0 THEN s.last_observed END) AS until
+FROM device_identity i LEFT JOIN device_session s ON s.session_id = i.session_id
+WHERE i.device_id = $1
+ORDER BY i.valid_from DESC, i.kind, i.value, i.attribute, i.session_id LIMIT $2`
+
+	sqlInterfacesOf = `
+SELECT n.session_id, s.rae, n.mac, n.mac_local, n.ipv4, n.ipv6, n.hostname, n.first_seen, n.changed_at, s.closed_seq > 0
+FROM network_interface n JOIN device_session s ON s.session_id = n.session_id
+WHERE s.device_id = $1 ORDER BY (s.closed_seq > 0), n.changed_at DESC, n.session_id LIMIT $2`
 
 	sqlGapsOf = `
 SELECT from_seq, to_seq, opened_at, ended_at, ended_by FROM session_gap
@@ -342,10 +458,17 @@ SELECT session_id FROM device_session s
 WHERE session_id = ANY($1::UUID[]) AND closed_seq > 0 AND applied_at < $2 AND (received_at IS NULL OR received_at < $2)
 	AND NOT EXISTS (SELECT 1 FROM quarantined_batch q WHERE q.session_id = s.session_id AND q.settled_at IS NULL)
 ORDER BY session_id LIMIT $3 FOR UPDATE`
+	// The timeline stays, and ends where the session did.
+	sqlEndSpansOf = `
+UPDATE device_identity SET valid_to = COALESCE(s.last_observed, now())
+FROM device_session s
+WHERE s.session_id = ANY($1::UUID[]) AND device_identity.session_id = s.session_id AND device_identity.valid_to IS NULL`
 	sqlDeleteChanges = `
 DELETE FROM attribute_change WHERE session_id = ANY($1::UUID[])`
 	sqlDeleteAttributes = `
 DELETE FROM device_attribute WHERE session_id = ANY($1::UUID[])`
+	sqlDeleteInterfaces = `
+DELETE FROM network_interface WHERE session_id = ANY($1::UUID[])`
 	sqlDeletePositions = `
 DELETE FROM ingest_position WHERE session_id = ANY($1::UUID[])`
 	sqlDeleteGaps = `
@@ -354,4 +477,89 @@ DELETE FROM session_gap WHERE session_id = ANY($1::UUID[])`
 DELETE FROM quarantined_batch WHERE session_id = ANY($1::UUID[])`
 	sqlDeleteSessions = `
 DELETE FROM device_session WHERE session_id = ANY($1::UUID[])`
+)
+
+// Identity, for people.
+const (
+	conflictColumns = `conflict_id, device_a, kind_a, value_a, device_b, kind_b, value_b, session_id, noted_at, decision, decided_by, decided_at`
+
+	// Open ones first, newest first; of one device, or of all.
+	sqlConflicts = `
+SELECT ` + conflictColumns + ` FROM identity_conflict
+WHERE ($1 OR decision = '') AND ($2::UUID IS NULL OR device_a = $2 OR device_b = $2)
+ORDER BY (decision <> ''), noted_at DESC, conflict_id LIMIT $3`
+
+	sqlConflictsLike = `
+SELECT ` + conflictColumns + ` FROM identity_conflict
+WHERE left(conflict_id::TEXT, length($1::TEXT)) = $1 ORDER BY conflict_id LIMIT 2`
+
+	sqlDevicesByAge = `
+SELECT device_id FROM device WHERE device_id = ANY($1::UUID[]) ORDER BY created_at, device_id`
+
+	sqlCurrentSessions = `
+SELECT ` + summaryColumns + `
+FROM (
+	SELECT DISTINCT ON (device_id) *
+	FROM device_session
+	WHERE device_id = ANY($1::UUID[])
+	ORDER BY device_id, ` + currentOrder + `
+) s`
+
+	// A decision is about a pair of devices, and settles whatever is open of it.
+	sqlDecide = `
+UPDATE identity_conflict SET decision = $3, decided_by = $4, decided_at = now()
+WHERE ((device_a = $1 AND device_b = $2) OR (device_a = $2 AND device_b = $1)) AND decision <> 'merged'`
+
+	// Two devices that were not in conflict are merged all the same.
+	sqlRecordMerge = `
+INSERT INTO identity_conflict (conflict_id, device_a, device_b, kind_b, value_b, session_id, noted_at, decision, decided_by, decided_at)
+VALUES ($1, $2, $3, '', '', $4, now(), 'merged', $5, now())
+ON CONFLICT (conflict_id) DO NOTHING`
+
+	// What was in conflict with a device that goes is so with the one it goes to.
+	sqlRepointConflicts = `
+UPDATE identity_conflict SET
+	device_a = CASE WHEN device_a = $1 THEN $2 ELSE device_a END,
+	device_b = CASE WHEN device_b = $1 THEN $2 ELSE device_b END
+WHERE (device_a = $1 OR device_b = $1) AND decision <> 'merged'`
+)
+
+// Test state. A lease that has ended is no state: the device is available.
+const (
+	// effectiveState of a row t of device_test_state that may be absent.
+	effectiveState = `CASE WHEN t.state IS NULL OR (t.state = 'in_test' AND t.lease_until <= now()) THEN 'available' ELSE t.state END`
+
+	sqlTestState = `
+SELECT ` + effectiveState + `, t.holder, t.reason, t.since, t.lease_until
+FROM device_test_state t WHERE t.device_id = $1`
+
+	// It writes no row where another state holds.
+	sqlReserve = `
+INSERT INTO device_test_state (device_id, state, holder, reason, since, lease_until)
+VALUES ($1, 'in_test', $2, $3, now(), now() + $4::FLOAT8 * INTERVAL '1 second')
+ON CONFLICT (device_id) DO UPDATE SET
+	state = excluded.state, holder = excluded.holder, reason = excluded.reason, since = excluded.since, lease_until = excluded.lease_until
+WHERE device_test_state.state = 'available'
+	OR (device_test_state.state = 'in_test' AND device_test_state.lease_until <= now())
+RETURNING state, holder, reason, since, lease_until`
+
+	sqlRenew = `
+UPDATE device_test_state SET lease_until = now() + $3::FLOAT8 * INTERVAL '1 second'
+WHERE device_id = $1 AND state = 'in_test' AND holder = $2 AND lease_until > now()
+RETURNING state, holder, reason, since, lease_until`
+
+	// $3: whoever holds it.
+	sqlRelease = `
+UPDATE device_test_state SET state = 'available', holder = '', reason = '', since = now(), lease_until = NULL
+WHERE device_id = $1 AND state = 'in_test' AND (holder = $2 OR $3)
+RETURNING state, holder, reason, since, lease_until`
+
+	// $5: though somebody holds it.
+	sqlSetTestState = `
+INSERT INTO device_test_state (device_id, state, holder, reason, since)
+VALUES ($1, $2, $3, $4, now())
+ON CONFLICT (device_id) DO UPDATE SET
+	state = excluded.state, holder = excluded.holder, reason = excluded.reason, since = excluded.since, lease_until = NULL
+WHERE $5 OR device_test_state.state <> 'in_test' OR device_test_state.lease_until <= now()
+RETURNING state, holder, reason, since, lease_until`
 )

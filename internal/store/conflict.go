@@ -1,0 +1,267 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Decisions on a conflict.
+const (
+	Merged    = "merged"     // it was one device
+	KeptApart = "kept-apart" // they are two
+)
+
+// ErrSettled is wrapped by the error of a decision that somebody has taken
+// before.
+var ErrSettled = errors.New("settled before")
+
+// Conflict is a pair of devices that the evidence of one session leads to.
+type Conflict struct {
+	ID        string    `json:"conflict_id"`
+	A         Side      `json:"a"` // that the session belongs to
+	B         Side      `json:"b"` // that it brought evidence of
+	Session   string    `json:"session_id,omitempty"`
+	NotedAt   time.Time `json:"noted_at"`
+	Decision  string    `json:"decision,omitempty"` // empty: open
+	DecidedBy string    `json:"decided_by,omitempty"`
+	DecidedAt time.Time `json:"decided_at,omitzero"`
+}
+
+// Side is one device of a conflict, and the evidence that leads to it.
+type Side struct {
+	Device string `json:"device_id"`
+	Name   string `json:"name,omitempty"`
+	Kind   string `json:"kind,omitempty"`
+	Value  string `json:"value,omitempty"`
+}
+
+func scanConflict(r pgx.CollectableRow) (Conflict, error) {
+	var c Conflict
+	var id, a, b, session uuid.UUID
+	var decided *time.Time
+	err := r.Scan(&id, &a, &c.A.Kind, &c.A.Value, &b, &c.B.Kind, &c.B.Value, &session, &c.NotedAt, &c.Decision, &c.DecidedBy, &decided)
+	c.ID, c.A.Device, c.B.Device = id.String(), a.String(), b.String()
+	c.NotedAt, c.DecidedAt = c.NotedAt.UTC(), utc(decided)
+	if session != uuid.Nil {
+		c.Session = session.String()
+	}
+	return c, err
+}
+
+// Conflicts returns those that wait for a person, with all also those that are
+// settled, open ones first, at most MaxLimit. With ref, only those of the device
+// that it names, as for GetDevice.
+func (s *Store) Conflicts(ctx context.Context, ref string, all bool) ([]Conflict, error) {
+	var of *uuid.UUID
+	if ref != "" {
+		id, _, err := s.resolve(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		of = &id
+	}
+	rows, err := s.pool.Query(ctx, sqlConflicts, all, of, MaxLimit)
+	if err != nil {
+		return nil, fmt.Errorf("list conflicts: %w", err)
+	}
+	conflicts, err := pgx.CollectRows(rows, scanConflict)
+	if err == nil {
+		err = s.name(ctx, conflicts)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list conflicts: %w", err)
+	}
+	return conflicts, nil
+}
+
+// name tells the devices' names.
+func (s *Store) name(ctx context.Context, conflicts []Conflict) error {
+	var ids []uuid.UUID
+	for _, c := range conflicts {
+		ids = append(ids, uuid.MustParse(c.A.Device), uuid.MustParse(c.B.Device))
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := s.pool.Query(ctx, sqlCurrentSessions, ids)
+	if err != nil {
+		return err
+	}
+	sessions, err := pgx.CollectRows(rows, scanSummary)
+	if err != nil {
+		return err
+	}
+	if err := s.describe(ctx, sessions); err != nil {
+		return err
+	}
+	names := make(map[string]string, len(sessions))
+	for _, d := range sessions {
+		names[d.Device] = d.Name
+	}
+	for i := range conflicts {
+		c := &conflicts[i]
+		c.A.Name, c.B.Name = names[c.A.Device], names[c.B.Device]
+	}
+	return nil
+}
+
+// conflict returns the one that ref is or begins.
+func (s *Store) conflict(ctx context.Context, ref string) (Conflict, error) {
+	ref = strings.ToLower(strings.TrimSpace(ref))
+	if len(ref) < minPrefix || len(ref) > 36 || strings.ContainsFunc(ref, func(r rune) bool { return !strings.ContainsRune("0123456789abcdef-", r) }) {
+		return Conflict{}, fmt.Errorf("%w: %q is not the beginning of a conflict's UUID", ErrNotFound, clip(ref))
+	}
+	rows, err := s.pool.Query(ctx, sqlConflictsLike, ref)
+	if err != nil {
+		return Conflict{}, fmt.Errorf("look up conflict %q: %w", ref, err)
+	}
+	found, err := pgx.CollectRows(rows, scanConflict)
+	switch {
+	case err != nil:
+		return Conflict{}, fmt.Errorf("look up conflict %q: %w", ref, err)
+	case len(found) == 0:
+		return Conflict{}, fmt.Errorf("%w: no conflict's UUID is or begins with %q", ErrNotFound, ref)
+	case len(found) > 1:
+		return Conflict{}, fmt.Errorf("%q begins several conflicts' UUIDs: write more of it", ref)
+	}
+	return found[0], nil
+}
+
+// KeepApart settles a conflict: the devices are two, and what brought it up
+// will not do so again. Settling it again by the same decision changes nothing.
+func (s *Store) KeepApart(ctx context.Context, ref, by string) (Conflict, error) {
+	c, err := s.conflict(ctx, ref)
+	switch {
+	case err != nil || c.Decision == KeptApart:
+		return c, err
+	case c.Decision != "":
+		return c, settled(c)
+	}
+	if _, err := s.pool.Exec(ctx, sqlDecide, c.A.Device, c.B.Device, KeptApart, by); err != nil {
+		return c, fmt.Errorf("keep apart %s and %s: %w", c.A.Device, c.B.Device, err)
+	}
+	return s.conflict(ctx, c.ID)
+}
+
+func settled(c Conflict) error {
+	return fmt.Errorf("conflict %s: %w: %s by %s at %s", c.ID, ErrSettled, c.Decision, c.DecidedBy, c.DecidedAt.Format(time.RFC3339))
+}
+
+// Merge is what a merge did.
+type Merge struct {
+	Device string `json:"device_id"` // that is left
+	Gone   string `json:"merged_device_id"`
+	By     string `json:"by"`
+}
+
+// MergeConflict settles a conflict: it is one device. The one that is known
+// longer absorbs the other. A conflict that was kept apart may be merged later.
+func (s *Store) MergeConflict(ctx context.Context, ref, by string) (Merge, error) {
+	c, err := s.conflict(ctx, ref)
+	if err != nil {
+		return Merge{}, err
+	}
+	if c.Decision == Merged {
+		return Merge{}, settled(c)
+	}
+	a, b := uuid.MustParse(c.A.Device), uuid.MustParse(c.B.Device)
+	rows, err := s.pool.Query(ctx, sqlDevicesByAge, []uuid.UUID{a, b})
+	if err != nil {
+		return Merge{}, fmt.Errorf("merge conflict %s: %w", c.ID, err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return Merge{}, fmt.Errorf("merge conflict %s: %w", c.ID, err)
+	}
+	if len(ids) != 2 {
+		return Merge{}, fmt.Errorf("merge conflict %s: %w: a device of it is gone", c.ID, ErrNotFound)
+	}
+	return s.merge(ctx, ids[1], ids[0], by)
+}
+
+// MergeDevices has the device that into names absorb the one that ref names,
+// with its sessions, identities and, where it is the stricter, test state. There
+// is no way back. References are those of GetDevice.
+func (s *Store) MergeDevices(ctx context.Context, ref, into, by string) (Merge, error) {
+	gone, _, err := s.resolve(ctx, ref)
+	if err != nil {
+		return Merge{}, err
+	}
+	home, _, err := s.resolve(ctx, into)
+	if err != nil {
+		return Merge{}, err
+	}
+	if gone == home {
+		return Merge{}, fmt.Errorf("%q and %q are one device already, %s", clip(ref), clip(into), home)
+	}
+	return s.merge(ctx, gone, home, by)
+}
+
+func (s *Store) merge(ctx context.Context, gone, home uuid.UUID, by string) (Merge, error) {
+	m := Merge{Device: home.String(), Gone: gone.String(), By: by}
+	err := s.retry(ctx, func(conn *pgxpool.Conn) error { return mergeOnce(ctx, conn, gone, home, by) })
+	if err != nil {
+		return m, fmt.Errorf("merge device %s into %s: %w", gone, home, err)
+	}
+	return m, nil
+}
+
+func mergeOnce(ctx context.Context, conn *pgxpool.Conn, gone, home uuid.UUID, by string) error {
+	both := []uuid.UUID{gone, home}
+	slices.SortFunc(both, compareUUID)
+	b := &pgx.Batch{}
+	b.Queue(sqlBegin)
+	b.Queue(sqlLockDevices, keys(both)).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() != 2 {
+			return fmt.Errorf("%w: one of them was merged meanwhile", ErrNotFound)
+		}
+		return nil
+	})
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	b = &pgx.Batch{}
+	b.Queue(sqlRecordMerge, conflictID(gone, home), home, gone, uuid.Nil, by)
+	b.Queue(sqlDecide, gone, home, Merged, by)
+	b.Queue(sqlRepointConflicts, gone, home)
+	queueAbsorb(b, []uuid.UUID{gone}, []uuid.UUID{home})
+	queueCommit(b)
+	return conn.SendBatch(ctx, b).Close()
+}
+
+// conflictID is of the pair, whichever comes first.
+func conflictID(a, b uuid.UUID) uuid.UUID {
+	p := pairOf(a, b)
+	return uuid.NewSHA1(deviceNamespace, append(slices.Clone(p[0][:]), p[1][:]...))
+}
+
+// Timeline returns the spans of a device's identities, newest first, at most
+// MaxLimit.
+func (s *Store) Timeline(ctx context.Context, ref string) (Summary, []Identity, error) {
+	id, _, err := s.resolve(ctx, ref)
+	if err != nil {
+		return Summary{}, nil, err
+	}
+	sessions, err := s.sessions(ctx, id)
+	if err != nil {
+		return Summary{}, nil, fmt.Errorf("timeline of %q: %w", ref, err)
+	}
+	rows, err := s.pool.Query(ctx, sqlIdentitiesOf, id, MaxLimit)
+	if err != nil {
+		return Summary{}, nil, fmt.Errorf("timeline of %q: %w", ref, err)
+	}
+	identities, err := pgx.CollectRows(rows, scanIdentity)
+	if err != nil {
+		return Summary{}, nil, fmt.Errorf("timeline of %q: %w", ref, err)
+	}
+	return sessions[0], identities, nil
+}
