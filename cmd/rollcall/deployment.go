@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.temporal.io/sdk/client"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/store"
@@ -34,21 +33,6 @@ type deploymentFlags struct {
 	TaskQueue  string        `help:"Task queue of the workers." default:"rollcall-sessions" env:"ROLLCALL_TASK_QUEUE"`
 }
 
-// dial returns a client, and its namespace, when the server answers.
-func (f *deploymentFlags) dial(ctx context.Context, env cli.Env) (client.Client, string, error) {
-	o, err := f.Temporal.options(env.Logger)
-	if err != nil {
-		return nil, "", err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer within %s", tryTimeout))
-	defer cancel()
-	c, err := client.DialContext(ctx, o)
-	if err != nil {
-		return nil, "", fmt.Errorf("temporal at %s: %w", o.HostPort, err)
-	}
-	return c, o.Namespace, nil
-}
-
 type deploymentStatusCmd struct {
 	deploymentFlags `embed:""`
 	Output          outputFlag `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
@@ -68,7 +52,7 @@ func (c *deploymentStatusCmd) Validate() error { return c.Temporal.validate() }
 
 // Run looks.
 func (c *deploymentStatusCmd) Run(ctx context.Context, env cli.Env) error {
-	temporal, namespace, err := c.dial(ctx, env)
+	temporal, namespace, err := c.Temporal.dial(ctx, env.Logger)
 	if err != nil {
 		return err
 	}
@@ -153,7 +137,7 @@ func (c *deploymentRollCmd) Validate() error {
 
 // Run rolls and prints the receipt.
 func (c *deploymentRollCmd) Run(ctx context.Context, env cli.Env) error {
-	temporal, namespace, err := c.dial(ctx, env)
+	temporal, namespace, err := c.Temporal.dial(ctx, env.Logger)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func golden(t *testing.T, name, got string) {
 func TestHelp(t *testing.T) {
 	for _, command := range []string{
 		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
-		"device", "device list", "device get", "device history", "device request-snapshot", "version",
+		"device", "device list", "device get", "device history", "device request-snapshot", "verify", "version",
 		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
 		"quarantine", "quarantine list", "quarantine show", "quarantine replay", "quarantine drop", "retention", "device explain",
 		"deployment", "deployment status", "deployment roll",

@@ -86,6 +86,26 @@ func (s *service) dialTemporal(ctx context.Context, flags *temporalFlags) (c cli
 	return c, o.Namespace, nil
 }
 
+// dial returns a client, and its namespace, for a command that does not wait for
+// a server that is away.
+func (t *temporalFlags) dial(ctx context.Context, logger *slog.Logger) (client.Client, string, error) {
+	o, err := t.options(logger)
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer within %s", tryTimeout))
+	defer cancel()
+	c, err := client.DialContext(ctx, o)
+	if err != nil {
+		return nil, "", fmt.Errorf("temporal at %s: %w", o.HostPort, err)
+	}
+	if err := describeNamespace(c, o.Namespace)(ctx); err != nil {
+		c.Close()
+		return nil, "", fmt.Errorf("temporal at %s: %w", o.HostPort, err)
+	}
+	return c, o.Namespace, nil
+}
+
 // describeNamespace fails until the server answers and has the namespace.
 func describeNamespace(c client.Client, namespace string) func(context.Context) error {
 	return func(ctx context.Context) error {

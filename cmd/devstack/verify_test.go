@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/verify"
+)
+
+// Every session of the demo is the same at the edge, in its workflow and in the
+// database; an attribute that a person changed in the database is named, and
+// nothing else.
+func TestVerifyEndToEnd(t *testing.T) {
+	rollcall := build(t, "../..", "./cmd/rollcall")
+	log, err := os.Create(filepath.Join(t.TempDir(), "stack.log"))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("%s", b)
+		}
+	})
+	flags := testFlags(t, t.TempDir())
+	s, err := startStack(t.Context(), flags, slog.New(slog.NewTextHandler(log, nil)), func(string) {})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.stop()) })
+	raes, err := s.startRAEs(&demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1})
+	require.NoError(t, err)
+	<-raes[0].edge.Ended()
+	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), time.Minute))
+
+	run := func(args ...string) (code int, stdout, stderr string) {
+		cmd := exec.CommandContext(t.Context(), rollcall, append([]string{"verify"}, args...)...)
+		cmd.Env = append(os.Environ(), "ROLLCALL_DATABASE_URL="+s.databaseURL, "ROLLCALL_KAFKA_BROKERS="+s.kafkaAddr, "TEMPORAL_ADDRESS="+loopback(flags.TemporalPort))
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		_ = cmd.Run()
+		t.Logf("verify %q\n%s%s", args, &out, &errs)
+		return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+	}
+	code, text, errs := run()
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "verifying 17 sessions on 1 RAE\n")
+	require.Contains(t, text, "\n17 sessions: 17 equal\n")
+	require.Regexp(t, `(?m)^equal        [0-9a-f-]{36}  demo-lan  seq \d+: edge ([0-9a-f]{12}) = workflow [0-9a-f]{12} = database [0-9a-f]{12}$`, text)
+
+	db, err := pgx.Connect(t.Context(), s.databaseURL)
+	require.NoError(t, err)
+	defer func() { _ = db.Close(context.Background()) }()
+	changed := raes[0].edge.Devices()[0]
+	tag, err := db.Exec(t.Context(), `UPDATE device_attribute SET value = '"by-hand"' WHERE session_id = $1 AND name = 'network.mac'`, changed.Session)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, tag.RowsAffected())
+
+	for _, args := range [][]string{{"-o", "json"}, {"-o", "json", "--no-edge", "--rae", "demo-lan"}} {
+		code, text, errs = run(args...)
+		require.Equal(t, 1, code)
+		require.Contains(t, errs, "rollcall: 1 of 17 sessions are not known to be equal\n")
+		var got struct {
+			verify.Summary
+			Results []verify.Result `json:"results"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(text), &got))
+		require.Equal(t, verify.Summary{Sessions: 17, Equal: 16, Drift: 1}, got.Summary)
+		for _, r := range got.Results {
+			if r.Session != changed.Session {
+				require.Equal(t, verify.Equal, r.Verdict, "%+v", r)
+				continue
+			}
+			require.Equal(t, verify.Drift, r.Verdict)
+			require.Len(t, r.Differences, 1)
+			d := r.Differences[0]
+			require.Equal(t, "network.mac", d.Attribute)
+			require.Equal(t, `"by-hand"`, string(d.Values[verify.InDatabase].Value))
+			require.Equal(t, `"`+changed.MAC+`"`, string(d.Values[verify.InWorkflow].Value))
+			if len(args) == 2 {
+				require.Equal(t, d.Values[verify.InWorkflow], d.Values[verify.AtEdge])
+			}
+			require.Empty(t, r.Corrected)
+			require.Empty(t, r.Findings)
+		}
+	}
+
+	// The RAE is gone: that is no equality.
+	require.NoError(t, raes[0].stop(t.Context()))
+	code, text, _ = run("--session", raes[0].edge.Devices()[1].Session, "--timeout", "2s")
+	require.Equal(t, 1, code)
+	require.Contains(t, text, "unreachable: edge: no snapshot within 2s")
+	require.Contains(t, text, "1 session: 0 equal, 1 unreachable\n")
+
+	code, _, errs = run("--rae", "nobody")
+	require.Equal(t, 3, code)
+	require.Contains(t, errs, "no open session to verify on RAE nobody")
+}
