@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,10 +76,56 @@ func (f fleet) number(ctx context.Context, query string) (int64, error) {
 	return answer.GetCount(), nil
 }
 
-// problems lists the sessions whose workflow tasks fail again and again: the
-// server marks them after some failures in a row.
+// problems lists sessions whose workflow tasks fail again and again. The server
+// marks them after some failures in a row, which takes minutes.
 func (f fleet) problems(ctx context.Context) ([]string, error) {
 	return f.list(ctx, f.running()+" AND TemporalReportedProblems IS NOT NULL")
+}
+
+// sample is how many sessions of each kind are looked at one by one.
+const sample = 50
+
+// stuckAt is the attempt of a workflow task from which on a session is stuck:
+// one failure may be a signal that met a continue-as-new, or a worker that
+// stopped.
+const stuckAt = 3
+
+// stuck lists sessions, of the newest runs on v and of those that have yet to
+// complete a task anywhere, whose workflow task has failed twice. It sees in ten
+// seconds what problems sees in minutes.
+func (f fleet) stuck(ctx context.Context, v session.Version) ([]string, error) {
+	var ids []string
+	for _, query := range []string{f.on(v), f.running() + " AND TemporalWorkerDeploymentVersion IS NULL"} {
+		answer, err := f.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Namespace: f.namespace, Query: query, PageSize: sample})
+		if err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+		for _, e := range answer.GetExecutions() {
+			ids = append(ids, e.GetExecution().GetWorkflowId())
+		}
+	}
+	var mu sync.Mutex
+	var out []string
+	group, asking := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, id := range ids {
+		group.Go(func() error {
+			d, err := f.client.DescribeWorkflowExecution(asking, id, "")
+			if ended := new(serviceerror.NotFound); errors.As(err, &ended) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("describe %s: %w", id, err)
+			}
+			if d.GetPendingWorkflowTask().GetAttempt() >= stuckAt {
+				mu.Lock()
+				defer mu.Unlock()
+				out = append(out, id)
+			}
+			return nil
+		})
+	}
+	return out, group.Wait()
 }
 
 // pollerAge is how long ago a poller may have been heard of: a long poll is

@@ -45,7 +45,8 @@ type Sessions struct {
 	Closed      int `json:"closed"`       // of these: run no more
 	StillPinned int `json:"still_pinned"` // run on another version
 	Now         int `json:"now"`          // run on the new version, those that began there among them
-	// Unread did not answer, and are not in EventsApplied.
+	// Unread could not be asked, and are not in EventsApplied: those that are
+	// still pinned, and those that did not answer.
 	Unread int `json:"unread,omitempty"`
 }
 
@@ -70,27 +71,34 @@ func (r *roll) count(ctx context.Context, before, pinned []string) error {
 			s.Moved++
 		case !stays[id]:
 			s.Closed++
+			on[id] = true
 		}
-		on[id] = true
 	}
 	r.Say("asking %d sessions who applied their events", len(on))
 	r.receipt.EventsApplied, s.Unread, err = r.builds(ctx, on)
+	s.Unread += s.StillPinned
 	r.receipt.Sessions = s
 	return err
 }
+
+// patience is how long n sessions may take to answer. One that is in no cache is
+// replayed first.
+func patience(n int) time.Duration { return time.Minute + time.Duration(n)*20*time.Millisecond }
 
 // builds asks sessions which builds applied how many of their events.
 func (f fleet) builds(ctx context.Context, ids map[string]bool) (events map[string]int64, unread int, err error) {
 	events = map[string]int64{}
 	var mu sync.Mutex
-	group, asking := errgroup.WithContext(ctx)
+	asking, cancel := context.WithTimeout(ctx, patience(len(ids)))
+	defer cancel()
+	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for id := range ids {
 		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(asking, 10*time.Second)
+			one, cancel := context.WithTimeout(asking, 10*time.Second)
 			defer cancel()
 			var view workflows.StateView
-			answer, err := f.client.QueryWorkflow(ctx, id, "", workflows.QueryState)
+			answer, err := f.client.QueryWorkflow(one, id, "", workflows.QueryState)
 			if err == nil {
 				err = answer.Get(&view)
 			}
@@ -98,7 +106,7 @@ func (f fleet) builds(ctx context.Context, ids map[string]bool) (events map[stri
 			defer mu.Unlock()
 			if err != nil {
 				unread++
-				return asking.Err()
+				return ctx.Err()
 			}
 			for _, b := range view.Builds {
 				events[b.ID] += b.Events

@@ -101,6 +101,7 @@ type roll struct {
 	fleet
 	handle  client.WorkerDeploymentHandle
 	receipt Receipt
+	failing []string // sessions that failed their workflow tasks before
 }
 
 // Roll moves the sessions. The receipt says how far it came, also when there is
@@ -136,6 +137,9 @@ func (r *roll) run(ctx context.Context) error {
 		return err
 	}
 	r.Say("%d sessions run on other versions than %s", len(before), r.To)
+	if r.failing, err = r.problems(ctx); err != nil {
+		return err
+	}
 	if err := r.route(ctx); err != nil {
 		return err
 	}
@@ -212,10 +216,6 @@ func (r *roll) route(ctx context.Context) error {
 		return nil
 	}
 	token := d.ConflictToken
-	healthy, err := r.problems(ctx)
-	if err != nil {
-		return err
-	}
 	for _, percent := range r.Ramp {
 		done, err := r.handle.SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: r.To.BuildID, Percentage: float32(percent), ConflictToken: token})
 		if err != nil {
@@ -224,7 +224,7 @@ func (r *roll) route(ctx context.Context) error {
 		token = done.ConflictToken
 		r.receipt.Ramped = percent
 		r.Say("%s is meant for %g %% of the sessions; watching for %s", r.To, percent, r.Hold)
-		if err := r.watch(ctx, healthy); err != nil {
+		if err := r.watch(ctx); err != nil {
 			return r.abort(ctx, err)
 		}
 	}
@@ -235,27 +235,39 @@ func (r *roll) route(ctx context.Context) error {
 	return nil
 }
 
-// errUnhealthy is why a ramp is given up.
+// errUnhealthy is why a roll is given up.
 var errUnhealthy = errors.New("the new version does not do")
 
-// watch looks, for as long as a step is held, whether more sessions than before
-// fail their workflow tasks, and whether the new version still has workers.
-func (r *roll) watch(ctx context.Context, healthy []string) error {
+// healthy looks whether sessions fail their workflow tasks that did not before
+// the roll, and whether the new version still has workers.
+func (r *roll) healthy(ctx context.Context) error {
+	failing, err := r.problems(ctx)
+	if err != nil {
+		return err
+	}
+	stuck, err := r.stuck(ctx, r.To)
+	if err != nil {
+		return err
+	}
+	failing = slices.DeleteFunc(append(failing, stuck...), func(id string) bool { return slices.Contains(r.failing, id) })
+	if len(failing) > 0 {
+		return fmt.Errorf("%w: workflow tasks fail in %d sessions that were looked at; temporal workflow show --workflow-id %s tells why", errUnhealthy, len(failing), failing[0])
+	}
+	n, err := r.pollers(ctx, r.To)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return fmt.Errorf("%w: its workers have stopped", errUnhealthy)
+	}
+	return nil
+}
+
+// watch holds a step of the ramp.
+func (r *roll) watch(ctx context.Context) error {
 	for end := time.Now().Add(r.Hold); ; {
-		failing, err := r.problems(ctx)
-		if err != nil {
+		if err := r.healthy(ctx); err != nil {
 			return err
-		}
-		failing = slices.DeleteFunc(failing, func(id string) bool { return slices.Contains(healthy, id) })
-		if len(failing) > 0 {
-			return fmt.Errorf("%w: workflow tasks fail, in %d sessions, of which one is %s (temporal workflow show --workflow-id %[3]s tells why)", errUnhealthy, len(failing), failing[0])
-		}
-		n, err := r.pollers(ctx, r.To)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return fmt.Errorf("%w: its workers have stopped", errUnhealthy)
 		}
 		if time.Now().After(end) {
 			return nil
@@ -293,6 +305,9 @@ func (r *roll) move(ctx context.Context, deadline time.Time) ([]string, error) {
 		case time.Now().After(deadline):
 			return left, nil
 		case len(left) > 0:
+			if err := r.healthy(ctx); err != nil {
+				return nil, fmt.Errorf("%w; %s is current, and %d sessions are not on it: mend it, or go back: roll to the version before", err, r.To, len(left))
+			}
 			r.Say("%d sessions are not on %s yet: nudging them", len(left), r.To)
 			n, err := r.nudge(ctx, left, r.NudgeRate, deadline)
 			r.receipt.Nudges += n

@@ -124,8 +124,8 @@ func dynamicSettings() dynamicconfig.StaticClient {
 		// How soon a version without sessions counts as drained. The defaults,
 		// three minutes each, wait for a visibility store that lags; this one
 		// does not.
-		dynamicconfig.VersionDrainageStatusVisibilityGracePeriod.Key(): 5 * time.Second,
-		dynamicconfig.VersionDrainageStatusRefreshInterval.Key():       5 * time.Second,
+		dynamicconfig.VersionDrainageStatusVisibilityGracePeriod.Key(): 2 * time.Second,
+		dynamicconfig.VersionDrainageStatusRefreshInterval.Key():       2 * time.Second,
 	}
 }
 
