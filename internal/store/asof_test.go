@@ -120,7 +120,7 @@ func TestAsOfOfDevice(t *testing.T) {
 // What was applied while no history was kept is named: the answer is not sure.
 func TestNoHistory(t *testing.T) {
 	s, url := open(t)
-	none, err := store.Open(t.Context(), store.Options{URL: url, NoHistory: true})
+	none, err := store.Open(t.Context(), store.Options{URL: url, NoHistory: true, Tracer: &used})
 	require.NoError(t, err)
 	defer none.Close()
 	f := newFeed(1)

@@ -15,7 +15,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-func exec(t testing.TB, url, sql string, args ...any) {
+func execute(t testing.TB, url, sql string, args ...any) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
@@ -86,7 +86,7 @@ func TestExpireHistory(t *testing.T) {
 		}
 		apply(t, s, f.update(e))
 		days = append(days, epoch.Add(time.Duration(n)*24*time.Hour))
-		exec(t, url, `UPDATE attribute_change SET applied_at = $1 WHERE seq = $2`, days[n], n+1)
+		execute(t, url, `UPDATE attribute_change SET applied_at = $1 WHERE seq = $2`, days[n], n+1)
 	}
 	gone, err := s.Expire(t.Context(), store.Horizons{History: days[3].Add(time.Hour)}, 2)
 	require.NoError(t, err)
@@ -159,7 +159,7 @@ func TestExpireClosed(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, gone, "applied just now: a replay may be under way")
 
-	exec(t, url, `UPDATE device_session SET applied_at = $1`, horizon.Add(-time.Hour))
+	execute(t, url, `UPDATE device_session SET applied_at = $1`, horizon.Add(-time.Hour))
 	gone, err = s.Expire(t.Context(), store.Horizons{Closed: horizon}, 100)
 	require.NoError(t, err)
 	require.Equal(t, store.Expired{

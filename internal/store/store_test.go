@@ -34,7 +34,7 @@ func open(t testing.TB) (*store.Store, string) {
 
 func reopen(t testing.TB, url string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Options{URL: url})
+	s, err := store.Open(t.Context(), store.Options{URL: url, Tracer: &used})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s

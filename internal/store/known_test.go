@@ -1,0 +1,47 @@
+package store_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
+
+func TestKnown(t *testing.T) {
+	s, _ := open(t)
+	f, closed := newFeed(1), newFeed(2)
+	apply(t, s, f.update(f.opened(nil)), closed.update(closed.opened(nil), closed.event(device.Closed, 3, nil)))
+	apply(t, s, f.update(f.delta(4, nil)))
+	apply(t, s, f.update(f.snapshot(6, map[string]device.Attribute{})))
+	apply(t, s, f.update(f.delta(9, nil)))
+	got, err := s.Known(t.Context(), []string{f.id, closed.id, session(99)})
+	require.NoError(t, err)
+	require.Equal(t, map[string]device.SeqSet{
+		f.id:      {{From: 1, To: 6}, {From: 9, To: 9}},
+		closed.id: {{From: 1, To: 1}, {From: 3, To: device.MaxSeq}},
+	}, got)
+	_, err = s.Known(t.Context(), []string{"x"})
+	require.Error(t, err)
+}
+
+func TestOlder(t *testing.T) {
+	s, _ := open(t)
+	mac := map[string]string{"network.mac": `"9c:b6:d0:00:00:01"`}
+	old, now, away, gone := newFeed(1), newFeed(2), newFeed(3), newFeed(4)
+	away.rae = "rae-2"
+	apply(t, s, old.update(old.opened(mac)))
+	apply(t, s, gone.update(gone.opened(mac), gone.event(device.Closed, 2, nil)))
+	apply(t, s, away.update(away.opened(mac)))
+	u := now.update(now.opened(mac))
+	u.Received = u.Received.Add(1)
+	apply(t, s, u)
+	older, err := s.Older(t.Context(), now.id)
+	require.NoError(t, err)
+	require.Equal(t, []string{old.id}, older, "not one on another RAE, nor one that is closed")
+	older, err = s.Older(t.Context(), gone.id)
+	require.NoError(t, err)
+	require.Empty(t, older)
+	_, err = s.Older(t.Context(), "x")
+	require.Error(t, err)
+}

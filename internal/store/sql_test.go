@@ -1,0 +1,269 @@
+package store_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/postgres/postgrestest"
+)
+
+// envCockroach names the environment variable with the URL of a CockroachDB
+// whose role may create databases.
+const envCockroach = "ROLLCALL_COCKROACH_URL"
+
+// statements are the constants of statements.go whose names begin with sql,
+// with their values, from the source: none can be forgotten.
+func statements(tb testing.TB) map[string]string {
+	tb.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "statements.go", nil, parser.SkipObjectResolution)
+	require.NoError(tb, err)
+	exprs := map[string]ast.Expr{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok {
+			for i, name := range v.Names {
+				exprs[name.Name] = v.Values[i]
+			}
+		}
+		return true
+	})
+	var value func(ast.Expr) string
+	value = func(e ast.Expr) string {
+		switch e := e.(type) {
+		case *ast.BasicLit:
+			s, err := strconv.Unquote(e.Value)
+			require.NoError(tb, err)
+			return s
+		case *ast.BinaryExpr:
+			return value(e.X) + value(e.Y)
+		case *ast.Ident:
+			require.Contains(tb, exprs, e.Name)
+			return value(exprs[e.Name])
+		}
+		require.Fail(tb, "a statement is more than strings", "%T", e)
+		return ""
+	}
+	out := map[string]string{}
+	for name, e := range exprs {
+		if strings.HasPrefix(name, "sql") {
+			out[name] = value(e)
+		}
+	}
+	require.Greater(tb, len(out), 30)
+	return out
+}
+
+// used records the statements that the tests' stores were given.
+var used recorder
+
+type recorder struct {
+	mu  sync.Mutex
+	sql map[string]bool
+}
+
+func (r *recorder) add(sql string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sql == nil {
+		r.sql = map[string]bool{}
+	}
+	r.sql[sql] = true
+}
+
+func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	r.add(d.SQL)
+	return ctx
+}
+
+func (r *recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (r *recorder) TraceBatchStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceBatchStartData) context.Context {
+	for _, q := range d.Batch.QueuedQueries {
+		r.add(q.SQL)
+	}
+	return ctx
+}
+
+func (r *recorder) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (r *recorder) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+// Every statement is used by some test, where all of them ran: what no test
+// runs, nobody has seen work.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	all := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" &&
+		flag.Lookup("test.list").Value.String() == "" && !testing.Short()
+	if code == 0 && all && len(used.sql) > 0 {
+		var unused []string
+		for name, sql := range statements(failing{}) {
+			if !used.sql[sql] && mentioned(name) {
+				unused = append(unused, name)
+			}
+		}
+		if len(unused) > 0 {
+			slices.Sort(unused)
+			fmt.Println("FAIL: no test has a store run these statements:", strings.Join(unused, ", "))
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// mentioned reports whether the package's code uses the statement. One that it
+// does not is for the linter to find.
+func mentioned(name string) bool {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		panic(err)
+	}
+	for _, path := range files {
+		if path == "statements.go" || strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			panic(err)
+		}
+		if regexp.MustCompile(`\b` + name + `\b`).Match(b) {
+			return true
+		}
+	}
+	return false
+}
+
+// failing is for where no test is at hand.
+type failing struct{ testing.TB }
+
+func (failing) Helper()                        {}
+func (failing) Errorf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
+func (failing) FailNow()                       { panic("failed") }
+
+// The database takes every statement: it parses, and its tables, columns and
+// types are there.
+func TestStatementsPrepare(t *testing.T) {
+	_, url := open(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	for name, sql := range statements(t) {
+		_, err := conn.Prepare(t.Context(), name, sql)
+		require.NoError(t, err, name)
+	}
+}
+
+// forbidden is what only one of the databases has, or what means something else
+// in the other.
+var forbidden = map[string]*regexp.Regexp{
+	"advisory locks: CockroachDB takes them and does nothing":        regexp.MustCompile(`(?i)\bpg_(try_)?advisory_`),
+	"SERIAL: not a sequence of small numbers on CockroachDB":         regexp.MustCompile(`\bSERIAL[248]?\b|(?i)\b(BIG|SMALL)SERIAL\b`),
+	"LISTEN and NOTIFY: PostgreSQL's alone":                          regexp.MustCompile(`(?i)\b(LISTEN|NOTIFY)\b`),
+	"system columns: PostgreSQL's alone":                             regexp.MustCompile(`(?i)\b(xmin|xmax|ctid|cmin|cmax)\b`),
+	"CREATE INDEX CONCURRENTLY: PostgreSQL's alone":                  regexp.MustCompile(`(?i)\bCONCURRENTLY\b`),
+	"an integer without its size: 8 bytes on CockroachDB, else 4":    regexp.MustCompile(`(?i)\b(INT|INTEGER|BIGINT|SMALLINT)\b`),
+	"an array of JSONB: CockroachDB has none":                        regexp.MustCompile(`(?i)\bJSONB?\s*\[\]`),
+	"UPSERT: CockroachDB's alone":                                    regexp.MustCompile(`(?i)\bUPSERT\b`),
+	"MERGE: PostgreSQL's alone":                                      regexp.MustCompile(`(?i)\bMERGE\s+INTO\b`),
+	"code in the database":                                           regexp.MustCompile(`(?i)\b(CREATE\s+(OR\s+REPLACE\s+)?(FUNCTION|PROCEDURE|TRIGGER|RULE|EXTENSION|TYPE)|DO\s+\$)`),
+	"storage of one database":                                        regexp.MustCompile(`(?i)\b(UNLOGGED|TABLESPACE|VACUUM|INHERITS|EXCLUDE\s+USING|DEFERRABLE)\b`),
+	"savepoints: CockroachDB's client protocol gives them a meaning": regexp.MustCompile(`(?i)\bSAVEPOINT\b`),
+}
+
+// mutation is a write of a table.
+var mutation = regexp.MustCompile(`(?i)\b(?:INSERT\s+INTO|DELETE\s+FROM|UPDATE)\s+([a-z_]+)`)
+
+// unportable says why not both databases run the statement, or nothing.
+func unportable(sql string) string {
+	for why, what := range forbidden {
+		if what.MatchString(sql) {
+			return why
+		}
+	}
+	written := map[string]bool{}
+	for _, m := range mutation.FindAllStringSubmatch(sql, -1) {
+		table := strings.ToLower(m[1])
+		if table == "set" { // of DO UPDATE SET
+			continue
+		}
+		if written[table] {
+			return "one statement writes " + table + " twice: CockroachDB refuses it"
+		}
+		written[table] = true
+	}
+	return ""
+}
+
+func TestStatementsArePortable(t *testing.T) {
+	for name, sql := range statements(t) {
+		require.Empty(t, unportable(sql), name)
+	}
+	files, err := filepath.Glob("migrations/*.sql")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, path := range files {
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Contains(t, string(b), "-- +goose NO TRANSACTION", "%s: CockroachDB changes schemas outside of transactions", path)
+		for sql := range strings.SplitSeq(regexp.MustCompile(`(?m)--.*$`).ReplaceAllString(string(b), ""), ";") {
+			require.Empty(t, unportable(sql), "%s: %s", path, sql)
+			if regexp.MustCompile(`(?i)\bCREATE\s+TABLE\b`).MatchString(sql) {
+				require.Contains(t, sql, "PRIMARY KEY", "%s: CockroachDB would add a column of its own: %s", path, sql)
+			}
+			if regexp.MustCompile(`(?i)^\s*(CREATE|ALTER\s+TABLE\s+\w+\s+ADD\s+COLUMN)`).MatchString(sql) {
+				require.Contains(t, sql, "IF NOT EXISTS", "%s: a migration that was cut short runs again: %s", path, sql)
+			}
+		}
+	}
+}
+
+func TestUnportable(t *testing.T) {
+	for _, sql := range []string{
+		`SELECT pg_advisory_xact_lock($1)`, `CREATE TABLE x (id BIGSERIAL)`, `CREATE TABLE x (n INT NOT NULL)`, `SELECT $1::INTEGER[]`,
+		`LISTEN changes`, `RETURNING (xmax = 0)`, `CREATE INDEX CONCURRENTLY i ON x (y)`, `SELECT unnest($1::JSONB[])`, `UPSERT INTO x VALUES (1)`,
+		`WITH a AS (UPDATE x SET y = 1 RETURNING z) INSERT INTO x SELECT z FROM a`, `SAVEPOINT s`, `DO $$ BEGIN END $$`,
+	} {
+		require.NotEmpty(t, unportable(sql), sql)
+	}
+	for _, sql := range []string{
+		`SELECT $1::INT8[], 'hint', interval FROM x FOR UPDATE`, `INSERT INTO x (n) SELECT 1 ON CONFLICT (n) DO UPDATE SET n = 2`,
+		`WITH a AS (INSERT INTO x VALUES (1) RETURNING z) INSERT INTO y SELECT z FROM a`,
+	} {
+		require.Empty(t, unportable(sql), sql)
+	}
+}
+
+// The whole suite, these tests among it, on CockroachDB: in a process of its
+// own, whose databases are there.
+func TestSuiteOnCockroachDB(t *testing.T) {
+	url := os.Getenv(envCockroach)
+	if url == "" {
+		t.Skipf("needs CockroachDB: set %s to the URL of one, such as docker compose starts", envCockroach)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.timeout=20m", "-rapid.checks=20")
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, envCockroach+"=") })
+	cmd.Env = append(cmd.Env, postgrestest.EnvURL+"="+url)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Logf("%s", out)
+}
+
+// isCockroach reports whether the database is one: for the few things that only
+// PostgreSQL can be asked.
+func isCockroach(t testing.TB, url string) bool {
+	t.Helper()
+	return strings.Contains(query[string](t, url, `SELECT version()`), "CockroachDB")
+}
