@@ -21,6 +21,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retention"
 	"github.com/rollcall-platform/rollcall/internal/sdkmetrics"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
@@ -94,6 +95,8 @@ type groups struct{}
 
 func (groups) Apply(context.Context, []store.Update) error { return nil }
 
+func (stubs) Expire(context.Context, store.Horizons, int) (store.Expired, error) { return nil, nil }
+
 // components builds every component that has metrics, as the commands do, and
 // returns what they registered.
 func components(t *testing.T) registered {
@@ -117,6 +120,8 @@ func components(t *testing.T) registered {
 	require.NoError(t, err)
 	t.Cleanup(db.Close)
 	_, err = groupcommit.New(groupcommit.Options{Store: groups{}, Registerer: r})
+	require.NoError(t, err)
+	_, err = retention.New(retention.Options{Store: stubs{}, Registerer: r})
 	require.NoError(t, err)
 	temporal, err := client.NewLazyClient(client.Options{})
 	require.NoError(t, err)
