@@ -112,6 +112,15 @@ func (s *server) asOf(in workflows.Input, seq int64) workflows.StateView {
 	return s.until(in, fmt.Sprintf("as of seq %d", seq), func(v workflows.StateView) bool { return v.AsOf >= seq && v.Waiting == 0 })
 }
 
+func (s *server) update(in workflows.Input, name string, out any, args ...any) {
+	s.t.Helper()
+	h, err := s.UpdateWorkflow(s.t.Context(), client.UpdateWorkflowOptions{
+		WorkflowID: device.WorkflowID(in.Session), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	require.NoError(s.t, err)
+	require.NoError(s.t, h.Get(s.t.Context(), out))
+}
+
 func (s *server) end(in workflows.Input) {
 	require.NoError(s.t, s.TerminateWorkflow(context.WithoutCancel(s.t.Context()), device.WorkflowID(in.Session), "", "end of test"))
 }
@@ -138,8 +147,11 @@ func (s *server) save(name string, in workflows.Input, run string) {
 	}
 	b, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(h)
 	require.NoError(s.t, err)
-	require.NoError(s.t, os.WriteFile(filepath.Join("testdata", name+".json"), append(b, '\n'), 0o644))
+	require.NoError(s.t, os.WriteFile(filepath.Join(recordings, name+".json"), append(b, '\n'), 0o644))
 }
+
+// recordings are of the newest level: what older code wrote is not written again.
+var recordings = filepath.Join("testdata", fmt.Sprint("level", workflows.Level))
 
 // TestRecord writes the histories that TestReplay replays. Run it when a
 // history of a new path is wanted, on a server of the version in use:
@@ -152,7 +164,7 @@ func TestRecord(t *testing.T) {
 	if !*record {
 		t.Skip("records histories: set ROLLCALL_TEST_TEMPORAL_ADDRESS and run with -record")
 	}
-	require.NoError(t, os.MkdirAll("testdata", 0o755))
+	require.NoError(t, os.MkdirAll(recordings, 0o755))
 	scenario := func(name string, db *database, play func(t *testing.T, s *server, in workflows.Input)) {
 		t.Run(name, func(t *testing.T) {
 			in := input()
@@ -249,6 +261,80 @@ func TestRecord(t *testing.T) {
 		require.Greater(t, len(runs), 2)
 		s.save("runs-first", in, runs[0])
 		s.save("runs-second", in, runs[1])
+		s.end(in)
+	})
+	recordLevel1(t, scenario)
+}
+
+// recordLevel1 plays what only code of level 1 does.
+func recordLevel1(t *testing.T, scenario func(string, *database, func(*testing.T, *server, workflows.Input))) {
+	scenario("resync", &database{search: true}, func(t *testing.T, s *server, in workflows.Input) {
+		in.Options.SignalsPerRun = 4
+		run := s.signal(in, batch(1, delta(1, "a")))
+		s.asOf(in, 1)
+		s.signal(in, batch(2, delta(4, "a"), delta(5, "b")))
+		s.until(in, "a request", func(v workflows.StateView) bool { return v.Sync == workflows.Resync })
+		s.signal(in, batch(4, snapshot(6, map[string]device.Attribute{
+			"a": delta(4, "a").Attributes["a"], "b": delta(5, "b").Attributes["b"], "c": delta(2, "c").Attributes["c"],
+		})))
+		require.Equal(t, workflows.Live, s.asOf(in, 6).Sync)
+		s.save("resync", in, run)
+		s.signal(in, batch(5, delta(8, "a"))) // a gap to carry
+		s.until(in, "a new run", func(v workflows.StateView) bool { return v.AsOf == 8 && v.Runs == 2 })
+		s.until(in, "another request", func(v workflows.StateView) bool { return v.Sync == workflows.Resync && v.Counters.Requests == 2 })
+		s.save("resync-carried", in, "")
+		s.end(in)
+	})
+	scenario("updates", &database{}, func(t *testing.T, s *server, in workflows.Input) {
+		run := s.signal(in, batch(1, delta(1, "a")))
+		var asked workflows.Asked
+		s.update(in, workflows.UpdateRequestSnapshot, &asked, workflows.Ask{Reason: "I wonder"})
+		require.Equal(t, workflows.Sent, asked.Outcome)
+		s.signal(in, batch(2, delta(2, "b")))
+		var receipt workflows.Receipt
+		s.update(in, workflows.UpdateDrain, &receipt)
+		require.EqualValues(t, 2, receipt.AsOf)
+		s.update(in, workflows.UpdateClose, &receipt, workflows.Close{Reason: "sold"})
+		require.EqualValues(t, 2, receipt.Closed)
+		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), nil))
+		s.save("updates", in, run)
+	})
+	opened := delta(1)
+	opened.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 1, At: opened.Time}
+	scenario("superseding", &database{older: []string{"11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"}}, func(t *testing.T, s *server, in workflows.Input) {
+		s.signal(in, batch(1, opened))
+		s.asOf(in, 1)
+		require.Len(t, s.db.superseded, 1)
+		s.save("superseding", in, "")
+		s.end(in)
+	})
+	scenario("superseded", &database{}, func(t *testing.T, s *server, in workflows.Input) {
+		run := s.signal(in, batch(1, delta(1, "a")))
+		s.asOf(in, 1)
+		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Superseded(session)))
+		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), nil))
+		s.save("superseded", in, run)
+	})
+	scenario("idle", &database{}, func(t *testing.T, s *server, in workflows.Input) {
+		in.Options = workflows.Options{Idle: 8 * time.Second, SnapshotInterval: time.Second} // and overdue before
+		run := s.signal(in, batch(1, delta(1, "a")))
+		var result workflows.Result
+		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+		require.True(t, result.Idle)
+		require.Equal(t, workflows.Resync, result.Sync)
+		s.save("idle", in, run)
+	})
+	scenario("upgrade", &database{}, func(t *testing.T, s *server, in workflows.Input) {
+		in.Carried = &workflows.Carried{ // as code of level 0 carried it
+			Version: 1, Runs: 1, Sync: workflows.Gap, Since: epoch, Received: epoch, Positions: position(3),
+			State: device.State{
+				RAE: rae, Session: in.Session, AsOf: 3, Seen: device.SeqSet{{From: 1, To: 1}, {From: 3, To: 3}}, First: epoch, Last: epoch,
+				Attributes: map[string]device.Attribute{"a": delta(3, "a").Attributes["a"]},
+			},
+		}
+		s.signal(in, batch(3, delta(4, "a")))
+		s.until(in, "a request", func(v workflows.StateView) bool { return v.Sync == workflows.Resync })
+		s.save("upgrade", in, "")
 		s.end(in)
 	})
 }

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
+	"github.com/rollcall-platform/rollcall/internal/request"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session"
 )
@@ -16,6 +19,7 @@ type workerCmd struct {
 	Service  serviceFlags  `embed:"" set:"admin_addr=127.0.0.1:9403"`
 	Temporal temporalFlags `embed:"" group:"temporal"`
 	Database databaseFlags `embed:"" group:"database"`
+	Kafka    kafkaFlags    `embed:"" group:"kafka"`
 	Pool     poolFlags     `embed:"" group:"database"`
 
 	TaskQueue        string        `help:"Task queue to take tasks from." default:"rollcall-sessions" env:"ROLLCALL_TASK_QUEUE"`
@@ -30,12 +34,16 @@ type workerCmd struct {
 	History          bool          `help:"Keep what attributes were, not only what they are." default:"true" negatable:"" env:"ROLLCALL_HISTORY"`
 	Committers       int           `help:"Transactions at a time, each on a connection of its own." default:"2" env:"ROLLCALL_COMMITTERS"`
 	SearchAttributes string        `help:"Whether sessions set search attributes: ${enum}. auto asks the server whether it knows them." enum:"auto,on,off" default:"auto" env:"ROLLCALL_SEARCH_ATTRIBUTES"`
+	SnapshotRate     float64       `help:"Snapshots to ask RAEs for in a second at most, where events are missing; the rest is asked for later. 0: none, and no Kafka is needed; sessions with a gap then wait for the snapshot that the RAE sends unasked." default:"20" env:"ROLLCALL_SNAPSHOT_RATE"`
+	CommandsTopic    string        `help:"Kafka topic of the commands." default:"rollcall.device-commands" env:"ROLLCALL_COMMANDS_TOPIC"`
 	StopTimeout      time.Duration `help:"When told to stop: how long to wait for tasks in progress." default:"10s" env:"ROLLCALL_STOP_TIMEOUT"`
 }
 
 // Help is printed by worker --help.
 func (*workerCmd) Help() string {
 	return `Hosts the workflow of every device session: each takes the folded events that the poller sends it, drops what it has seen, finds gaps, and writes what changed to the database, one apply at a time. While the database is away the sessions wait in Temporal, each visible there as a pending activity with its last error, and go on by themselves.
+
+Where events stay missing for a few seconds, the worker asks the device's RAE for a snapshot, by Kafka; it starts and works without Kafka too, and asks when that is there.
 
 Run any number; sessions move between them. Killing one loses nothing.
 
@@ -50,13 +58,13 @@ Examples:
 
 // Validate is called by kong before anything starts.
 func (c *workerCmd) Validate() error {
-	if c.WorkflowPollers < 2 || c.WorkflowTasks < 1 || c.Activities < 1 || c.StickyCache < 0 || c.StopTimeout <= 0 {
-		return errors.New("--workflow-pollers must be at least 2, --workflow-tasks and --activities at least 1, --sticky-cache not negative, --stop-timeout more than 0")
+	if c.WorkflowPollers < 2 || c.WorkflowTasks < 1 || c.Activities < 1 || c.StickyCache < 0 || c.StopTimeout <= 0 || c.SnapshotRate < 0 {
+		return errors.New("--workflow-pollers must be at least 2, --workflow-tasks and --activities at least 1, --sticky-cache and --snapshot-rate not negative, --stop-timeout more than 0")
 	}
 	if c.CommitSessions < 1 || c.CommitLinger < 0 || c.Committers < 1 {
 		return errors.New("--commit-sessions and --committers must be at least 1, --commit-linger not negative")
 	}
-	return errors.Join(c.version().Check(), c.Service.validate(), c.Temporal.validate(), c.Database.validate())
+	return errors.Join(c.version().Check(), c.Service.validate(), c.Temporal.validate(), c.Database.validate(), c.Kafka.validate())
 }
 
 func (c *workerCmd) version() session.Version {
@@ -97,12 +105,21 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 				s.logger.WarnContext(ctx, "stopped before every update was committed: those sessions are applied again", "err", err)
 			}
 		}()
-		w, err := session.New(session.Options{
+		options := session.Options{
 			Client: temporal, Store: db, Applier: commits, TaskQueue: c.TaskQueue, Namespace: namespace,
 			WorkflowPollers: c.WorkflowPollers, WorkflowTasks: c.WorkflowTasks, Activities: c.Activities,
 			StickyCache: c.StickyCache, SearchAttributes: session.SearchAttributes(c.SearchAttributes),
 			StopTimeout: c.StopTimeout, Version: c.version(), Logger: s.logger, Registerer: s.registry,
-		})
+		}
+		if c.SnapshotRate > 0 {
+			commands, err := request.NewSender(c.Kafka.options("worker"), c.CommandsTopic, kgo.WithLogger(kafkaLogger{s.logger}))
+			if err != nil {
+				return err
+			}
+			defer commands.Close()
+			options.Commands, options.SnapshotRate = commands, c.SnapshotRate
+		}
+		w, err := session.New(options)
 		if err != nil {
 			return err
 		}

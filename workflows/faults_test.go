@@ -1,0 +1,211 @@
+package workflows_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// Faults, on a real Temporal Server.
+
+// Whatever order signals come in, and however often, the record is the same.
+func TestDuplicatesAndDisorderOnARealServer(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, &database{})
+	in := input()
+	in.Session = uuid.NewString()
+	in.Options.SignalsPerRun = 10
+	var batches []device.Batch
+	want := map[string]string{}
+	for seq := int64(1); seq <= 30; seq++ {
+		name := fmt.Sprint("n", seq%7)
+		want[name] = fmt.Sprint(seq)
+		batches = append(batches, batch(seq, delta(seq, name)))
+	}
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // not a secret
+	for range 2 {
+		random.Shuffle(len(batches), func(i, j int) { batches[i], batches[j] = batches[j], batches[i] })
+		for _, b := range batches {
+			s.signal(in, b)
+		}
+	}
+	s.until(in, "every seq", func(v workflows.StateView) bool {
+		return v.AsOf == 30 && len(v.Missing) == 0 && v.Counters.Signals == 60 && v.Waiting == 0
+	})
+	v, err := s.view(in)
+	require.NoError(t, err)
+	require.Equal(t, want, values(v.Attributes))
+	require.EqualValues(t, 30, v.Counters.Events)
+	require.EqualValues(t, 30, v.Counters.Duplicates)
+	require.Equal(t, device.Hash(s.db.live()), v.Hash)
+	s.end(in)
+}
+
+func TestPoisonOnARealServer(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, &database{})
+	in := input()
+	in.Session = uuid.NewString()
+	s.signal(in, batch(1, delta(1, "a")))
+	newer := batch(2, delta(2, "a"))
+	newer.Version = 99
+	poison := []any{newer, "not a batch", []byte{0xff, 0xfe}, nil, 7}
+	for _, p := range poison {
+		s.signal(in, p)
+	}
+	s.signal(in, batch(3, delta(2, "b")))
+	v := s.asOf(in, 2)
+	require.EqualValues(t, len(poison), v.Counters.Refused)
+	require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(v.Attributes))
+	var quarantined []workflows.Refusal
+	for _, a := range s.db.applies {
+		quarantined = append(quarantined, a.Quarantined...)
+	}
+	require.Len(t, quarantined, len(poison))
+	s.end(in)
+}
+
+// A state of 256 attributes that fills an event goes from run to run.
+func TestStateAtTheLimitsThroughContinueAsNew(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, &database{search: true})
+	in := input()
+	in.Session = uuid.NewString()
+	in.Options.SignalsPerRun = 2
+	full := delta(1)
+	for i := range device.MaxAttributes {
+		name := fmt.Sprintf("attribute.%03d", i)
+		value, _ := json.Marshal(fmt.Sprintf("%0110d", i))
+		full.Attributes[name] = device.Attribute{Value: value, Seq: 1, At: full.Time}
+	}
+	size := device.StateBytes(full.Attributes)
+	require.LessOrEqual(t, size, device.MaxStateBytes)
+	require.Greater(t, size, device.MaxStateBytes*3/4, "or nothing is near a limit")
+	s.signal(in, batch(1, full))
+	for seq := int64(2); seq <= 12; seq++ {
+		e := delta(seq)
+		e.Attributes["attribute.007"] = device.Attribute{Value: json.RawMessage(fmt.Sprint(seq)), Seq: seq, At: e.Time}
+		s.signal(in, batch(seq, e))
+	}
+	v := s.asOf(in, 12)
+	require.Len(t, v.Attributes, device.MaxAttributes)
+	require.GreaterOrEqual(t, v.Runs, 3)
+	require.Zero(t, v.Counters.OverLimit)
+	require.Equal(t, device.Hash(s.db.live()), v.Hash)
+	s.end(in)
+}
+
+// The database is away for longer than a workflow task may take. What comes
+// meanwhile waits, and nothing is applied twice.
+func TestOutageLongerThanAWorkflowTask(t *testing.T) {
+	t.Parallel()
+	var down atomic.Bool
+	db := &database{fail: func(context.Context, string, *workflows.ApplyRequest) error {
+		if down.Load() {
+			return outage()
+		}
+		return nil
+	}}
+	s := newServer(t, db)
+	in := input()
+	in.Session = uuid.NewString()
+	s.signal(in, batch(1, delta(1, "a")))
+	s.asOf(in, 1)
+	down.Store(true)
+	begun := time.Now()
+	for seq := int64(2); seq <= 20; seq++ {
+		s.signal(in, batch(seq, delta(seq, fmt.Sprint("n", seq))))
+	}
+	progress := func() (p workflows.Progress) {
+		q, err := s.QueryWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.QueryProgress)
+		require.NoError(t, err)
+		require.NoError(t, q.Get(&p))
+		return p
+	}
+	drained, err := s.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
+		WorkflowID: device.WorkflowID(in.Session), UpdateName: workflows.UpdateDrain, WaitForStage: client.WorkflowUpdateStageAccepted,
+	})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return time.Since(begun) > 11*time.Second && progress().Escalated }, 30*time.Second, 100*time.Millisecond)
+	require.Contains(t, progress().LastError, "connection refused")
+	down.Store(false)
+	var receipt workflows.Receipt
+	require.NoError(t, drained.Get(t.Context(), &receipt))
+	require.EqualValues(t, 20, receipt.AsOf)
+	require.EqualValues(t, 20, receipt.Events)
+	require.Equal(t, position(21), receipt.Positions)
+	v := s.asOf(in, 20)
+	require.Zero(t, v.Counters.Duplicates)
+	require.Len(t, v.Attributes, 20)
+	s.end(in)
+}
+
+// A gap under a stream of events through many runs: it is asked about once, it
+// heals, and nothing is lost.
+func TestResyncUnderAStream(t *testing.T) {
+	t.Parallel()
+	db := &database{}
+	s := newServer(t, db)
+	in := input()
+	in.Session = uuid.NewString()
+	in.Options.SignalsPerRun = 20
+	s.signal(in, batch(1, delta(1, "a")))
+	offset, seq := int64(2), int64(3) // 2 is lost
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		<-tick.C
+		s.signal(in, batch(offset, delta(seq, "b")))
+		offset, seq = offset+1, seq+1
+		db.mu.Lock()
+		asked := len(db.requests)
+		db.mu.Unlock()
+		if asked > 0 {
+			break
+		}
+		require.Less(t, seq, int64(1500), "a request within half a minute")
+	}
+	s.signal(in, batch(offset, snapshot(seq, map[string]device.Attribute{
+		"a": delta(1, "a").Attributes["a"], "b": delta(seq-1, "b").Attributes["b"], "lost": delta(2, "lost").Attributes["lost"],
+	})))
+	v := s.until(in, "whole", func(v workflows.StateView) bool { return v.AsOf == seq && v.Sync == workflows.Live })
+	require.Equal(t, []string{"lost"}, v.Check.Repaired)
+	require.Empty(t, v.Check.Drift)
+	require.Equal(t, v.Hash, v.Check.Edge)
+	require.Equal(t, device.Hash(db.live()), v.Hash)
+	require.Len(t, db.requests, 1)
+	t.Logf("%d events, %d runs", v.Counters.Events, v.Runs)
+	s.end(in)
+}
+
+// A newer session's signal reaches one that is idle and not running.
+func TestCloseStartsWhatIsNotRunning(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, &database{})
+	in := input()
+	in.Session = uuid.NewString()
+	in.Options.Idle = time.Second
+	run := s.signal(in, batch(1, delta(1, "a")))
+	var result workflows.Result
+	require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+	require.True(t, result.Idle)
+
+	r, err := s.SignalWithStartWorkflow(t.Context(), device.WorkflowID(in.Session), workflows.SignalClose, workflows.Superseded(session),
+		workflows.StartOptions(s.queue, in.RAE, in.Session), workflows.DeviceSessionName, in)
+	require.NoError(t, err)
+	require.NoError(t, r.Get(t.Context(), &result))
+	require.Equal(t, "superseded by "+session, result.Reason)
+	require.EqualValues(t, 1, result.Closed)
+	require.Equal(t, map[string]string{"a": "1"}, values(s.db.live()))
+}
