@@ -128,7 +128,7 @@ func (c *deviceHistoryCmd) past(ctx context.Context, env cli.Env, at time.Time) 
 			return &cli.Error{Code: cli.ExitNotFound, Err: fmt.Errorf("%q had %s at %s, by what was %s; %s", c.Device, what, stamp(at), c.By, orElse(whole, "history is whole from before then"))}
 		}
 		if whole != "" {
-			env.Logger.Warn(whole)
+			env.Logger.Warn("history does not reach back so far: what was replaced before it begins has left, and is missing here", "history_begins", stamp(record.Begins))
 		}
 		if len(record.Untold) > 0 {
 			env.Logger.Warn("written while no history was kept (worker --no-history): what these were is not sure", "attributes", strings.Join(record.Untold, ","))
