@@ -84,6 +84,7 @@ func (s *Store) GetDevice(ctx context.Context, ref string) (Device, error) {
 // fill reads the parts of d as they were at one moment.
 func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID) error {
 	d.Attributes = make(map[string]device.Attribute)
+	var test TestState
 	b := &pgx.Batch{}
 	b.Queue(sqlBeginRead)
 	b.Queue(sqlSummaries, []uuid.UUID{session}).Query(func(rows pgx.Rows) (err error) {
@@ -118,6 +119,11 @@ func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID
 		d.Identities, err = pgx.CollectRows(rows, scanIdentity)
 		return err
 	})
+	b.Queue(sqlTestStates, []uuid.UUID{deviceID}).Query(func(rows pgx.Rows) error {
+		states, err := scanTestStates(rows)
+		test = states[deviceID.String()]
+		return err
+	})
 	b.Queue(sqlInterfacesOf, deviceID, maxDetails).Query(func(rows pgx.Rows) (err error) {
 		d.Interfaces, err = pgx.CollectRows(rows, scanInterface)
 		return err
@@ -127,6 +133,7 @@ func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID
 		return err
 	}
 	d.Summary.describe(d.Attributes)
+	d.Test = test.orAvailable()
 	d.Hash = device.Hash(d.Attributes)
 	return nil
 }

@@ -35,7 +35,8 @@ func Retryable(err error) bool {
 	}
 	switch pg.Code {
 	case "40001", // serialization_failure; every retryable error of CockroachDB
-		"40P01": // deadlock_detected
+		"40P01", // deadlock_detected
+		"55P03": // lock_not_available: it would not wait for the lock
 		return true
 	}
 	return false

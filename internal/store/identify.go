@@ -249,6 +249,7 @@ func (a *assignment) queueRest(b *pgx.Batch) {
 
 // queueAbsorb moves all that devices have to others, and ends them.
 func queueAbsorb(b *pgx.Batch, from, to []uuid.UUID) {
+	b.Queue(sqlLockAbsorbed, keys(from))
 	b.Queue(sqlAbsorbSessions, keys(from), keys(to))
 	b.Queue(sqlAbsorbIdentities, keys(from), keys(to))
 	b.Queue(sqlAbsorbSpans, keys(from), keys(to))

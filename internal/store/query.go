@@ -40,6 +40,7 @@ type Filter struct {
 	// Attributes that must have the value, written as text ("true", "42",
 	// "tv.local"), or have it among their members.
 	Attributes map[string]string
+	Available  bool   // online, and its test state is available
 	Limit      int    // default DefaultLimit, at most MaxLimit
 	After      string // Page.Next of the page before
 }
@@ -60,6 +61,8 @@ type Summary struct {
 	Model   string `json:"model,omitempty"`
 	MAC     string `json:"mac,omitempty"`
 	IPv4    string `json:"ipv4,omitempty"`
+
+	Test TestState `json:"test"` // of the device
 
 	AsOf     int64         `json:"as_of_seq"`
 	Snapshot int64         `json:"snapshot_seq,omitempty"`
@@ -86,7 +89,7 @@ func (s *Store) ListDevices(ctx context.Context, f Filter) (Page, error) {
 	limit := min(cmp.Or(max(f.Limit, 0), DefaultLimit), MaxLimit)
 	names, values, members := attributeFilter(f.Attributes)
 	rows, err := s.pool.Query(ctx, sqlListDevices, after, f.RAE, f.Status, f.Text,
-		append(append([]string(nil), nameAttributes...), modelAttributes...), names, values, members, limit+1)
+		append(append([]string(nil), nameAttributes...), modelAttributes...), names, values, members, limit+1, f.Available)
 	if err != nil {
 		return Page{}, fmt.Errorf("list devices: %w", err)
 	}
@@ -147,7 +150,7 @@ func (s *Store) describe(ctx context.Context, summaries []Summary) error {
 	for i := range summaries {
 		summaries[i].describe(attributes[ids[i]])
 	}
-	return nil
+	return s.testStates(ctx, summaries)
 }
 
 func (s *Summary) describe(attributes map[string]device.Attribute) {

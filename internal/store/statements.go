@@ -198,6 +198,11 @@ ON CONFLICT (conflict_id) DO NOTHING`
 	absorption = `
 FROM (SELECT unnest($1::UUID[]) AS gone, unnest($2::UUID[]) AS home) m WHERE `
 
+	// Who waits for a session here may hold what that session's transaction
+	// waits for: it must not wait.
+	sqlLockAbsorbed = `
+SELECT session_id FROM device_session WHERE device_id = ANY($1::UUID[]) ORDER BY session_id FOR UPDATE NOWAIT`
+
 	sqlAbsorbSessions   = `UPDATE device_session SET device_id = m.home` + absorption + `device_session.device_id = m.gone`
 	sqlAbsorbIdentities = `UPDATE identity_owner SET device_id = m.home` + absorption + `identity_owner.device_id = m.gone`
 	sqlAbsorbSpans      = `UPDATE device_identity SET device_id = m.home` + absorption + `device_identity.device_id = m.gone`
@@ -297,6 +302,9 @@ WHERE ($2::TEXT = '' OR s.rae = $2)
 			SELECT 1 FROM device_attribute a
 			WHERE a.session_id = s.session_id AND a.name = f.name
 				AND (a.value #>> '{}' = f.value OR a.value @> f.member::JSONB)))
+	AND (NOT $10::BOOL OR (s.connection_status = 'online' AND s.closed_seq = 0 AND NOT EXISTS (
+		SELECT 1 FROM device_test_state t
+		WHERE t.device_id = s.device_id AND t.state <> 'available' AND (t.state <> 'in_test' OR t.lease_until > now()))))
 ORDER BY s.device_id
 LIMIT $9`
 
@@ -486,7 +494,7 @@ const (
 	// Open ones first, newest first; of one device, or of all.
 	sqlConflicts = `
 SELECT ` + conflictColumns + ` FROM identity_conflict
-WHERE ($1 OR decision = '') AND ($2::UUID IS NULL OR device_a = $2 OR device_b = $2)
+WHERE ($1::BOOL OR decision = '') AND ($2::UUID IS NULL OR device_a = $2 OR device_b = $2)
 ORDER BY (decision <> ''), noted_at DESC, conflict_id LIMIT $3`
 
 	sqlConflictsLike = `
@@ -526,12 +534,9 @@ WHERE (device_a = $1 OR device_b = $1) AND decision <> 'merged'`
 
 // Test state. A lease that has ended is no state: the device is available.
 const (
-	// effectiveState of a row t of device_test_state that may be absent.
-	effectiveState = `CASE WHEN t.state IS NULL OR (t.state = 'in_test' AND t.lease_until <= now()) THEN 'available' ELSE t.state END`
-
-	sqlTestState = `
-SELECT ` + effectiveState + `, t.holder, t.reason, t.since, t.lease_until
-FROM device_test_state t WHERE t.device_id = $1`
+	sqlTestStates = `
+SELECT device_id, state, holder, reason, since, lease_until FROM device_test_state
+WHERE device_id = ANY($1::UUID[]) AND (state <> 'in_test' OR lease_until > now())`
 
 	// It writes no row where another state holds.
 	sqlReserve = `
@@ -551,7 +556,7 @@ RETURNING state, holder, reason, since, lease_until`
 	// $3: whoever holds it.
 	sqlRelease = `
 UPDATE device_test_state SET state = 'available', holder = '', reason = '', since = now(), lease_until = NULL
-WHERE device_id = $1 AND state = 'in_test' AND (holder = $2 OR $3)
+WHERE device_id = $1 AND state = 'in_test' AND (holder = $2 OR $3::BOOL)
 RETURNING state, holder, reason, since, lease_until`
 
 	// $5: though somebody holds it.
@@ -560,6 +565,6 @@ INSERT INTO device_test_state (device_id, state, holder, reason, since)
 VALUES ($1, $2, $3, $4, now())
 ON CONFLICT (device_id) DO UPDATE SET
 	state = excluded.state, holder = excluded.holder, reason = excluded.reason, since = excluded.since, lease_until = NULL
-WHERE $5 OR device_test_state.state <> 'in_test' OR device_test_state.lease_until <= now()
+WHERE $5::BOOL OR device_test_state.state <> 'in_test' OR device_test_state.lease_until <= now()
 RETURNING state, holder, reason, since, lease_until`
 )
