@@ -220,7 +220,7 @@ func (s *session) wakers(ctx workflow.Context) workflow.Selector {
 		c.Receive(ctx, nil)
 		s.nudged = true
 	})
-	woken.AddReceive(s.closes, func(c workflow.ReceiveChannel, _ bool) { s.toldToClose(ctx) })
+	woken.AddReceive(s.closes, func(workflow.ReceiveChannel, bool) { s.toldToClose(ctx) })
 	woken.AddReceive(s.wishes.wake, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) })
 	woken.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
 	return woken
