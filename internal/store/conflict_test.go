@@ -17,7 +17,7 @@ func disputed(t *testing.T) (s *store.Store, url string, a, b, both *feed) {
 	s, url = open(t)
 	a, b, both = newFeed(1), newFeed(2), newFeed(3)
 	deviceOf(t, s, a, map[string]string{"netflix.esn": `"NF-0001"`, "network.hostname": `"one"`})
-	exec(t, url, `UPDATE device SET created_at = '2026-01-01'`)
+	execute(t, url, `UPDATE device SET created_at = '2026-01-01'`)
 	deviceOf(t, s, b, map[string]string{"device.serial": `"SN-0002"`, "network.hostname": `"two"`})
 	deviceOf(t, s, both, map[string]string{"netflix.esn": `"NF-0001"`, "device.serial": `"SN-0002"`, "network.hostname": `"one"`, "network.mac": `"9c:b6:d0:00:00:03"`})
 	return s, url, a, b, both

@@ -65,7 +65,7 @@ func TestReserve(t *testing.T) {
 	require.WithinDuration(t, time.Now().Add(3*time.Hour), state.LeaseUntil, time.Minute)
 
 	// A lease that has ended needs nobody to end it.
-	exec(t, url, `UPDATE device_test_state SET lease_until = now()`)
+	execute(t, url, `UPDATE device_test_state SET lease_until = now()`)
 	require.Equal(t, 1, available())
 	_, _, err = s.Renew(t.Context(), "tv", winner, time.Hour)
 	require.ErrorAs(t, err, &held)
