@@ -24,24 +24,3 @@ func TestKnown(t *testing.T) {
 	_, err = s.Known(t.Context(), []string{"x"})
 	require.Error(t, err)
 }
-
-func TestOlder(t *testing.T) {
-	s, _ := open(t)
-	mac := map[string]string{"network.mac": `"9c:b6:d0:00:00:01"`}
-	old, now, away, gone := newFeed(1), newFeed(2), newFeed(3), newFeed(4)
-	away.rae = "rae-2"
-	apply(t, s, old.update(old.opened(mac)))
-	apply(t, s, gone.update(gone.opened(mac), gone.event(device.Closed, 2, nil)))
-	apply(t, s, away.update(away.opened(mac)))
-	u := now.update(now.opened(mac))
-	u.Received = u.Received.Add(1)
-	apply(t, s, u)
-	older, err := s.Older(t.Context(), now.id)
-	require.NoError(t, err)
-	require.Equal(t, []string{old.id}, older, "not one on another RAE, nor one that is closed")
-	older, err = s.Older(t.Context(), gone.id)
-	require.NoError(t, err)
-	require.Empty(t, older)
-	_, err = s.Older(t.Context(), "x")
-	require.Error(t, err)
-}
