@@ -30,6 +30,7 @@ type grammar struct {
 
 	Healthcheck admin.HealthcheckCmd `cmd:"" group:"operation" help:"Ask a running service whether it is ready."`
 	Device      deviceCmd            `cmd:"" group:"look" help:"Look at devices."`
+	Session     sessionCmd           `cmd:"" group:"look" help:"Ask a session's workflow what it does, drain it or close it."`
 	Verify      verifyCmd            `cmd:"" group:"look" help:"Compare sessions at the edge, in their workflows and in the database."`
 	Version     versionCmd           `cmd:"" name:"version" group:"look" help:"Print the version."`
 }

@@ -59,6 +59,7 @@ func TestHelp(t *testing.T) {
 		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
 		"quarantine", "quarantine list", "quarantine show", "quarantine replay", "quarantine drop", "retention", "device explain",
 		"deployment", "deployment status", "deployment roll",
+		"session", "session progress", "session drain", "session close",
 	} {
 		t.Run(command, func(t *testing.T) {
 			code, stdout, stderr := run(t, append(strings.Fields(command), "--help")...)
