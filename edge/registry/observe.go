@@ -79,6 +79,9 @@ func (t *txn) observe(o discovery.Observation, now time.Time) bool {
 		}
 		t.set(o.MAC, c.name, c.value, at)
 	}
+	if tellsModel(o) {
+		t.set(o.MAC, AttrModel, modelOf(t.get(o.MAC)), at)
+	}
 	status := Online
 	if o.Presence == discovery.Left {
 		status = Offline
