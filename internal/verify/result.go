@@ -204,6 +204,7 @@ func (r *Result) compareEdge(before, w State, d device.State) (again bool) {
 		edge = check.Edge
 	}
 	now := w.AsOf == seq && d.AsOf == seq
+	right := w.AsOf == seq && device.Hash(w.Attributes) == edge
 	if now && len(r.Compared) > 0 {
 		r.Compared[0].Hashes[AtEdge] = edge
 		r.fillEdge(edge, w, d)
@@ -214,21 +215,26 @@ func (r *Result) compareEdge(before, w State, d device.State) (again bool) {
 			r.atSnapshot(seq, edge, check.Cloud)
 		}
 		if check.Cloud != edge {
-			r.correct(before, w, check.Drift)
+			r.correct(before, w, check.Drift, right)
 		}
-	case len(before.Missing) > 0:
-		r.find("seq %s were missing in the workflow until this snapshot came", before.Missing)
+	case len(before.Missing)+len(w.Missing) > 0:
+		if len(before.Missing) > 0 {
+			r.find("seq %s were missing in the workflow when this snapshot came", before.Missing)
+		}
+		if len(w.Missing) > 0 {
+			r.find("seq %s are missing in the workflow", w.Missing)
+		}
 		var healed []string
 		for _, name := range differing(before.Attributes, w.Attributes) {
 			if a, ok := w.Attributes[name]; !ok || before.Missing.Has(a.Seq) {
 				healed = append(healed, name)
 			}
 		}
-		r.correct(before, w, healed)
+		r.correct(before, w, healed, right)
 	case !now:
 		return true
 	case before.AsOf == seq-1: // nothing but the snapshot came since
-		r.correct(before, w, differing(before.Attributes, w.Attributes))
+		r.correct(before, w, differing(before.Attributes, w.Attributes), right)
 	}
 	return false
 }
@@ -255,8 +261,10 @@ func (r *Result) fillEdge(edge string, w State, d device.State) {
 }
 
 // correct names the attributes that the workflow had otherwise than the edge.
-// One that it has now as it had it is still so.
-func (r *Result) correct(before, w State, names []string) {
+// One that it has now as it had it is still so, unless the workflow is known to
+// be right now: then it was a run before that had it, which began with other
+// rows.
+func (r *Result) correct(before, w State, names []string, right bool) {
 	named := map[string]bool{}
 	for _, d := range r.Differences {
 		named[d.Attribute] = true
@@ -266,6 +274,8 @@ func (r *Result) correct(before, w State, names []string) {
 		switch {
 		case !equal(was, is):
 			r.Corrected = append(r.Corrected, Difference{name, map[Side]*device.Attribute{AtEdge: is, InWorkflow: was}})
+		case right:
+			r.Corrected = append(r.Corrected, Difference{name, map[Side]*device.Attribute{AtEdge: is}})
 		case !named[name]:
 			r.Differences = append(r.Differences, Difference{name, map[Side]*device.Attribute{InWorkflow: is}})
 		}

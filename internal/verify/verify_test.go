@@ -236,6 +236,14 @@ func TestVerdicts(t *testing.T) {
 			}}}, r.Differences)
 			require.Empty(t, r.Corrected)
 		}},
+		{name: "a new run began with a wrong row, and is corrected", verdict: verify.Drift, world: func(w *world) {
+			w.onSnap = func() {
+				w.workflow.Check.Cloud, w.workflow.Check.Drift = "of the wrong row", []string{"network.ipv4"}
+			}
+		}, check: func(t *testing.T, _ *world, r verify.Result) {
+			edge := value("10.0.0.5", 3)
+			require.Equal(t, []verify.Difference{{Attribute: "network.ipv4", Values: map[verify.Side]*device.Attribute{verify.AtEdge: &edge}}}, r.Corrected)
+		}},
 		{name: "workflow and database are wrong alike", verdict: verify.Drift, world: func(w *world) {
 			w.workflow.Attributes["network.ipv4"], w.database.Attributes["network.ipv4"] = value("10.7.7.7", 3), value("10.7.7.7", 3)
 		}, check: func(t *testing.T, _ *world, r verify.Result) {
@@ -255,7 +263,15 @@ func TestVerdicts(t *testing.T) {
 			w.workflow.Missing, w.database.Seen = device.SeqSet{{From: 8, To: 8}}, device.SeqSet{{From: 9, To: 9}}
 			w.edge["device.model"] = value("T3", 8)
 		}, check: func(t *testing.T, _ *world, r verify.Result) {
-			require.Equal(t, []string{"seq 8 were missing in the workflow until this snapshot came"}, r.Findings)
+			require.Equal(t, []string{"seq 8 were missing in the workflow when this snapshot came"}, r.Findings)
+		}},
+		{name: "events are missing behind the snapshot", verdict: verify.Drift, world: func(w *world) {
+			w.onSnap = func() {
+				w.change()
+				w.workflow.Check.Cloud, w.workflow.Missing, w.database.Seen = "", device.SeqSet{{From: 11, To: 11}}, device.SeqSet{{From: 12, To: 12}}
+			}
+		}, check: func(t *testing.T, _ *world, r verify.Result) {
+			require.Equal(t, []string{"seq 11 are missing in the workflow"}, r.Findings)
 		}},
 		{name: "the device changes behind the snapshot", verdict: verify.Equal, world: func(w *world) { w.onSnap = w.change },
 			check: func(t *testing.T, w *world, r verify.Result) {
