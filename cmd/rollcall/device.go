@@ -21,6 +21,11 @@ type deviceCmd struct {
 
 	Explain deviceExplainCmd `cmd:"" help:"Say where each value of a device comes from, and what was refused."`
 
+	Reserve  deviceReserveCmd  `cmd:"" help:"Hold an available device for a time."`
+	Renew    deviceRenewCmd    `cmd:"" help:"Hold a device for longer."`
+	Release  deviceReleaseCmd  `cmd:"" help:"Hold a device no more."`
+	SetState deviceSetStateCmd `cmd:"" help:"Set a device apart, for maintenance or as suspect, or make it available."`
+
 	RequestSnapshot deviceRequestCmd `cmd:"" help:"Ask a device's RAE for a snapshot now, and wait for its reply."`
 }
 
@@ -87,6 +92,7 @@ type deviceListCmd struct {
 	Status     string            `help:"Only those with this connection status: online, offline, or closed." placeholder:"STATUS"`
 	Text       string            `help:"Only those with this in a name or model, in any case." placeholder:"TEXT"`
 	Attr       map[string]string `help:"Only those with this value of an attribute, or with it among its values. May be repeated; all must hold." placeholder:"NAME=VALUE"`
+	Available  bool              `help:"Only those that are online and whose test state is available."`
 	Limit      int               `help:"How many, at most ${max_limit}." default:"${default_limit}"`
 	After      string            `help:"Go on after this device: what the page before said." placeholder:"DEVICE"`
 }
@@ -98,6 +104,8 @@ func (*deviceListCmd) Help() string {
 Examples:
 
     rollcall device list --status online
+
+    rollcall device list --available --attr device.model=LX55
 
     rollcall device list --text roku --attr dial.supported=true
 
@@ -116,7 +124,7 @@ func (c *deviceListCmd) Validate() error {
 func (c *deviceListCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		page, err := db.ListDevices(ctx, store.Filter{
-			RAE: c.RAE, Status: c.Status, Text: c.Text, Attributes: c.Attr, Limit: c.Limit, After: c.After,
+			RAE: c.RAE, Status: c.Status, Text: c.Text, Attributes: c.Attr, Available: c.Available, Limit: c.Limit, After: c.After,
 		})
 		if err != nil {
 			return err
@@ -132,10 +140,10 @@ func (c *deviceListCmd) Run(ctx context.Context, env cli.Env) error {
 }
 
 func summaries(w io.Writer, devices []store.Summary) {
-	row(w, "SESSION", "MAC", "ADDRESS", "NAME", "MODEL", "STATUS", "LAST SEEN", "RAE")
+	row(w, "SESSION", "MAC", "ADDRESS", "NAME", "MODEL", "STATUS", "TEST", "LAST SEEN", "RAE")
 	for _, d := range devices {
 		row(w, d.Session, orElse(d.MAC, "-"), orElse(d.IPv4, "-"), orElse(clip(d.Name), "-"), orElse(clip(d.Model), "-"),
-			orElse(d.Status, "-"), orElse(stamp(d.LastObserved), "-"), d.RAE)
+			orElse(d.Status, "-"), inUse(d.Test), orElse(stamp(d.LastObserved), "-"), d.RAE)
 	}
 }
 
@@ -177,6 +185,10 @@ func details(w *tabwriter.Writer, d store.Device) {
 	if d.Reason != "" {
 		row(w, "Closed because", d.Reason)
 	}
+	row(w, "Test state", inUse(d.Test))
+	if d.Test.State != store.StateAvailable {
+		row(w, "", fmt.Sprintf("by %s since %s%s%s", d.Test.Holder, stamp(d.Test.Since), prefixed(" until ", stamp(d.Test.LeaseUntil)), prefixed(": ", clip(d.Test.Reason))))
+	}
 	row(w, "Seen", fmt.Sprintf("%s to %s", orElse(stamp(d.FirstObserved), "-"), orElse(stamp(d.LastObserved), "-")))
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", d.AsOf, stamp(d.AppliedAt), d.Snapshot))
 	row(w, "Missing", orElse(ranges(d.Missing), "nothing"))
@@ -187,7 +199,7 @@ func details(w *tabwriter.Writer, d store.Device) {
 		row(w, name, clip(string(a.Value)), a.Seq, stamp(a.At))
 	}
 	if len(d.Identities) > 0 {
-		section(w, "IDENTITY", "VALUE", "FROM", "UNTIL", "ATTRIBUTE", "SESSION")
+		section(w, identityHeads...)
 		for _, i := range d.Identities {
 			spanRow(w, i)
 		}

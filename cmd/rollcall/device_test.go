@@ -56,7 +56,7 @@ func TestDevices(t *testing.T) {
 	code, stdout, stderr := ask("device", "list")
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.Contains(t, stdout, "SESSION ")
-	require.Regexp(t, tv+`  02:00:00:00:00:01  192.168.77.32  living-room-tv +Evil�\[2J�TV +online +2026-11-21 09:14:04Z  RAE-1`, stdout)
+	require.Regexp(t, tv+`  02:00:00:00:00:01  192.168.77.32  living-room-tv +Evil�\[2J�TV +online +available +2026-11-21 09:14:04Z  RAE-1`, stdout)
 	require.Regexp(t, server+`  02:00:00:00:00:02  - +- +- +offline `, stdout)
 	require.NotContains(t, stdout, "\x1b", "a device does not speak to the terminal")
 
@@ -97,6 +97,89 @@ func TestDevices(t *testing.T) {
 	code, stdout, stderr = ask("device", "history", tv, "--before="+before[len("--before "):])
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.NotContains(t, stdout, "192.168.77.32")
+}
+
+func TestTestStates(t *testing.T) {
+	url := seeded(t)
+	ask := func(args ...string) (int, string, string) { return run(t, append(args, "--database-url="+url)...) }
+	code, stdout, stderr := ask("device", "reserve", "living-room-tv", "--holder=jana", "--for=2h", "--reason=smoke")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Regexp(t, `in_test +jana +2\d{3}-\S+ \S+Z +smoke`, stdout)
+	code, _, stderr = ask("device", "reserve", "living-room-tv", "--holder=karl", "--for=2h")
+	require.Equal(t, cli.ExitFailed, code)
+	require.Regexp(t, `^rollcall: reserve: device [0-9a-f-]{36} is held by jana until 2\S+Z \(smoke\)\n$`, stderr)
+	_, stdout, _ = ask("device", "list", "--available")
+	require.NotContains(t, stdout, tv)
+	_, stdout, _ = ask("device", "list")
+	require.Regexp(t, tv+`.* online +in_test \(jana\) `, stdout)
+	_, stdout, _ = ask("device", "get", tv)
+	require.Regexp(t, `(?m)^Test state +in_test \(jana\)\n +by jana since \S+ \S+Z until \S+ \S+Z: smoke$`, stdout)
+	require.Regexp(t, `(?m)^02:00:00:00:00:01 +192.168.77.32 +- +living-room-tv `, stdout, "its interface")
+	code, stdout, stderr = ask("device", "renew", tv, "--holder=jana", "--for=3h", "-o", "json")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Contains(t, stdout, `"lease_until"`)
+	code, stdout, stderr = ask("device", "release", tv, "--holder=jana")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Contains(t, stdout, "available")
+	_, stdout, _ = ask("device", "list", "--available")
+	require.Contains(t, stdout, tv)
+	code, stdout, stderr = ask("device", "set-state", tv, "maintenance", "--by=ops")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Regexp(t, `maintenance +ops +- +-`, stdout)
+	code, _, _ = ask("device", "reserve", "toaster", "--for=1h")
+	require.Equal(t, cli.ExitNotFound, code)
+}
+
+func TestIdentities(t *testing.T) {
+	url := seeded(t)
+	ask := func(args ...string) (int, string, string) { return run(t, append(args, "--database-url="+url)...) }
+	db, err := store.Open(t.Context(), store.Options{URL: url})
+	require.NoError(t, err)
+	defer db.Close()
+	bring := func(session string, seq int64, esn, serial string) {
+		at := time.Date(2026, 11, 21, 10, 0, int(seq), 0, time.UTC)
+		u := store.Update{RAE: "RAE-1", Session: session, AsOf: seq, Seen: device.SeqSet{{From: 1, To: seq}}, Last: at, Write: map[string]device.Attribute{}}
+		for name, v := range map[string]string{"netflix.esn": esn, "device.serial": serial} {
+			if v != "" {
+				u.Write[name] = device.Attribute{Value: json.RawMessage(v), Seq: seq, At: at}
+			}
+		}
+		require.NoError(t, db.Apply(t.Context(), []store.Update{u}))
+	}
+	bring(tv, 3, `"NF-0001"`, "")
+	bring(tv, 4, `"NF-0002"`, "")
+	bring(server, 3, "", `"SN-0001"`)
+	bring(server, 4, "", `"SN-0002"`)
+	bring(server, 5, `"NF-0002"`, "")
+
+	code, stdout, stderr := ask("identity", "show", "living-room-tv")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Regexp(t, `(?m)^esn +NF-0002 +2026-11-21 10:00:04Z +now +netflix.esn +`+tv+`$`, stdout)
+	require.Regexp(t, `(?m)^esn +NF-0001 +2026-11-21 10:00:03Z +2026-11-21 10:00:04Z +netflix.esn `, stdout)
+	code, stdout, stderr = ask("identity", "conflicts", "-o", "json")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	var page struct{ Conflicts []store.Conflict }
+	require.NoError(t, json.Unmarshal([]byte(stdout), &page))
+	require.Len(t, page.Conflicts, 1)
+	id := page.Conflicts[0].ID
+	_, stdout, _ = ask("identity", "conflicts")
+	require.Regexp(t, `(?m)^`+id[:8]+`  \S+ \S+Z  [0-9a-f]{8} +serial SN-0002  [0-9a-f]{8} living-room-tv  esn NF-0002  open$`, stdout)
+
+	code, stdout, stderr = ask("identity", "keep-apart", id[:8], "--by=jana")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Contains(t, stdout, "kept-apart by jana at ")
+	_, stdout, _ = ask("identity", "conflicts")
+	require.NotContains(t, stdout, id[:8])
+	code, stdout, stderr = ask("identity", "merge", server, "living-room-tv", "--by=karl")
+	require.Equal(t, cli.ExitOK, code, stderr)
+	require.Contains(t, stdout, "karl")
+	_, stdout, _ = ask("identity", "conflicts", "--all")
+	require.Contains(t, stdout, "merged by karl at ")
+	code, _, stderr = ask("identity", "merge", id)
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, stderr, "settled before: merged by karl")
+	code, _, _ = ask("identity", "merge", "00000000")
+	require.Equal(t, cli.ExitNotFound, code)
 }
 
 func TestMigrate(t *testing.T) {

@@ -1,11 +1,203 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
+	"strings"
+	"text/tabwriter"
 
+	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
+type identityCmd struct {
+	Conflicts identityConflictsCmd `cmd:"" help:"List pairs of devices that evidence brings together, for a person to settle."`
+	Show      identityShowCmd      `cmd:"" help:"Show by what a device was known, and when."`
+	Merge     identityMergeCmd     `cmd:"" help:"Settle a conflict: it is one device. Or merge any two devices."`
+	KeepApart identityKeepApartCmd `cmd:"" help:"Settle a conflict: they are two devices."`
+}
+
+// Help is printed by identity --help.
+func (*identityCmd) Help() string {
+	return `Looks at the evidence of which device is which, and settles what it cannot. Evidence is strong (ESN; UPnP device name, serial) or weak (DHCP client identifier, MAC); where strong evidence of one session leads to two devices, nothing is merged, and a conflict waits here for a person.`
+}
+
+// byFlag says who decides.
+type byFlag struct {
+	By string `help:"Who decides. Default: whoever runs the command." placeholder:"NAME"`
+}
+
+func (b byFlag) name() string { return orElse(b.By, user()) }
+
+type identityConflictsCmd struct {
+	queryFlags `embed:""`
+	Device     string `arg:"" optional:"" help:"Only those of this device."`
+	All        bool   `help:"Also those that are settled."`
+}
+
+// Help is printed by identity conflicts --help.
+func (*identityConflictsCmd) Help() string {
+	return `Lists conflicts, newest first: the two devices, and the evidence of one session that leads to each. The session belongs to the first. UUIDs are cut to what is enough to name them; -o json has them whole.
+
+` + refHelp + `
+
+Examples:
+
+    rollcall identity conflicts
+
+    rollcall identity conflicts living-room-tv --all -o json`
+}
+
+// Run lists.
+func (c *identityConflictsCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		conflicts, err := db.Conflicts(ctx, c.Device, c.All)
+		if err != nil {
+			return err
+		}
+		page := struct {
+			Conflicts []store.Conflict `json:"conflicts"`
+		}{append([]store.Conflict{}, conflicts...)}
+		return c.Output.write(env.Stdout, page, func(w *tabwriter.Writer) { conflictRows(w, conflicts) })
+	})
+}
+
+func conflictRows(w io.Writer, conflicts []store.Conflict) {
+	row(w, "CONFLICT", "NOTED", "DEVICE", "KNOWN BY", "OR DEVICE", "KNOWN BY", "DECISION")
+	for _, c := range conflicts {
+		decision := "open"
+		if c.Decision != "" {
+			decision = fmt.Sprintf("%s by %s at %s", c.Decision, c.DecidedBy, stamp(c.DecidedAt))
+		}
+		row(w, begin(c.ID), stamp(c.NotedAt), side(c.A), known(c.A), side(c.B), known(c.B), decision)
+	}
+}
+
+func side(s store.Side) string { return strings.TrimSpace(begin(s.Device) + " " + clip(s.Name)) }
+
+func known(s store.Side) string { return orElse(strings.TrimSpace(s.Kind+" "+clip(s.Value)), "-") }
+
+// begin is the beginning of a UUID, enough to name it by.
+func begin(id string) string { return id[:min(len(id), 8)] }
+
+type identityShowCmd struct {
+	queryFlags `embed:""`
+	Device     string `arg:"" help:"Which device."`
+}
+
+// Help is printed by identity show --help.
+func (*identityShowCmd) Help() string {
+	return `Shows the evidence that the device's sessions brought, newest first: from when (observed) until when, and by which attribute of which session. A session that is closed has ended what it had. Below are the device's conflicts, open and settled.
+
+` + refHelp + `
+
+Example:
+
+    rollcall identity show living-room-tv`
+}
+
+// Run shows.
+func (c *identityShowCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		device, spans, err := db.Timeline(ctx, c.Device)
+		if err != nil {
+			return err
+		}
+		conflicts, err := db.Conflicts(ctx, device.Device, true)
+		if err != nil {
+			return err
+		}
+		out := struct {
+			Device     string           `json:"device_id"`
+			Name       string           `json:"name,omitempty"`
+			Identities []store.Identity `json:"identities"`
+			Conflicts  []store.Conflict `json:"conflicts"`
+		}{device.Device, device.Name, append([]store.Identity{}, spans...), append([]store.Conflict{}, conflicts...)}
+		return c.Output.write(env.Stdout, out, func(w *tabwriter.Writer) {
+			row(w, "Device", device.Device)
+			row(w, "Name", orElse(clip(device.Name), "-"))
+			section(w, identityHeads...)
+			for _, i := range spans {
+				spanRow(w, i)
+			}
+			if len(conflicts) > 0 {
+				_, _ = fmt.Fprintln(w)
+				_ = w.Flush()
+				conflictRows(w, conflicts)
+			}
+		})
+	})
+}
+
+var identityHeads = []any{"IDENTITY", "VALUE", "FROM", "UNTIL", "ATTRIBUTE", "SESSION"}
+
 func spanRow(w io.Writer, i store.Identity) {
 	row(w, i.Kind, clip(i.Value), stamp(i.ValidFrom), orElse(stamp(i.ValidTo), "now"), i.Attribute, i.Session)
+}
+
+type identityMergeCmd struct {
+	queryFlags `embed:""`
+	byFlag     `embed:""`
+	What       string `arg:"" help:"The conflict; or with INTO, the device that goes."`
+	Into       string `arg:"" optional:"" help:"The device that stays."`
+}
+
+// Help is printed by identity merge --help.
+func (*identityMergeCmd) Help() string {
+	return `Merges two devices: sessions, identities and open conflicts of one become the other's, and so does its test state where it is the stricter (quarantined, then maintenance, then in test; of two leases the one that ends later). Of a conflict, the device that has been known for longer stays. There is no way back: when in doubt, keep them apart; that can be changed later.
+
+` + refHelp + `
+
+Examples:
+
+    rollcall identity merge 5f0c1f6e
+
+    rollcall identity merge 9c:b6:d0:00:00:07 living-room-tv --by jana`
+}
+
+// Run merges.
+func (c *identityMergeCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		var m store.Merge
+		var err error
+		if c.Into == "" {
+			m, err = db.MergeConflict(ctx, c.What, c.name())
+		} else {
+			m, err = db.MergeDevices(ctx, c.What, c.Into, c.name())
+		}
+		if err != nil {
+			return err
+		}
+		return c.Output.write(env.Stdout, m, func(w *tabwriter.Writer) {
+			row(w, "DEVICE", "MERGED INTO IT", "BY")
+			row(w, m.Device, m.Gone, m.By)
+		})
+	})
+}
+
+type identityKeepApartCmd struct {
+	queryFlags `embed:""`
+	byFlag     `embed:""`
+	Conflict   string `arg:"" help:"Which conflict."`
+}
+
+// Help is printed by identity keep-apart --help.
+func (*identityKeepApartCmd) Help() string {
+	return `Settles a conflict: the devices are two. That is remembered: no event brings the pair up again.
+
+Example:
+
+    rollcall identity keep-apart 5f0c1f6e --by jana`
+}
+
+// Run settles.
+func (c *identityKeepApartCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		conflict, err := db.KeepApart(ctx, c.Conflict, c.name())
+		if err != nil {
+			return err
+		}
+		return c.Output.write(env.Stdout, conflict, func(w *tabwriter.Writer) { conflictRows(w, []store.Conflict{conflict}) })
+	})
 }

@@ -32,6 +32,7 @@ type grammar struct {
 	Device      deviceCmd            `cmd:"" group:"look" help:"Look at devices."`
 	Session     sessionCmd           `cmd:"" group:"look" help:"Ask a session's workflow what it does, drain it or close it."`
 	Verify      verifyCmd            `cmd:"" group:"look" help:"Compare sessions at the edge, in their workflows and in the database."`
+	Identity    identityCmd          `cmd:"" group:"look" help:"Look at what devices are known by, and settle conflicts."`
 	Version     versionCmd           `cmd:"" name:"version" group:"look" help:"Print the version."`
 }
 

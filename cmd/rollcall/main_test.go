@@ -59,6 +59,8 @@ func TestHelp(t *testing.T) {
 		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
 		"quarantine", "quarantine list", "quarantine show", "quarantine replay", "quarantine drop", "retention", "device explain",
 		"deployment", "deployment status", "deployment roll",
+		"identity", "identity conflicts", "identity show", "identity merge", "identity keep-apart",
+		"device reserve", "device renew", "device release", "device set-state",
 		"session", "session progress", "session drain", "session close",
 	} {
 		t.Run(command, func(t *testing.T) {
@@ -125,6 +127,8 @@ func TestRefusals(t *testing.T) {
 		{"user without password", []string{"bridge", "--mqtt-url=mqtts://broker", "--mqtt-username=x"}, `bridge: --mqtt-username and --mqtt-password-file go together (see rollcall bridge --help)`},
 		{"page size", []string{"device", "list", db, "--limit=5000"}, `device list: --limit must be from 1 to 1000 (see rollcall device list --help)`},
 		{"cursor", []string{"device", "history", db, "x", "--before=here"}, `--before: not of the form SESSION/SEQ/NAME (see rollcall device history --help)`},
+		{"test state", []string{"device", "set-state", db, "x", "in_test"}, `<state> must be one of "available","quarantined","maintenance" but got "in_test" (see rollcall device set-state --help)`},
+		{"no lease", []string{"device", "reserve", db, "x"}, `missing flags: --for=DURATION (see rollcall device reserve --help)`},
 		{"expiry", []string{"device", "request-snapshot", db, "x", "--expires=2h"}, `device request-snapshot: --wait must not be less than 0, --expires from 1s to 1h0m0s (see rollcall device request-snapshot --help)`},
 		{"half a version", []string{"worker", db, "--build-id=v1"}, `worker: a deployment and a build ID go together: give both or neither (see rollcall worker --help)`},
 		{"a deployment that is none", []string{"deployment", "roll", db, "--deployment=a.b", "--build-id=v1"}, `deployment roll: deployment "a.b": its name must hold neither . nor : anywhere (see rollcall deployment roll --help)`},

@@ -108,3 +108,11 @@ func orElse(s, otherwise string) string {
 	}
 	return s
 }
+
+// prefixed is s behind what introduces it, or nothing.
+func prefixed(with, s string) string {
+	if s == "" {
+		return ""
+	}
+	return with + s
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/store"
+)
+
+const stateHelp = `A device's test state says whether it may be used: available, in_test (somebody holds it until the lease ends), quarantined or maintenance. It is apart from the connection status. A lease that ends needs nobody to end it.`
+
+// holderFlag says who holds a device.
+type holderFlag struct {
+	Holder string `help:"Who holds it. Default: whoever runs the command." placeholder:"NAME"`
+}
+
+func (h holderFlag) name() string { return orElse(h.Holder, user()) }
+
+// stated prints what became of a change of test state.
+func (q *queryFlags) stated(ctx context.Context, env cli.Env, change func(context.Context, *store.Store) (string, store.TestState, error)) error {
+	return q.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		id, t, err := change(ctx, db)
+		if err != nil {
+			return err
+		}
+		out := struct {
+			Device string          `json:"device_id"`
+			Test   store.TestState `json:"test"`
+		}{id, t}
+		return q.Output.write(env.Stdout, out, func(w *tabwriter.Writer) {
+			row(w, "DEVICE", "STATE", "BY", "UNTIL", "REASON")
+			row(w, id, t.State, orElse(t.Holder, "-"), orElse(stamp(t.LeaseUntil), "-"), orElse(clip(t.Reason), "-"))
+		})
+	})
+}
+
+// inUse is a test state in a cell of a table.
+func inUse(t store.TestState) string {
+	if t.State == store.StateInTest {
+		return fmt.Sprintf("%s (%s)", t.State, clip(t.Holder))
+	}
+	return t.State
+}
+
+type deviceReserveCmd struct {
+	queryFlags `embed:""`
+	holderFlag `embed:""`
+	Device     string        `arg:"" help:"Which device."`
+	For        time.Duration `required:"" help:"How long: 30m, 2h."`
+	Reason     string        `help:"What for." placeholder:"TEXT"`
+}
+
+// Help is printed by device reserve --help.
+func (*deviceReserveCmd) Help() string {
+	return stateHelp + `
+
+Of several who reserve a device at once one gets it. The others are told who has it, and until when, and exit with 1.
+
+` + refHelp + `
+
+Examples:
+
+    rollcall device list --available
+
+    rollcall device reserve living-room-tv --holder ci-1234 --for 2h --reason "nightly"`
+}
+
+// Run reserves.
+func (c *deviceReserveCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+		return db.Reserve(ctx, c.Device, c.name(), c.Reason, c.For)
+	})
+}
+
+type deviceRenewCmd struct {
+	queryFlags `embed:""`
+	holderFlag `embed:""`
+	Device     string        `arg:"" help:"Which device."`
+	For        time.Duration `required:"" help:"How long, from now: 30m, 2h."`
+}
+
+// Help is printed by device renew --help.
+func (*deviceRenewCmd) Help() string {
+	return `Has the lease of a device that is held end later, or sooner. One that has ended is not renewed: reserve the device again.
+
+` + refHelp + `
+
+Example:
+
+    rollcall device renew living-room-tv --holder ci-1234 --for 1h`
+}
+
+// Run renews.
+func (c *deviceRenewCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+		return db.Renew(ctx, c.Device, c.name(), c.For)
+	})
+}
+
+type deviceReleaseCmd struct {
+	queryFlags `embed:""`
+	holderFlag `embed:""`
+	Device     string `arg:"" help:"Which device."`
+	Force      bool   `help:"Also if somebody else holds it."`
+}
+
+// Help is printed by device release --help.
+func (*deviceReleaseCmd) Help() string {
+	return `Makes a device that is held available again, before its lease ends.
+
+` + refHelp + `
+
+Example:
+
+    rollcall device release living-room-tv --holder ci-1234`
+}
+
+// Run releases.
+func (c *deviceReleaseCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+		return db.Release(ctx, c.Device, c.name(), c.Force)
+	})
+}
+
+type deviceSetStateCmd struct {
+	queryFlags `embed:""`
+	byFlag     `embed:""`
+	Device     string `arg:"" help:"Which device."`
+	State      string `arg:"" enum:"available,quarantined,maintenance" help:"${enum}."`
+	Reason     string `help:"Why." placeholder:"TEXT"`
+	Force      bool   `help:"Also if somebody holds it, who then holds it no more."`
+}
+
+// Help is printed by device set-state --help.
+func (*deviceSetStateCmd) Help() string {
+	return stateHelp + `
+
+Quarantined and maintenance last until somebody sets available again. A device that is held is left to its holder, unless --force is given.
+
+` + refHelp + `
+
+Examples:
+
+    rollcall device set-state living-room-tv quarantined --reason "loses HDMI after an hour"
+
+    rollcall device set-state living-room-tv available`
+}
+
+// Run sets.
+func (c *deviceSetStateCmd) Run(ctx context.Context, env cli.Env) error {
+	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+		return db.SetTestState(ctx, c.Device, c.State, c.name(), c.Reason, c.Force)
+	})
+}
