@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 )
 
 type fake struct {
+	mu  sync.Mutex
 	at  []time.Time
 	h   store.Horizons
 	n   int
@@ -23,6 +25,8 @@ type fake struct {
 }
 
 func (f *fake) Expire(_ context.Context, h store.Horizons, batch int) (store.Expired, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.at, f.h, f.n = append(f.at, time.Now()), h, batch
 	return store.Expired{"attribute_change": 3, "session_gap": 0}, f.err
 }
@@ -83,7 +87,9 @@ func TestRun(t *testing.T) {
 		go func() { done <- r.Run(ctx) }()
 		synctest.Wait()
 		require.ErrorContains(t, r.Ready(), "connection refused")
+		f.mu.Lock()
 		f.err = nil
+		f.mu.Unlock()
 		time.Sleep(61*time.Minute + time.Second)
 		synctest.Wait()
 		require.NoError(t, r.Ready())
