@@ -180,8 +180,8 @@ func details(w *tabwriter.Writer, d store.Device) {
 	row(w, "Device", d.Device)
 	row(w, "Session", d.Session)
 	row(w, "Workflow", "device-session-"+d.Session)
-	row(w, "RAE", d.RAE)
-	row(w, "Status", orElse(d.Status, "-"))
+	row(w, "RAE", d.RAE+", last heard of "+orElse(stamp(d.RAEReceivedAt), "-"))
+	row(w, "Status", statusText(d))
 	if d.Reason != "" {
 		row(w, "Closed because", d.Reason)
 	}
@@ -191,7 +191,7 @@ func details(w *tabwriter.Writer, d store.Device) {
 	}
 	row(w, "Seen", fmt.Sprintf("%s to %s", orElse(stamp(d.FirstObserved), "-"), orElse(stamp(d.LastObserved), "-")))
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", d.AsOf, stamp(d.AppliedAt), d.Snapshot))
-	row(w, "Missing", orElse(ranges(d.Missing), "nothing"))
+	row(w, "Missing", missingText(d))
 	row(w, "Events", fmt.Sprintf("%d in %d records; %d duplicates, %d after the close, %d attributes repaired, %d over the limit",
 		d.Counters.Events, d.Counters.Records, d.Counters.Duplicates, d.Counters.AfterClose, d.Counters.Repaired, d.Counters.OverLimit))
 	section(w, "ATTRIBUTE", "VALUE", "SEQ", "OBSERVED")

@@ -82,12 +82,22 @@ func (t *txn) observe(o discovery.Observation, now time.Time) bool {
 	if tellsModel(o) {
 		t.set(o.MAC, AttrModel, modelOf(t.get(o.MAC)), at)
 	}
-	status := Online
 	if o.Presence == discovery.Left {
-		status = Offline
+		t.offline(o.MAC, GoodbyePrefix+o.Kind, at)
+	} else {
+		t.set(o.MAC, AttrReason, nil, at)
+		t.set(o.MAC, AttrStatus, Online, at)
 	}
-	t.set(o.MAC, AttrStatus, status, at)
 	return true
+}
+
+// offline notes that a known device is not there, and what told so first.
+func (t *txn) offline(mac, reason string, at time.Time) {
+	if t.get(mac).value(AttrStatus) != nil && t.get(mac).status() == Offline {
+		return
+	}
+	t.set(mac, AttrReason, reason, at)
+	t.set(mac, AttrStatus, Offline, at)
 }
 
 // open begins a session for mac, unless there are too many devices.

@@ -14,6 +14,14 @@ import (
 // AttrStatus is the attribute that the registry itself sets: Online or Offline.
 const AttrStatus = "connection.status"
 
+// AttrReason says of a device that is offline what told so: ReasonSilence, or
+// GoodbyePrefix and the protocol (discovery.Kind…) in which it took its leave.
+const (
+	AttrReason    = "connection.reason"
+	ReasonSilence = "silence"
+	GoodbyePrefix = "goodbye-"
+)
+
 // Values of AttrStatus.
 const (
 	Online  = "online"

@@ -27,7 +27,7 @@ func (r *Registry) Tick(ctx context.Context) error {
 	for _, mac := range slices.Sorted(maps.Keys(r.devices)) {
 		e := r.devices[mac]
 		if r.o.OfflineAfter > 0 && e.rec.status() == Online && now.Sub(later(e.heard, r.since)) > r.o.OfflineAfter {
-			t.set(mac, AttrStatus, Offline, millis(now, now))
+			t.offline(mac, ReasonSilence, millis(now, now))
 		}
 		if err := t.sequence(); err != nil {
 			return err

@@ -20,6 +20,9 @@ type Device struct {
 	Counters   Counters                    `json:"counters"`
 	Positions  []device.Position           `json:"positions"`
 	Gaps       []Gap                       `json:"gaps,omitempty"` // newest first
+	// RAEReceivedAt is Kafka's timestamp of the newest record of any session of
+	// the RAE. One that is silent for as long as its devices says why.
+	RAEReceivedAt time.Time `json:"rae_received_at,omitzero"`
 	// Identities are the device's timeline, newest first, at most 200 spans.
 	Identities []Identity `json:"identities,omitempty"`
 	// Interfaces are the device's, one a session, those of open ones first.
@@ -110,6 +113,12 @@ func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID
 	})
 	b.Queue(sqlPositions, []uuid.UUID{session}).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { d.Positions = append(d.Positions, p) })
+	})
+	b.Queue(sqlRAEHeard, session).QueryRow(func(row pgx.Row) error {
+		var at *time.Time
+		err := row.Scan(&at)
+		d.RAEReceivedAt = utc(at)
+		return err
 	})
 	b.Queue(sqlGapsOf, session, maxDetails).Query(func(rows pgx.Rows) (err error) {
 		d.Gaps, err = pgx.CollectRows(rows, scanGap)

@@ -323,6 +323,10 @@ SELECT session_id, rae FROM device_session
 WHERE session_id > $1 AND closed_seq = 0 AND ($2::TEXT[] IS NULL OR rae = ANY($2))
 ORDER BY session_id LIMIT $3`
 
+	// When anything came from the RAE of a session.
+	sqlRAEHeard = `
+SELECT max(o.received_at) FROM device_session s JOIN device_session o ON o.rae = s.rae WHERE s.session_id = $1`
+
 	sqlSummaries = `
 SELECT ` + summaryColumns + `
 FROM device_session s WHERE s.session_id = ANY($1::UUID[]) ORDER BY s.device_id, ` + currentOrder + ``
