@@ -1,8 +1,10 @@
 package device_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -134,6 +136,72 @@ func TestSnapshotHealsWhatWasLost(t *testing.T) {
 		require.Equal(t, device.Hash(want.Attributes), device.Hash(s.Attributes))
 		require.True(t, change.Healed.Covers(missing), "healed %v of %v", change.Healed, missing)
 	})
+}
+
+// A state is the fold of all its events, also where an edge's snapshots
+// contradict its deltas and each other: the newest snapshot decides, whatever
+// came first. What each is given goes by distinct seqs, and nothing is closed.
+func TestStateIsTheFoldOfAnyEvents(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		events := map[int64]device.Event{}
+		for _, e := range anyHistory().Draw(t, "events") {
+			if e.Type != device.Closed {
+				if e.Type == device.Snapshot {
+					maps.DeleteFunc(e.Attributes, func(_ string, a device.Attribute) bool { return a.Removed() })
+				}
+				events[e.Seq] = e
+			}
+		}
+		all := slices.Collect(maps.Values(events))
+		slices.SortFunc(all, func(a, b device.Event) int { return cmp.Compare(a.Seq, b.Seq) })
+		var want, got device.State
+		want.Apply(foldAll(all))
+		for rest := rapid.Permutation(all).Draw(t, "delivery"); len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
+			got.Apply(foldAll(rest[:n]))
+			rest = rest[n:]
+		}
+		require.Equal(t, device.Hash(want.Attributes), device.Hash(got.Attributes))
+	})
+}
+
+func TestSnapshotCorrectsWhatItContradicts(t *testing.T) {
+	x := func(seq int64, value string) map[string]device.Attribute {
+		return map[string]device.Attribute{"x": attr(seq, value)}
+	}
+	for _, tc := range []struct {
+		name   string
+		events []device.Event
+		listed device.Attribute
+	}{
+		{"another value of the same event", []device.Event{event(device.Delta, 2, x(2, `2`))}, attr(2, `3`)},
+		{"an older event", []device.Event{event(device.Delta, 2, x(2, `2`))}, attr(1, `1`)},
+		{"what was removed", []device.Event{event(device.Delta, 2, x(2, `null`))}, attr(1, `1`)},
+		{"what the snapshot before did not list", []device.Event{event(device.Snapshot, 2, nil)}, attr(1, `1`)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var s device.State
+			s.Apply(foldOf(event(device.Opened, 1, x(1, `1`))))
+			for _, e := range tc.events {
+				s.Apply(foldOf(e))
+			}
+			last := map[string]device.Attribute{"x": tc.listed}
+			c := s.Apply(foldOf(event(device.Snapshot, 3, last)))
+			require.Equal(t, []string{"x"}, c.Corrected)
+			require.Equal(t, []string{"x"}, c.Repaired)
+			require.True(t, c.Write["x"].Equal(tc.listed))
+			require.Equal(t, device.Hash(last), device.Hash(s.Attributes))
+
+			c = s.Apply(foldOf(event(device.Snapshot, 4, last)))
+			require.Empty(t, c.Write)
+			require.Empty(t, c.Corrected)
+		})
+	}
+	var s device.State
+	s.Apply(foldOf(event(device.Delta, 5, x(5, `5`))))
+	c := s.Apply(foldOf(event(device.Snapshot, 4, x(1, `1`))))
+	require.Empty(t, c.Corrected, "what is newer than the snapshot is none of its business")
+	require.Equal(t, `5`, string(s.Attributes["x"].Value))
 }
 
 func TestSnapshotOfAWholeHistoryRepairsAndWritesNothing(t *testing.T) {

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 	"time"
@@ -41,6 +42,10 @@ type Change struct {
 	// Repaired names the attributes that a snapshot had to correct: what the
 	// deltas that did arrive had missed.
 	Repaired []string
+	// Corrected names those of Repaired that are written though the seq is not
+	// newer than what was known: no event was missing, and the edge's list has
+	// something else all the same.
+	Corrected []string
 	// OverLimit names the attributes that were refused because the session's
 	// state would no longer fit one event.
 	OverLimit []string
@@ -117,7 +122,8 @@ func (s *State) write(f Fold, known SeqSet, c *Change) {
 	live, size := s.live()
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
 		a, old := f.Attributes[name], s.Attributes[name]
-		if a.Seq <= old.Seq || a.Seq <= s.Snapshot && f.Snapshot < s.Snapshot {
+		corrects := s.corrects(f, name)
+		if !corrects && (a.Seq <= old.Seq || a.Seq <= s.Snapshot && f.Snapshot < s.Snapshot) {
 			if a.Seq < old.Seq && !known.Has(a.Seq) {
 				c.Stale++
 			}
@@ -139,7 +145,10 @@ func (s *State) write(f Fold, known SeqSet, c *Change) {
 			c.OverLimit = append(c.OverLimit, name)
 			continue
 		}
-		if a.Seq <= f.Snapshot && !seen.Has(a.Seq) {
+		if corrects {
+			c.Corrected = append(c.Corrected, name)
+		}
+		if corrects || a.Seq <= f.Snapshot && !seen.Has(a.Seq) {
 			c.Repaired = append(c.Repaired, name)
 		}
 		s.Attributes[name], c.Write[name] = a, a
@@ -148,6 +157,18 @@ func (s *State) write(f Fold, known SeqSet, c *Change) {
 	if f.Snapshot > s.Snapshot {
 		maps.DeleteFunc(s.Attributes, func(_ string, a Attribute) bool { return a.Removed() && a.Seq <= f.Snapshot })
 	}
+}
+
+// corrects reports whether f's snapshot lists what contradicts s, though by
+// seq it is no news: another value of the same event, or an event older than
+// the one that s knows, or than the snapshot that did not list it. The newer
+// snapshot decides.
+func (s *State) corrects(f Fold, name string) bool {
+	a, old := f.Attributes[name], s.Attributes[name]
+	if f.Snapshot <= s.Snapshot || a.Seq > f.Snapshot || old.Seq > f.Snapshot {
+		return false
+	}
+	return a.Seq <= max(old.Seq, s.Snapshot) && (a.Seq != old.Seq || !bytes.Equal(a.Value, old.Value))
 }
 
 // tombstone removes what f's snapshot no longer lists. That is a repair unless
