@@ -115,6 +115,7 @@ type apply struct {
 	opened   []gap
 	ended    []gap
 	writes   attributeColumns
+	fixes    correctionColumns
 	reached  positionColumns
 	poison   quarantineColumns
 	networks []uuid.UUID // sessions whose network.* attributes are written
@@ -187,13 +188,13 @@ func (a *apply) plan() error {
 		is := was
 		if !found {
 			is.id, is.rae = a.ids[i], u.RAE
-		} else if was.rae != u.RAE {
+		} else if was.rae != u.RAE && u.AsOf > 0 { // else it only steps over what was refused, and must not be itself
 			return refused("session %s is of RAE %q, not of %q", u.Session, was.rae, u.RAE)
 		}
 		u.Write = kept(&was, u)
 		is.merge(u)
 		if bears(u) {
-			a.who.assign(&is, !found, a.holders[is.id], u.Write)
+			a.who.assign(&is, !found, a.holders[is.id], u)
 		} else if !found {
 			a.who.keep(&is)
 		}
@@ -216,6 +217,7 @@ func (a *apply) plan() error {
 			}
 		}
 		a.writes.add(is.id, u.Write, u.batchReceived())
+		a.fixes.add(is.id, u)
 		a.poison.add(is.id, u)
 		if networked(u) {
 			a.networks = append(a.networks, is.id)
@@ -252,14 +254,7 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 		b = &pgx.Batch{}
 	}
 	a.queueSessions(b)
-	if n := len(a.writes.ids); n > 0 {
-		w := &a.writes
-		sql := sqlUpsertAttributes
-		if a.history {
-			sql = sqlUpsertWithHistory
-		}
-		b.Queue(sql, w.ids, w.names, w.values, w.seqs, w.ats, w.received)
-	}
+	a.queueAttributes(b)
 	if len(a.networks) > 0 {
 		b.Queue(sqlUpsertInterfaces, keys(a.networks), networkNames)
 	}
@@ -313,6 +308,22 @@ func (a *apply) queueNew(b *pgx.Batch) {
 			}
 			return nil
 		})
+	}
+}
+
+func (a *apply) queueAttributes(b *pgx.Batch) {
+	if f := &a.fixes; len(f.ids) > 0 {
+		b.Queue(sqlCorrectAttributes, f.ids, f.names, f.values, f.seqs, f.ats, f.received, f.snapshots)
+		if a.history {
+			b.Queue(sqlRecordCorrections, f.ids, f.names, f.values, f.snapshots, f.taken, f.received)
+		}
+	}
+	if w := &a.writes; len(w.ids) > 0 {
+		sql := sqlUpsertAttributes
+		if a.history {
+			sql = sqlUpsertWithHistory
+		}
+		b.Queue(sql, w.ids, w.names, w.values, w.seqs, w.ats, w.received)
 	}
 }
 

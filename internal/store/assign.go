@@ -92,6 +92,17 @@ type holder struct {
 	spans []span           // that have not ended
 }
 
+// news is what u writes of the attribute, if it is not stale: the upsert would
+// not write that either. A correction counts from the snapshot on.
+func (h holder) news(u Update, name string) (device.Attribute, bool) {
+	w, ok := u.Write[name]
+	if !ok || w.Seq > h.seqs[name] {
+		return w, ok
+	}
+	w.Seq, w.At = u.Snapshot, u.SnapshotAt
+	return w, u.corrects(name, h.seqs[name])
+}
+
 type pair [2]uuid.UUID
 
 func pairOf(a, b uuid.UUID) pair {
@@ -120,11 +131,11 @@ func (a *assignment) create(id uuid.UUID) *facts {
 // assign judges one session, whose row it changes, by the evidence it holds
 // after write. Sessions come sorted, so that a group gives the same whoever
 // computes it.
-func (a *assignment) assign(r *row, isNew bool, h holder, write map[string]device.Attribute) {
+func (a *assignment) assign(r *row, isNew bool, h holder, u Update) {
 	if isNew {
 		a.keep(r)
 	}
-	held, fresh, changed := a.hold(r.id, h, write)
+	held, fresh, changed := a.hold(r.id, h, u)
 	if !changed {
 		return
 	}
@@ -157,19 +168,19 @@ func (a *assignment) assign(r *row, isNew bool, h holder, write map[string]devic
 	}
 }
 
-// hold is what the session's attributes hold after write, the strongest first,
-// what of it is new, and whether anything is new or gone. The timeline notes it.
-func (a *assignment) hold(session uuid.UUID, h holder, write map[string]device.Attribute) (held []identity, fresh map[identity]bool, changed bool) {
+// hold is what the session's attributes hold after u, the strongest first, what
+// of it is new, and whether anything is new or gone. The timeline notes it.
+func (a *assignment) hold(session uuid.UUID, h holder, u Update) (held []identity, fresh map[identity]bool, changed bool) {
 	fresh = make(map[identity]bool)
 	for _, s := range h.spans {
-		if w, ok := write[s.attribute]; !ok || w.Seq <= h.seqs[s.attribute] {
+		if _, ok := h.news(u, s.attribute); !ok {
 			held = append(held, s.identity)
 		}
 	}
 	for _, name := range evidenceNames {
-		w, ok := write[name]
-		if !ok || w.Seq <= h.seqs[name] {
-			continue // stale: the upsert will not write it either
+		w, ok := h.news(u, name)
+		if !ok {
+			continue
 		}
 		now := identities(name, w)
 		held = append(held, now...)

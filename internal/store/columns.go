@@ -58,6 +58,23 @@ func (c *attributeColumns) add(id uuid.UUID, attributes map[string]device.Attrib
 	}
 }
 
+// correctionColumns are the writes that a snapshot decides, whatever seq is
+// stored up to its own.
+type correctionColumns struct {
+	attributeColumns
+	snapshots []int64
+	taken     timeArray // when
+}
+
+func (c *correctionColumns) add(id uuid.UUID, u Update) {
+	for _, name := range u.Corrected {
+		if a, ok := u.Write[name]; ok {
+			c.attributeColumns.add(id, map[string]device.Attribute{name: a}, u.batchReceived())
+			c.snapshots, c.taken = append(c.snapshots, u.Snapshot), append(c.taken, orNull(u.SnapshotAt))
+		}
+	}
+}
+
 type positionColumns struct {
 	ids        uuidArray
 	topics     []string

@@ -93,9 +93,9 @@ func (r *row) merge(u Update) {
 	if u.Received.After(r.received) {
 		r.received = u.Received.UTC()
 	}
-	r.status.take(u.Write[attrStatus])
-	r.mac.take(u.Write[attrMAC])
-	r.hostname.take(u.Write[attrHostname])
+	r.status.take(u, attrStatus)
+	r.mac.take(u, attrMAC)
+	r.hostname.take(u, attrHostname)
 	r.hostname.text = strings.ToLower(r.hostname.text)
 }
 
@@ -115,8 +115,9 @@ func (r *row) count(u Update) {
 	r.counters.stale += u.Stale
 }
 
-func (c *copied) take(a device.Attribute) {
-	if a.Seq <= c.seq {
+func (c *copied) take(u Update, name string) {
+	a, written := u.Write[name]
+	if !written || a.Seq <= c.seq && !u.corrects(name, c.seq) {
 		return
 	}
 	c.text, c.seq = "", a.Seq

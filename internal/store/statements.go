@@ -81,6 +81,27 @@ ON CONFLICT (session_id, name) DO UPDATE SET
 	received_at = excluded.received_at, applied_at = excluded.applied_at
 WHERE device_attribute.seq < excluded.seq`
 
+	// What a snapshot corrects though the stored seq is not older, unless a
+	// newer event has changed it since.
+	sqlCorrectAttributes = `
+UPDATE device_attribute SET
+	value = u.value::JSONB, seq = u.seq, observed_at = u.observed_at, received_at = u.received_at, applied_at = now()
+FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS name, unnest($3::TEXT[]) AS value,
+	unnest($4::INT8[]) AS seq, unnest($5::TIMESTAMPTZ[]) AS observed_at, unnest($6::TIMESTAMPTZ[]) AS received_at,
+	unnest($7::INT8[]) AS snapshot) u
+WHERE device_attribute.session_id = u.session_id AND device_attribute.name = u.name
+	AND device_attribute.seq >= u.seq AND device_attribute.seq <= u.snapshot
+	AND (device_attribute.seq <> u.seq OR device_attribute.value IS NULL OR device_attribute.value <> u.value::JSONB)`
+
+	// What was shown until then stays history, so a correction is a change at
+	// the snapshot's seq.
+	sqlRecordCorrections = `
+INSERT INTO attribute_change (session_id, seq, name, value, observed_at, received_at, applied_at)
+SELECT u.session_id, u.seq, u.name, u.value::JSONB, u.observed_at, u.received_at, now()
+FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS name, unnest($3::TEXT[]) AS value,
+	unnest($4::INT8[]) AS seq, unnest($5::TIMESTAMPTZ[]) AS observed_at, unnest($6::TIMESTAMPTZ[]) AS received_at) u
+ON CONFLICT (session_id, seq, name) DO NOTHING`
+
 	// What loses against the stored seq is not written, and what is not
 	// written is not history.
 	sqlUpsertWithHistory = `

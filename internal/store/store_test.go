@@ -85,7 +85,7 @@ func updateOf(s *device.State, c device.Change, fold device.Fold, rae, id string
 		RAE: rae, Session: id, AsOf: s.AsOf, Snapshot: s.Snapshot, SnapshotAt: s.SnapshotAt, Hash: s.Hash,
 		Seen: s.Seen, Missing: s.Missing(), Closed: s.Closed, Reason: s.Reason, First: s.First, Last: s.Last,
 		Received: fold.Last.Add(time.Second), Write: c.Write, Positions: []device.Position{{Topic: topic, Partition: 3, Next: offset}},
-		Repaired: c.Repaired, OverLimit: c.OverLimit, Events: fold.Events() - c.Duplicates - c.AfterClose,
+		Repaired: c.Repaired, Corrected: c.Corrected, OverLimit: c.OverLimit, Events: fold.Events() - c.Duplicates - c.AfterClose,
 		Records: int64(records), Duplicates: c.Duplicates, AfterClose: c.AfterClose,
 	}
 }

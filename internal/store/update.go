@@ -33,6 +33,9 @@ type Update struct {
 
 	Write     map[string]device.Attribute // upserts and tombstones
 	Positions []device.Position
+	// Corrected names those of Write that are written though the stored seq is
+	// not older: the snapshot says otherwise.
+	Corrected []string
 
 	// Quarantined are batches that are stepped over for good. Each is one row,
 	// however often it is written.
@@ -55,6 +58,12 @@ func (u Update) batchReceived() time.Time {
 		return u.Received
 	}
 	return u.BatchReceived
+}
+
+// corrects reports whether u writes the attribute over one that is stored with
+// this seq, be that the same or newer: what came after u's snapshot stays.
+func (u Update) corrects(name string, stored int64) bool {
+	return stored <= u.Snapshot && slices.Contains(u.Corrected, name)
 }
 
 // sorted returns the updates by session, and the sessions' UUIDs, or why they
