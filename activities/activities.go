@@ -18,7 +18,6 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 
-	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
@@ -35,7 +34,7 @@ type Applier interface {
 
 // Loader reads a session back.
 type Loader interface {
-	Load(ctx context.Context, session string) (device.State, []device.Position, bool, error)
+	Load(ctx context.Context, session string) (store.Stored, error)
 	// Older returns the open sessions that the session has taken the place of.
 	Older(ctx context.Context, session string) ([]string, error)
 }
@@ -172,13 +171,16 @@ func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) 
 // LoadSession reads what the database knows of a session.
 func (a *Activities) LoadSession(ctx context.Context, session string) (workflows.Loaded, error) {
 	begun := time.Now()
-	state, positions, found, err := a.loader.Load(ctx, session)
+	stored, err := a.loader.Load(ctx, session)
 	if err != nil {
 		a.observe(workflows.ActivityLoad, "error", begun)
 		return workflows.Loaded{}, a.failed(ctx, "load", session, err)
 	}
-	loaded := workflows.Loaded{Found: found, State: state, Positions: positions, SearchAttributes: a.search(), Level: workflows.Level}
-	if found && state.AsOf > 0 && state.Closed == 0 {
+	loaded := workflows.Loaded{
+		Found: stored.Found, State: stored.State, Positions: stored.Positions, Counters: counters(stored.Counters),
+		SearchAttributes: a.search(), Level: workflows.Level,
+	}
+	if stored.Found && stored.State.AsOf > 0 && stored.State.Closed == 0 {
 		if loaded.Older, err = a.older(ctx, session); err != nil {
 			a.observe(workflows.ActivityLoad, "error", begun)
 			return workflows.Loaded{}, a.failed(ctx, "load", session, err)
@@ -215,6 +217,13 @@ func update(in workflows.ApplyRequest) store.Update {
 		Repaired: in.Repaired, OverLimit: in.OverLimit,
 		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose, Stale: in.Stale,
 		Quarantined: quarantined(in.Quarantined),
+	}
+}
+
+func counters(in store.Counters) workflows.Counters {
+	return workflows.Counters{
+		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose,
+		Repaired: in.Repaired, OverLimit: in.OverLimit, Stale: in.Stale,
 	}
 }
 

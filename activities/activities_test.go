@@ -34,8 +34,8 @@ func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 	return f.err
 }
 
-func (f *fakeStore) Load(context.Context, string) (device.State, []device.Position, bool, error) {
-	return f.state, []device.Position{{Topic: "t", Next: 1}}, !f.unknown, f.err
+func (f *fakeStore) Load(context.Context, string) (store.Stored, error) {
+	return store.Stored{Found: !f.unknown, State: f.state, Positions: []device.Position{{Topic: "t", Next: 1}}}, f.err
 }
 
 func environment(t *testing.T, s *fakeStore) *testsuite.TestActivityEnvironment {

@@ -70,9 +70,10 @@ func TestTablesComeToTheModel(t *testing.T) {
 			} // else it was terminated
 		}
 
-		state, positions, found, err := db.Load(t.Context(), id)
+		stored, err := db.Load(t.Context(), id)
+		state, positions := stored.State, stored.Positions
 		require.NoError(rt, err)
-		require.True(rt, found)
+		require.True(rt, stored.Found)
 		require.Equal(rt, text(model.Attributes), text(state.Live()))
 		require.Equal(rt, device.Hash(model.Attributes), device.Hash(state.Live()))
 		require.Equal(rt, device.Hash(model.Attributes), view.Hash)

@@ -85,8 +85,8 @@ func (stubs) Positions(context.Context, []string) (map[string][]device.Position,
 	return nil, nil
 }
 
-func (stubs) Load(context.Context, string) (device.State, []device.Position, bool, error) {
-	return device.State{}, nil, false, nil
+func (stubs) Load(context.Context, string) (store.Stored, error) {
+	return store.Stored{}, nil
 }
 
 func (stubs) Apply(context.Context, store.Update) error { return nil }

@@ -147,6 +147,7 @@ type Loaded struct {
 	Found     bool              `json:"found"`
 	State     device.State      `json:"state"`
 	Positions []device.Position `json:"positions,omitempty"`
+	Counters  Counters          `json:"counters,omitzero"` // those that the database keeps
 	// SearchAttributes says that the platform's search attributes are
 	// registered. It comes with the load, and so is in the history: an
 	// upsert that the server does not know would stop the workflow.
@@ -184,6 +185,17 @@ type Counters struct {
 	Stale      int64 `json:"stale"`       // attribute writes that lost against a newer seq
 	Drift      int64 `json:"drift"`       // attributes that differed from a snapshot though no event was missing
 	Requests   int64 `json:"requests"`    // snapshots asked for
+}
+
+// add adds what the database counted before the workflow did.
+func (c *Counters) add(stored Counters) {
+	c.Events += stored.Events
+	c.Records += stored.Records
+	c.Duplicates += stored.Duplicates
+	c.AfterClose += stored.AfterClose
+	c.OverLimit += stored.OverLimit
+	c.Repaired += stored.Repaired
+	c.Stale += stored.Stale
 }
 
 // Check compares the session with the edge, at the newest snapshot applied.

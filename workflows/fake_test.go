@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -34,6 +35,7 @@ type database struct {
 	state     *workflows.ApplyRequest // the newest row
 	attrs     map[string]device.Attribute
 	positions []device.Position
+	counters  workflows.Counters // of applies that moved a position
 	applies   []workflows.ApplyRequest
 	loads     int
 	// activities counts calls, where one may load and apply.
@@ -136,8 +138,16 @@ func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
 			d.attrs[name] = a
 		}
 	}
+	before := slices.Clone(d.positions)
 	for _, p := range in.Positions {
 		d.positions = device.Advance(d.positions, p)
+	}
+	if !slices.Equal(before, d.positions) { // else it has been counted
+		d.counters.Events += in.Events
+		d.counters.Records += in.Records
+		d.counters.Duplicates += in.Duplicates
+		d.counters.AfterClose += in.AfterClose
+		d.counters.Stale += in.Stale
 	}
 	d.state = &in
 	d.applies = append(d.applies, in)
@@ -175,6 +185,7 @@ func (d *database) load(ctx context.Context) (workflows.Loaded, error) {
 		Seen: r.Seen, Closed: r.Closed, Reason: r.Reason, First: r.First, Last: r.Last, Attributes: maps.Clone(d.attrs),
 	}
 	out.Positions = append(out.Positions, d.positions...)
+	out.Counters = d.counters
 	return out, nil
 }
 

@@ -47,7 +47,7 @@ func TestDuplicatesAndDisorderOnARealServer(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, values(v.Attributes))
 	require.EqualValues(t, 30, v.Counters.Events)
-	require.EqualValues(t, 30, v.Counters.Duplicates)
+	require.GreaterOrEqual(t, v.Counters.Duplicates, int64(30), "more, where an answer of the database was lost with its workflow task")
 	require.Equal(t, device.Hash(s.db.live()), v.Hash)
 	s.end(in)
 }

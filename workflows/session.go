@@ -138,6 +138,7 @@ func (s *session) load(ctx workflow.Context) {
 	}
 	s.raise(ctx)
 	s.Positions = loaded.Positions
+	s.Counters.add(loaded.Counters)
 	if loaded.Found && loaded.State.AsOf > 0 {
 		// A row without an event holds positions only: it was written to
 		// step over a refused batch.

@@ -33,8 +33,8 @@ func (a *applied) Apply(_ context.Context, u []store.Update) error {
 	return nil
 }
 
-func (a *applied) Load(context.Context, string) (device.State, []device.Position, bool, error) {
-	return device.State{}, nil, false, nil
+func (a *applied) Load(context.Context, string) (store.Stored, error) {
+	return store.Stored{}, nil
 }
 
 func (a *applied) Older(context.Context, string) ([]string, error) { return nil, nil }

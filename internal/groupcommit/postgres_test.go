@@ -62,9 +62,10 @@ func TestOnPostgreSQL(t *testing.T) {
 	wg.Wait()
 	closeNow(t, c)
 	for i, id := range ids {
-		state, positions, found, err := db.Load(t.Context(), id)
+		stored, err := db.Load(t.Context(), id)
+		state, positions := stored.State, stored.Positions
 		require.NoError(t, err)
-		require.True(t, found)
+		require.True(t, stored.Found)
 		require.EqualValues(t, rounds, state.AsOf, "session %d", i)
 		require.Equal(t, fmt.Sprintf(`"of %d"`, rounds), string(state.Attributes["a"].Value))
 		require.Equal(t, []device.Position{{Topic: device.KafkaEvents, Next: rounds + 1}}, positions)

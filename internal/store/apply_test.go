@@ -12,9 +12,9 @@ import (
 func TestLoadGivesBackTheState(t *testing.T) {
 	s, _ := open(t)
 	f := newFeed(1)
-	_, _, found, err := s.Load(t.Context(), f.id)
+	stored, err := s.Load(t.Context(), f.id)
 	require.NoError(t, err)
-	require.False(t, found)
+	require.False(t, stored.Found)
 
 	apply(t, s, f.update(
 		f.opened(map[string]string{"network.mac": `"9c:b6:d0:00:00:01"`, "network.ipv4": `"192.168.7.2"`, "x": `[1,{"k":true}]`}),

@@ -61,9 +61,9 @@ func TestAsOfIsWhatTheModelHad(t *testing.T) {
 		var moments []moment
 		for _, e := range devicetest.Deliver(devicetest.History(late.rae, late.id, 8).Draw(t, "history")).Draw(t, "delivery") {
 			require.NoError(t, s.Apply(ctx, []store.Update{late.update(e)}))
-			state, _, _, err := s.Load(ctx, late.id)
+			stored, err := s.Load(ctx, late.id)
 			require.NoError(t, err)
-			moments = append(moments, moment{query[time.Time](tb, url, `SELECT clock_timestamp()`), state.Live()})
+			moments = append(moments, moment{query[time.Time](tb, url, `SELECT clock_timestamp()`), stored.State.Live()})
 		}
 		for _, m := range moments {
 			same(t, m.live, live(t, s, late.id, m.at, store.Applied))

@@ -48,9 +48,10 @@ func TestReplayAfterRetentionGivesTheSame(t *testing.T) {
 		require.NoError(t, err)
 		check := func() {
 			model := devicetest.Of(history)
-			got, _, found, err := s.Load(ctx, id)
+			stored, err := s.Load(ctx, id)
 			require.NoError(t, err)
-			require.True(t, found)
+			require.True(t, stored.Found)
+			got := stored.State
 			require.Equal(t, model.Seq, got.AsOf)
 			sameState(t, device.State{Attributes: model.Attributes}, device.State{Attributes: got.Live()})
 			require.Equal(t, device.Hash(model.Attributes), device.Hash(got.Attributes))
@@ -60,9 +61,9 @@ func TestReplayAfterRetentionGivesTheSame(t *testing.T) {
 			require.NoError(t, s.Apply(ctx, []store.Update{u}))
 		}
 		check()
-		state, _, _, err := s.Load(ctx, id) // by a worker that knows only the tables
+		stored, err := s.Load(ctx, id) // by a worker that knows only the tables
 		require.NoError(t, err)
-		r.states[id] = &state
+		r.states[id] = &stored.State
 		play(devicetest.Deliver(history).Draw(t, "again"))
 		check()
 	})
@@ -165,9 +166,9 @@ func TestExpireClosed(t *testing.T) {
 	require.Equal(t, store.Expired{
 		"device_session": 31, "device_attribute": 62, "attribute_change": 62, "ingest_position": 31, "network_interface": 31, "session_gap": 31, "quarantined_batch": 0,
 	}, gone)
-	_, _, found, err := s.Load(t.Context(), old.id)
+	stored, err := s.Load(t.Context(), old.id)
 	require.NoError(t, err)
-	require.False(t, found)
+	require.False(t, stored.Found)
 	load(t, s, fresh.id)
 	load(t, s, live.id)
 	require.Equal(t, 3, query[int](t, url, `SELECT count(*) FROM device_session`), "one has a batch that nobody has dealt with")

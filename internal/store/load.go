@@ -13,28 +13,35 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// Load returns the session's state and ingest positions as they were at one
-// moment, and whether there is such a session. It is what a workflow starts
-// from: the state has tombstones only past its newest snapshot, as
-// device.State keeps them, though the tables have all.
-func (s *Store) Load(ctx context.Context, session string) (device.State, []device.Position, bool, error) {
+// Stored is a session as the tables have it.
+type Stored struct {
+	Found bool
+	// State has tombstones only past its newest snapshot, as device.State
+	// keeps them, though the tables have all.
+	State     device.State
+	Positions []device.Position
+	Counters  Counters
+}
+
+// Load returns the session as it was at one moment. It is what a workflow
+// starts from.
+func (s *Store) Load(ctx context.Context, session string) (Stored, error) {
 	if err := device.CheckSession(session); err != nil {
-		return device.State{}, nil, false, fmt.Errorf("load: %w", err)
+		return Stored{}, fmt.Errorf("load: %w", err)
 	}
-	var state device.State
-	var positions []device.Position
-	var found bool
+	var out Stored
 	err := s.retry(ctx, func(conn *pgxpool.Conn) (err error) {
-		state, positions, found, err = loadOnce(ctx, conn, uuid.MustParse(session))
+		out, err = loadOnce(ctx, conn, uuid.MustParse(session))
 		return err
 	})
 	if err != nil {
-		return device.State{}, nil, false, fmt.Errorf("load session %s: %w", session, err)
+		return Stored{}, fmt.Errorf("load session %s: %w", session, err)
 	}
-	return state, positions, found, nil
+	return out, nil
 }
 
-func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (state device.State, positions []device.Position, found bool, err error) {
+func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (Stored, error) {
+	var out Stored
 	b := &pgx.Batch{}
 	b.Queue(sqlBeginRead)
 	b.Queue(sqlSession, id).Query(func(rows pgx.Rows) error {
@@ -43,23 +50,23 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (state devi
 			if err := r.scan(rows); err != nil {
 				return err
 			}
-			found, state = true, r.state()
+			out.Found, out.State, out.Counters = true, r.state(), r.counters.exported()
 		}
 		return rows.Err()
 	})
 	b.Queue(sqlAttributes, id).Query(func(rows pgx.Rows) error {
 		return scanAttributes(rows, func(name string, a device.Attribute) {
-			if state.Attributes != nil && (!a.Removed() || a.Seq > state.Snapshot) {
-				state.Attributes[name] = a
+			if out.Found && (!a.Removed() || a.Seq > out.State.Snapshot) {
+				out.State.Attributes[name] = a
 			}
 		})
 	})
 	b.Queue(sqlPositions, uuidArray{key(id)}).Query(func(rows pgx.Rows) error {
-		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { positions = append(positions, p) })
+		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { out.Positions = append(out.Positions, p) })
 	})
 	b.Queue(sqlCommit)
-	err = conn.SendBatch(ctx, b).Close()
-	return state, positions, found, err
+	err := conn.SendBatch(ctx, b).Close()
+	return out, err
 }
 
 // scanAttributes reads name, value, seq, observed_at. JSONB keeps the value and

@@ -129,10 +129,10 @@ func apply(t testing.TB, s *store.Store, updates ...store.Update) {
 
 func load(t testing.TB, s *store.Store, id string) (device.State, []device.Position) {
 	t.Helper()
-	state, positions, found, err := s.Load(t.Context(), id)
+	stored, err := s.Load(t.Context(), id)
 	require.NoError(t, err)
-	require.True(t, found)
-	return state, positions
+	require.True(t, stored.Found)
+	return stored.State, stored.Positions
 }
 
 // sameState compares by what JSON tells: an empty set and none are the same.

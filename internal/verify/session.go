@@ -153,12 +153,12 @@ func (v *Verifier) inVain(a answer, m mark) string {
 // none, while it cannot have what is waited for.
 func (v *Verifier) lookOnce(ctx context.Context, s Session, a answer, waited time.Duration) (moment, error) {
 	var m moment
-	state, _, found, err := v.o.Database.Load(ctx, s.ID)
+	stored, err := v.o.Database.Load(ctx, s.ID)
 	if err != nil {
 		return m, fmt.Errorf("database: %w", err)
 	}
-	m.database, m.absent = state, !found
-	if !found || state.Snapshot < a.seq && waited < lagging {
+	m.database, m.absent = stored.State, !stored.Found
+	if m.absent || m.database.Snapshot < a.seq && waited < lagging {
 		return m, nil
 	}
 	w, err := v.state(ctx, s.ID)

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
 // ErrGone is what Workflows.State fails with where there is no workflow, nor
@@ -44,7 +45,7 @@ type Workflows interface {
 
 // Database is what package store has of a session.
 type Database interface {
-	Load(ctx context.Context, session string) (state device.State, positions []device.Position, found bool, err error)
+	Load(ctx context.Context, session string) (store.Stored, error)
 }
 
 // Session is what is verified.

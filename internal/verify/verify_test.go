@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/internal/verify"
 )
 
@@ -152,12 +153,12 @@ func (w *world) State(context.Context, string) (verify.State, error) {
 	return out, nil
 }
 
-func (w *world) Load(context.Context, string) (device.State, []device.Position, bool, error) {
+func (w *world) Load(context.Context, string) (store.Stored, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := w.database
 	out.Attributes = maps.Clone(out.Attributes)
-	return out, nil, !w.absent, nil
+	return store.Stored{Found: !w.absent, State: out}, nil
 }
 
 func verified(t *testing.T, w *world, o verify.Options, s verify.Session) verify.Result {

@@ -35,8 +35,8 @@ func (m *memory) Apply(_ context.Context, u []store.Update) error {
 	return nil
 }
 
-func (m *memory) Load(context.Context, string) (device.State, []device.Position, bool, error) {
-	return device.State{}, nil, false, nil
+func (m *memory) Load(context.Context, string) (store.Stored, error) {
+	return store.Stored{}, nil
 }
 
 func (m *memory) Older(context.Context, string) ([]string, error) { return nil, nil }

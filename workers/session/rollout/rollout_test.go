@@ -57,8 +57,8 @@ func (r *records) Apply(_ context.Context, updates []store.Update) error {
 	return nil
 }
 
-func (r *records) Load(context.Context, string) (device.State, []device.Position, bool, error) {
-	return device.State{}, nil, false, nil
+func (r *records) Load(context.Context, string) (store.Stored, error) {
+	return store.Stored{}, nil
 }
 
 func (r *records) Older(context.Context, string) ([]string, error) { return nil, nil }
