@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -114,7 +115,7 @@ func TestServicesOfOurs(t *testing.T) {
 	services := ours(p)
 	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
 	require.NoError(t, err)
-	for _, want := range []string{"migrate", "bridge", "poller", "worker", "edge"} {
+	for _, want := range []string{"migrate", "bridge", "poller", "worker", "retention", "edge"} {
 		require.Contains(t, services, want)
 	}
 	for name, target := range services {
@@ -473,6 +474,22 @@ func TestNames(t *testing.T) {
 		out, err := exec.CommandContext(t.Context(), "sh", "-n", script).CombinedOutput()
 		require.NoError(t, err, string(out))
 	}
+}
+
+// Retention keeps what Kafka could replay: it is told of at least as long as the
+// events' topic is made to keep.
+func TestRetentionKnowsKafkas(t *testing.T) {
+	topics, err := os.ReadFile("kafka/topics.sh")
+	require.NoError(t, err)
+	kept := regexp.MustCompile(`(?m)^create ` + regexp.QuoteMeta(device.KafkaEvents) + ` \d+ (\d+)$`).FindSubmatch(topics)
+	require.NotNil(t, kept)
+	days, err := strconv.Atoi(string(kept[1]))
+	require.NoError(t, err)
+	told, ok := strings.CutSuffix(*project(t).Services["retention"].Environment["ROLLCALL_KAFKA_RETENTION"], "d")
+	require.True(t, ok, "in days, as in topics.sh")
+	n, err := strconv.Atoi(told)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, n, days)
 }
 
 // .dockerignore lets every package through that the binaries are built from.

@@ -156,7 +156,7 @@ func TestRefusals(t *testing.T) {
 
 // The example that operators start from holds only keys that exist.
 func TestExampleConfiguration(t *testing.T) {
-	for _, command := range []string{"bridge", "poller", "worker"} {
+	for _, command := range []string{"bridge", "poller", "worker", "retention"} {
 		code, _, stderr := run(t, command, "--config=../../deploy/rollcall.example.yaml", "--check-config")
 		require.Equal(t, cli.ExitOK, code, stderr)
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 type retentionCmd struct {
-	Service  serviceFlags  `embed:"" set:"admin_addr=127.0.0.1:9404"`
+	Service  serviceFlags  `embed:"" set:"admin_addr=127.0.0.1:9406"`
 	Database databaseFlags `embed:"" group:"database"`
 
 	History        days          `help:"Keep what attributes were for so long after they were replaced. What each is, and was last, stays." default:"90d" env:"ROLLCALL_KEEP_HISTORY" placeholder:"DAYS"`
