@@ -132,6 +132,11 @@ func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
 	}
 	if d.attrs == nil {
 		d.attrs = map[string]device.Attribute{}
+	for _, p := range in.Positions { // what the store refuses of any update
+		if p.Topic == "" || p.Partition < 0 || p.Next < 0 {
+			return databaseRefusal()
+		}
+	}
 	}
 	for name, a := range in.Write {
 		if old, ok := d.attrs[name]; !ok || old.Seq < a.Seq {

@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
 	"time"
@@ -21,6 +22,8 @@ func FuzzSignal(f *testing.F) {
 	require.NoError(f, err)
 	f.Add([]byte("json/plain"), good)
 	f.Add([]byte("json/plain"), []byte(`{"v":1,"topic":"t","partition":-1,"first":0,"last":9223372036854775807,"records":1}`))
+	f.Add([]byte("json/plain"), bytes.Replace(good, []byte(`"partition":3`), []byte(`"partition":-1`), 1))
+	f.Add([]byte("json/plain"), bytes.Replace(good, []byte(`"last":3`), []byte(`"last":9223372036854775807`), 1))
 	f.Add([]byte("json/plain"), []byte(`{"v":2,"topic":"t","first":1,"last":2}`))
 	f.Add([]byte("json/plain"), []byte(`[`))
 	f.Add([]byte("binary/null"), []byte(nil))

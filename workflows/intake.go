@@ -3,6 +3,7 @@ package workflows
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +76,9 @@ func (s *session) decode(payload *commonpb.Payload, now time.Time) (device.Batch
 	}
 	if !isTopic(batch.Topic) {
 		return refuse(CauseInvalid, "%q is not the name of a Kafka topic", batch.Topic)
+	}
+	if batch.Partition < 0 || batch.Last > device.MaxSeq {
+		return refuse(CauseInvalid, "partition %d, offset %d: Kafka has none such", batch.Partition, batch.Last)
 	}
 	if err := checkSeqs(batch.Fold); err != nil {
 		return refuse(CauseInvalid, "%v", err)
@@ -151,6 +155,11 @@ func checkSeqs(f device.Fold) error {
 	}
 	if last > device.MaxSeq || f.Snapshot > last || f.Closed > last {
 		return fmt.Errorf("seq %d past the last event, %d", max(last, f.Snapshot, f.Closed), last)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
+		if seq := f.Attributes[name].Seq; seq < 1 || seq > last {
+			return fmt.Errorf("attribute %s of seq %d: the events are of seq 1 to %d", clip(name), seq, last)
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -319,6 +320,14 @@ func TestBadSignals(t *testing.T) {
 		{"no coordinates", with(func(b *device.Batch) { b.Topic = "" }), workflows.CauseInvalid, false},
 		{"a topic that is none", with(func(b *device.Batch) { b.Topic = "a\x00b" }), workflows.CauseInvalid, false},
 		{"offsets backwards", with(func(b *device.Batch) { b.First = 9 }), workflows.CauseInvalid, false},
+		{"no partition", with(func(b *device.Batch) { b.Partition = -1 }), workflows.CauseInvalid, false},
+		{"offsets beyond all", with(func(b *device.Batch) { b.Last = math.MaxInt64 }), workflows.CauseInvalid, false},
+		{"an attribute from beyond its events", with(func(b *device.Batch) {
+			b.Fold.Attributes["z"] = device.Attribute{Value: []byte(`1`), Seq: 3}
+		}), workflows.CauseInvalid, true},
+		{"an attribute of no event", with(func(b *device.Batch) {
+			b.Fold.Attributes["z"] = device.Attribute{Value: []byte(`1`)}
+		}), workflows.CauseInvalid, true},
 		{"a string", "hello", workflows.CausePayload, false},
 		{"a number", 7, workflows.CausePayload, false},
 		{"bytes", []byte{1, 2, 3}, workflows.CausePayload, false},
