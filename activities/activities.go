@@ -35,8 +35,9 @@ type Applier interface {
 // Loader reads a session back.
 type Loader interface {
 	Load(ctx context.Context, session string) (store.Stored, error)
-	// Older returns the open sessions that the session has taken the place of.
-	Older(ctx context.Context, session string) ([]string, error)
+	// Rivals returns the open sessions that the session has taken the place
+	// of, and the one that has taken its own.
+	Rivals(ctx context.Context, session string) (store.Rivals, error)
 }
 
 // Store is what of *store.Store the session worker uses.
@@ -144,7 +145,7 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 // A new session is looked for first. One that the database knows after all
 // comes back as it is there, and nothing is written: the workflow has worked
 // the request out from nothing. With Opens the answer names the sessions that
-// this one has taken the place of. The answer to any other request is nil.
+// this one has taken the place of, and the one that has taken its own. The answer to any other request is nil.
 func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
 	var loaded *workflows.Loaded
 	if in.New {
@@ -159,7 +160,7 @@ func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) 
 	switch {
 	case err == nil:
 		a.observe(workflows.ActivityApply, "ok", begun)
-		return a.withOlder(ctx, in, loaded)
+		return a.withRivals(ctx, in, loaded)
 	case errors.Is(err, store.ErrRefused) && !in.Skip:
 		a.observe(workflows.ActivityApply, "refused", begun)
 		return nil, temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
@@ -181,10 +182,12 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 		SearchAttributes: a.search(), Level: workflows.Level,
 	}
 	if stored.Found && stored.State.AsOf > 0 && stored.State.Closed == 0 {
-		if loaded.Older, err = a.older(ctx, session); err != nil {
+		rivals, err := a.rivals(ctx, session)
+		if err != nil {
 			a.observe(workflows.ActivityLoad, "error", begun)
 			return workflows.Loaded{}, a.failed(ctx, "load", session, err)
 		}
+		loaded.Older, loaded.Newer = rivals.Older, rivals.Newer
 	}
 	a.observe(workflows.ActivityLoad, "ok", begun)
 	return loaded, nil
@@ -213,7 +216,7 @@ func update(in workflows.ApplyRequest) store.Update {
 		AsOf: in.AsOf, Snapshot: in.Snapshot, SnapshotAt: in.SnapshotAt, Hash: in.Hash,
 		Seen: in.Seen, Missing: in.Missing, Closed: in.Closed, Reason: in.Reason,
 		First: in.First, Last: in.Last, Received: in.Received, BatchReceived: in.BatchReceived,
-		Write: in.Write, Positions: in.Positions,
+		Write: in.Write, Corrected: in.Corrected, Positions: in.Positions,
 		Repaired: in.Repaired, OverLimit: in.OverLimit,
 		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose, Stale: in.Stale,
 		Quarantined: quarantined(in.Quarantined),

@@ -25,9 +25,12 @@ type fakeStore struct {
 	state   device.State
 	unknown bool // to Load
 	older   []string
+	newer   string
 }
 
-func (f *fakeStore) Older(context.Context, string) ([]string, error) { return f.older, f.err }
+func (f *fakeStore) Rivals(context.Context, string) (store.Rivals, error) {
+	return store.Rivals{Older: f.older, Newer: f.newer}, f.err
+}
 
 func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 	f.updates = append(f.updates, u...)

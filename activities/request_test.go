@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	rae   = "RAE-1"
-	one   = "7d6bd6a0-3c6e-4f4e-9f3a-0c0f3f0a9b11"
-	other = "11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"
+	rae    = "RAE-1"
+	one    = "7d6bd6a0-3c6e-4f4e-9f3a-0c0f3f0a9b11"
+	other  = "11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"
+	newest = "99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11"
 )
 
 type commands struct {
@@ -36,7 +37,7 @@ func (c *commands) Send(_ context.Context, command device.Command) error {
 
 func environmentOf(t *testing.T, o activities.Options) *testsuite.TestActivityEnvironment {
 	t.Helper()
-	s := &fakeStore{older: []string{other}}
+	s := &fakeStore{older: []string{other}, newer: newest}
 	o.Applier, o.Loader = activities.Direct{Store: s}, s
 	a, err := activities.New(o)
 	require.NoError(t, err)
@@ -157,8 +158,8 @@ func TestSupersede(t *testing.T) {
 	require.NoError(t, err, "without Temporal there is nobody to tell")
 }
 
-// Only an apply that opens, or a load, names older sessions.
-func TestOlderSessionsAreFound(t *testing.T) {
+// Only an apply that opens, or a load, names the device's other sessions.
+func TestOtherSessionsAreFound(t *testing.T) {
 	apply := func(o activities.Options, in workflows.ApplyRequest) (loaded *workflows.Loaded) {
 		v, err := environmentOf(t, o).ExecuteActivity(workflows.ActivityApply, in)
 		require.NoError(t, err)
@@ -169,6 +170,8 @@ func TestOlderSessionsAreFound(t *testing.T) {
 	}
 	with := activities.Options{Temporal: &signals{}}
 	require.Nil(t, apply(with, workflows.ApplyRequest{Session: one}))
-	require.Equal(t, []string{other}, apply(with, workflows.ApplyRequest{Session: one, Opens: true}).Older)
+	found := apply(with, workflows.ApplyRequest{Session: one, Opens: true})
+	require.Equal(t, []string{other}, found.Older)
+	require.Equal(t, newest, found.Newer)
 	require.Nil(t, apply(activities.Options{}, workflows.ApplyRequest{Session: one, Opens: true}))
 }

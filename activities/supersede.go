@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
@@ -36,32 +37,32 @@ func (a *Activities) Supersede(ctx context.Context, in workflows.SupersedeReques
 	return nil
 }
 
-// older finds the sessions that the session has taken the place of. Nobody is
-// asked for what nobody could be told.
-func (a *Activities) older(ctx context.Context, session string) ([]string, error) {
+// rivals finds the sessions that the session has taken the place of, and the
+// one that has taken its own. Nobody is asked for what nobody could be told.
+func (a *Activities) rivals(ctx context.Context, session string) (store.Rivals, error) {
 	if a.temporal == nil {
-		return nil, nil
+		return store.Rivals{}, nil
 	}
 	if err := device.CheckSession(session); err != nil {
-		return nil, err
+		return store.Rivals{}, err
 	}
-	return a.loader.Older(ctx, session)
+	return a.loader.Rivals(ctx, session)
 }
 
-// withOlder completes the answer to an apply that is done.
-func (a *Activities) withOlder(ctx context.Context, in workflows.ApplyRequest, loaded *workflows.Loaded) (*workflows.Loaded, error) {
+// withRivals completes the answer to an apply that is done.
+func (a *Activities) withRivals(ctx context.Context, in workflows.ApplyRequest, loaded *workflows.Loaded) (*workflows.Loaded, error) {
 	if !in.Opens {
 		return loaded, nil
 	}
-	older, err := a.older(ctx, in.Session)
+	rivals, err := a.rivals(ctx, in.Session)
 	if err != nil {
-		return nil, a.failed(ctx, "find older sessions", in.Session, err)
+		return nil, a.failed(ctx, "find the device's other sessions", in.Session, err)
 	}
-	if len(older) > 0 && loaded == nil {
+	if loaded == nil && (len(rivals.Older) > 0 || rivals.Newer != "") {
 		loaded = &workflows.Loaded{}
 	}
 	if loaded != nil {
-		loaded.Older = older
+		loaded.Older, loaded.Newer = rivals.Older, rivals.Newer
 	}
 	return loaded, nil
 }

@@ -187,7 +187,11 @@ type step struct {
 // plan computes what the intent changes.
 func (s *session) plan(in intent, now time.Time) step {
 	p := step{intent: in, next: cloneState(s.State)}
-	p.change = p.next.Apply(in.fold)
+	fold := in.fold
+	if s.Level < 2 {
+		fold = uncorrected(&s.State, fold)
+	}
+	p.change = p.next.Apply(fold)
 	if p.next.Snapshot > s.State.Snapshot {
 		p.check = compare(&s.State, in.fold, now)
 		p.check.Repaired = p.change.Repaired
@@ -197,7 +201,8 @@ func (s *session) plan(in intent, now time.Time) step {
 		p.request.Received = in.received
 	}
 	p.request.BatchReceived = in.received
-	p.request.Write, p.request.Repaired, p.request.OverLimit = p.change.Write, p.change.Repaired, p.change.OverLimit
+	p.request.Write, p.request.Corrected = p.change.Write, p.change.Corrected
+	p.request.Repaired, p.request.OverLimit = p.change.Repaired, p.change.OverLimit
 	p.request.Records = in.records
 	p.request.Duplicates = in.duplicates + p.change.Duplicates
 	p.request.AfterClose = p.change.AfterClose
@@ -219,7 +224,7 @@ func (s *session) apply(ctx workflow.Context, in intent) error {
 		return err
 	}
 	s.done(ctx, p)
-	s.supersede(ctx, answer.Older)
+	s.supersede(ctx, answer.Older, answer.Newer)
 	return nil
 }
 

@@ -44,6 +44,9 @@ type Carried struct {
 	Repair      Repair    `json:"repair,omitzero"`
 	Check       *Check    `json:"check,omitempty"`
 	Closing     string    `json:"closing,omitempty"` // the reason of a close that is to be done
+
+	// Quiet is how long nothing must have come before Closing is done.
+	Quiet time.Duration `json:"quiet,omitempty"`
 }
 
 // Waiting is a batch and the bytes its signal had.

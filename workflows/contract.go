@@ -109,6 +109,7 @@ type ApplyRequest struct {
 	Received   time.Time     `json:"received"`
 
 	Write     map[string]device.Attribute `json:"write,omitempty"`
+	Corrected []string                    `json:"corrected,omitempty"` // of Write, that the snapshot says otherwise than what is stored
 	Positions []device.Position           `json:"positions,omitempty"` // those that advance
 
 	// What this apply adds to the session's counters.
@@ -136,7 +137,7 @@ type ApplyRequest struct {
 	// answered with Loaded in both cases: a new session so costs one activity,
 	// not two.
 	New bool `json:"new,omitempty"`
-	// Opens asks for the device's older open sessions on the same RAE: it is
+	// Opens asks for the device's other open sessions on the same RAE: it is
 	// the first apply that says which device the session is of.
 	Opens bool `json:"opens,omitempty"`
 }
@@ -157,6 +158,8 @@ type Loaded struct {
 	// Older are the device's open sessions on the same RAE that this one has
 	// taken the place of.
 	Older []string `json:"older,omitempty"`
+	// Newer is the one that has taken the place of this one.
+	Newer string `json:"newer,omitempty"`
 }
 
 // Sync is how a session's record relates to the edge's.

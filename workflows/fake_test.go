@@ -49,8 +49,10 @@ type database struct {
 	search bool
 	// old stands for a worker without workflows.Level.
 	old bool
-	// older is what the database finds for an apply that opens, or a load.
+	// older and newer are what the database finds for an apply that opens, or
+	// a load.
 	older      []string
+	newer      string
 	superseded []workflows.SupersedeRequest
 	requests   []workflows.SnapshotRequest
 	// ask answers requests for snapshots; nil: they are sent.
@@ -88,11 +90,11 @@ func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*
 	if d.applied != nil {
 		d.applied(in)
 	}
-	if in.Opens && len(d.older) > 0 {
+	if in.Opens && (len(d.older) > 0 || d.newer != "") {
 		if loaded == nil {
 			loaded = &workflows.Loaded{}
 		}
-		loaded.Older = d.older
+		loaded.Older, loaded.Newer = d.older, d.newer
 	}
 	return loaded, nil
 }
@@ -130,16 +132,17 @@ func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
 			return err
 		}
 	}
-	if d.attrs == nil {
-		d.attrs = map[string]device.Attribute{}
 	for _, p := range in.Positions { // what the store refuses of any update
 		if p.Topic == "" || p.Partition < 0 || p.Next < 0 {
 			return databaseRefusal()
 		}
 	}
+	if d.attrs == nil {
+		d.attrs = map[string]device.Attribute{}
 	}
 	for name, a := range in.Write {
-		if old, ok := d.attrs[name]; !ok || old.Seq < a.Seq {
+		corrected := slices.Contains(in.Corrected, name) && d.attrs[name].Seq <= in.Snapshot
+		if old, ok := d.attrs[name]; !ok || old.Seq < a.Seq || corrected {
 			d.attrs[name] = a
 		}
 	}
@@ -184,7 +187,7 @@ func (d *database) load(ctx context.Context) (workflows.Loaded, error) {
 		return out, nil
 	}
 	r := d.state
-	out.Found = true
+	out.Found, out.Older, out.Newer = true, d.older, d.newer
 	out.State = device.State{
 		RAE: r.RAE, Session: r.Session, AsOf: r.AsOf, Snapshot: r.Snapshot, SnapshotAt: r.SnapshotAt, Hash: r.Hash,
 		Seen: r.Seen, Closed: r.Closed, Reason: r.Reason, First: r.First, Last: r.Last, Attributes: maps.Clone(d.attrs),

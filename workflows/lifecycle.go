@@ -49,11 +49,11 @@ func (s *session) arm(ctx workflow.Context, wake workflow.Selector) {
 	})
 }
 
-// raise asks the history of a session that older code began whether it may have
-// what Level stands for.
+// raise asks the history of a session that older code began up to which Level it
+// may have what that stands for.
 func (s *session) raise(ctx workflow.Context) {
-	if s.Level == 0 && workflow.GetVersion(ctx, "level", workflow.DefaultVersion, Level) >= Level {
-		s.Level = Level
+	if s.Level < Level {
+		s.Level = max(s.Level, int(workflow.GetVersion(ctx, "level", workflow.DefaultVersion, Level)))
 	}
 	if s.Snapshotted.IsZero() {
 		s.Snapshotted = workflow.Now(ctx)
@@ -69,17 +69,41 @@ func (s *session) toldToClose(ctx workflow.Context) {
 	for s.closes.ReceiveAsync(&raw) {
 		var c Close
 		if err := converter.GetDefaultDataConverter().FromPayload(raw.Payload(), &c); err != nil || checkText(c.Reason) != nil {
-			c.Reason = ""
+			c = Close{}
 		}
-		if s.Closing == "" {
-			s.Closing = c.Reason
-		}
-		if s.Closing == "" {
-			s.Closing = "no reason was given"
+		if c.Reason == "" {
+			c.Reason = "no reason was given"
 		}
 		s.raise(ctx)
+		s.willClose(c)
 	}
 }
+
+// willClose notes that the session is to be closed. The first reason stays, and
+// the shortest wait.
+func (s *session) willClose(c Close) {
+	if s.Level < 2 {
+		c.Quiet = 0
+	}
+	c.Quiet = min(max(c.Quiet, 0), maxQuiet)
+	if s.Closing == "" {
+		s.Closing, s.Quiet = c.Reason, c.Quiet
+	}
+	s.Quiet = min(s.Quiet, c.Quiet)
+}
+
+const (
+	// tailQuiet is how long a session must have been silent to be closed
+	// because the device has a newer one. Its last events, and the edge's own
+	// word of its end, may be in another partition of Kafka than the newer
+	// session's first, and so come later; after the close they would be refused.
+	tailQuiet = 5 * time.Minute
+	maxQuiet  = time.Hour
+)
+
+// quietFrom is when the close that is to be done may be: not after the session
+// would end as idle.
+func (s *session) quietFrom() time.Time { return s.Active.Add(min(s.Quiet, s.options.Idle)) }
 
 // shut closes the session for good after the newest event it has, through the
 // same apply as an event. It takes no seq of its own: the edge may have used
@@ -87,7 +111,7 @@ func (s *session) toldToClose(ctx workflow.Context) {
 // that come later.
 func (s *session) shut(ctx workflow.Context) {
 	reason := s.Closing
-	s.Closing = ""
+	s.Closing, s.Quiet = "", 0
 	at := s.State.AsOf
 	if at == 0 || s.State.Closed > 0 {
 		return
@@ -110,7 +134,7 @@ func (s *session) shut(ctx workflow.Context) {
 const attrMAC = "network.mac"
 
 // introduces reports whether the step is the first to say which device the
-// session is of: then older sessions of it, which nobody else will close, can
+// session is of: then other sessions of it, which nobody else will close, can
 // be found.
 func (s *session) introduces(p *step) bool {
 	was, is := s.State.Attributes[attrMAC], p.next.Attributes[attrMAC]
@@ -125,10 +149,15 @@ type SupersedeRequest struct {
 }
 
 // Superseded is the reason of a session's close by a newer one.
-func Superseded(by string) Close { return Close{Reason: "superseded by " + by} }
+func Superseded(by string) Close { return Close{Reason: "superseded by " + by, Quiet: tailQuiet} }
 
-// supersede has the sessions closed that this one has taken the place of.
-func (s *session) supersede(ctx workflow.Context, older []string) {
+// supersede has the sessions closed that this one has taken the place of, and
+// this one where a newer one was quicker to reach the database.
+func (s *session) supersede(ctx workflow.Context, older []string, newer string) {
+	if s.Level >= 2 && newer != "" {
+		s.log.Info("the device has a newer session: this one closes when nothing comes for it", "newer", newer, "quiet", tailQuiet)
+		s.willClose(Superseded(newer))
+	}
 	if s.Level == 0 || len(older) == 0 {
 		return
 	}

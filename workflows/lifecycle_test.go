@@ -8,6 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -103,8 +105,117 @@ func TestNewSessionOfADeviceClosesTheOlder(t *testing.T) {
 	}
 }
 
+// The older of a device's sessions may reach the database last. Then it is the
+// one that has to give way.
+func TestSessionGivesWayToANewerOneThatWasQuicker(t *testing.T) {
+	const newer = "99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11"
+	mac := delta(1, "a")
+	mac.Attributes["network.mac"] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: 1, At: mac.Time}
+	for name, first := range map[string]func(h *harness, db *database){
+		"when it opens": func(h *harness, _ *database) { h.signal(batch(1, mac)) },
+		"when it is loaded": func(h *harness, db *database) {
+			db.state = &workflows.ApplyRequest{RAE: rae, Session: session, AsOf: 1, Seen: device.SeqSet{{From: 1, To: 1}}, First: epoch, Last: epoch}
+			db.attrs, db.positions = mac.Attributes, position(2)
+			h.signal(batch(1, mac))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := &database{newer: newer}
+			h := newHarness(t, db)
+			h.at(0, func() { first(h, db) })
+			h.at(4*time.Minute, func() {
+				require.Zero(t, h.view().Closed, "its tail may be on the way")
+				h.signal(batch(2, delta(2, "b")))
+			})
+			h.at(8*time.Minute, func() {
+				require.Zero(t, h.view().Closed)
+				h.signal(batch(3, delta(3, "c")))
+			})
+			h.run(input())
+			var result workflows.Result
+			require.NoError(t, h.GetWorkflowResult(&result))
+			require.EqualValues(t, 3, result.Closed)
+			require.Equal(t, "superseded by "+newer, result.Reason)
+			require.Zero(t, result.Counters.AfterClose)
+			require.EqualValues(t, 3, result.AsOf)
+		})
+	}
+}
+
+// A session that a newer one has had closed takes what is still on its way
+// first, and the edge's own word of its end goes before.
+func TestSupersededSessionWaitsForItsTail(t *testing.T) {
+	tell := func(h *harness) { h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X")) }
+	t.Run("it was closed by its edge", func(t *testing.T) {
+		h := newHarness(t, &database{})
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))); tell(h) })
+		h.at(time.Minute, func() { h.signal(batch(2, delta(2, "b"))) })
+		h.at(2*time.Minute, func() { h.signal(batch(3, closed(3))) })
+		h.run(input())
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.EqualValues(t, 3, result.Closed)
+		require.Equal(t, "left", result.Reason)
+		require.Zero(t, result.Counters.AfterClose)
+	})
+	t.Run("told before its first event came", func(t *testing.T) {
+		h := newHarness(t, &database{})
+		h.at(0, func() { tell(h) })
+		h.at(time.Minute, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(input())
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.EqualValues(t, 1, result.Closed)
+	})
+	t.Run("over a new run", func(t *testing.T) {
+		db := &database{}
+		in := input()
+		in.Options.SignalsPerRun = 1
+		h := newHarness(t, db)
+		h.at(0, func() { tell(h) })
+		h.at(time.Second, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(in)
+		var can *workflow.ContinueAsNewError
+		require.ErrorAs(t, h.GetWorkflowError(), &can)
+		var next workflows.Input
+		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+		h = newHarness(t, db)
+		h.SetStartTime(next.Carried.Active)
+		h.at(time.Minute, func() { require.Zero(t, h.view().Closed) })
+		h.run(next)
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.EqualValues(t, 1, result.Closed)
+		require.Equal(t, "superseded by X", result.Reason)
+	})
+	t.Run("an update does not wait", func(t *testing.T) {
+		h := newHarness(t, &database{})
+		var a *answer
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))); tell(h) })
+		h.at(time.Minute, func() { a = h.update(workflows.UpdateClose, workflows.Close{Reason: "now"}) })
+		h.at(time.Minute+time.Second, func() { require.True(t, a.done) })
+		h.run(input())
+		require.NoError(t, h.GetWorkflowError())
+	})
+}
+
+// Code below Level 2 closed at once, and its histories say so.
+func TestSupersededSessionOfOlderCodeClosesAtOnce(t *testing.T) {
+	db := &database{newer: "X"}
+	h := newHarness(t, db)
+	h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
+	in := input()
+	in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, State: device.State{
+		RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
+	}}
+	h.at(time.Second, func() { h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X")) })
+	h.at(2*time.Second, func() { require.EqualValues(t, 5, h.view().Closed) })
+	h.run(in)
+	require.NoError(t, h.GetWorkflowError())
+}
+
 func TestSignalToClose(t *testing.T) {
-	for name, payload := range map[string]any{"with a reason": workflows.Superseded("X"), "of whatever kind": []int{1}} {
+	for name, payload := range map[string]any{"with a reason": workflows.Close{Reason: "superseded by X"}, "of whatever kind": []int{1}} {
 		t.Run(name, func(t *testing.T) {
 			db := &database{}
 			h := newHarness(t, db)

@@ -46,6 +46,8 @@ func TestMetricNames(t *testing.T) {
 	h.at(4700*time.Millisecond, func() {
 		h.signal(batch(4, snapshot(6, map[string]device.Attribute{"aa": delta(2, "aa").Attributes["aa"]}))) // "aa" was 3
 	})
+	h.at(4800*time.Millisecond, func() { h.signal(batch(4, delta(8, "aa"))) })
+	h.at(4900*time.Millisecond, func() { h.signal(batch(4, delta(7, "aa"))) }) // late, and stale
 	h.at(5*time.Second, func() { h.signal(batch(4, closed(9))); h.signal(batch(5, delta(10, "a"))) })
 	h.at(5*time.Second+time.Millisecond, func() { h.signal(batch(6, delta(11, "a"))) })
 	h.run(input())

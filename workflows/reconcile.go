@@ -29,11 +29,13 @@ const (
 )
 
 // Level is what the workflow code of a worker may do that older code did not:
-// 1 has timers and asks for snapshots. It reaches a session in the answer to a
+// 1 has timers and asks for snapshots; 2 takes a snapshot's word where nothing
+// was missing, gives way to a newer session of its device, and waits for quiet
+// before it is closed for one. It reaches a session in the answer to a
 // local activity, which only the worker that runs the workflow can give, and is
 // carried from run to run. So a history says by itself whether it may have
 // such commands, and costs no marker for it.
-const Level = 1
+const Level = 2
 
 // Repair is what is being done about a gap.
 type Repair struct {
@@ -161,6 +163,9 @@ func (s *session) deadline() (time.Time, string) {
 	if s.lacking() && s.Repair.Next.Before(at) {
 		at, what = s.Repair.Next, "ask for a snapshot"
 	}
+	if s.Closing != "" && s.quietFrom().Before(at) {
+		at, what = s.quietFrom(), "close: "+s.Closing
+	}
 	return at, what
 }
 
@@ -213,6 +218,9 @@ func (s *session) ask(ctx workflow.Context, reason string) Asked {
 		r.Next = r.Last.Add(pause)
 	} else {
 		r.Sent = 0
+		if s.Level > 1 && asked.Outcome == Sent {
+			r.Tries-- // a person's wish does not hold back what a gap asks for
+		}
 	}
 	s.judge(ctx)
 	return asked
@@ -281,6 +289,23 @@ func compare(s *device.State, f device.Fold, now time.Time) *Check {
 	return check
 }
 
+// uncorrected is the fold as code below Level 2 applied it: what a snapshot lists
+// otherwise, though by seq it is no news, stays as the session has it. What the
+// database was not told must not be in the state, nor in commands of a replay.
+func uncorrected(s *device.State, f device.Fold) device.Fold {
+	if f.Snapshot <= s.Snapshot {
+		return f
+	}
+	f = cloneFold(f)
+	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
+		listed, have := f.Attributes[name], s.Attributes[name]
+		if have.Seq > 0 && listed.Seq <= have.Seq && have.Seq <= f.Snapshot {
+			f.Attributes[name] = have
+		}
+	}
+	return f
+}
+
 // checked takes over what the comparison with a snapshot found.
 func (s *session) checked(ctx workflow.Context, c *Check) {
 	if c == nil {
@@ -290,7 +315,7 @@ func (s *session) checked(ctx workflow.Context, c *Check) {
 	s.Counters.Drift += int64(len(c.Drift))
 	s.add(ctx, metricDrift, int64(len(c.Drift)))
 	if len(c.Drift) > 0 {
-		s.log.Error("drift: the session differs from the edge's snapshot though no event was missing",
+		s.log.Error("drift: the session differed from the edge's snapshot though no event was missing",
 			"snapshot", c.Seq, "attributes", c.Drift, "edge_hash", c.Edge, "cloud_hash", c.Cloud)
 	}
 }

@@ -132,6 +132,26 @@ func TestASessionThatKeepsLosingEventsIsHeldBack(t *testing.T) {
 	require.NotEmpty(t, db.requests)
 }
 
+// What people ask for while nothing is missing does not put off what a gap asks.
+func TestWishesDoNotHoldBackAGap(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	for i := range 8 {
+		h.at(time.Second+time.Duration(i)*100*time.Millisecond, func() { h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: "I wonder"}) })
+	}
+	h.at(5*time.Second, func() { h.signal(batch(2, delta(3, "a"))) })
+	h.at(16*time.Second, func() { require.Equal(t, workflows.Resync, h.view().Sync) })
+	h.stop(17 * time.Second)
+	h.run(input())
+	require.Len(t, db.requests, 9)
+	nonces := map[string]bool{}
+	for _, r := range db.requests {
+		nonces[r.Nonce] = true
+	}
+	require.Len(t, nonces, 9)
+}
+
 func TestRequestsThatCannotBeSent(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -313,13 +333,39 @@ func TestDrift(t *testing.T) {
 			require.Equal(t, tc.drift, v.Check.Drift)
 			require.EqualValues(t, len(tc.drift), v.Counters.Drift)
 			require.Equal(t, tc.cloud, v.Check.Cloud != "")
+			require.Equal(t, values(v.Attributes), values(db.live()))
 			if !tc.cloud {
 				return
 			}
+			require.Equal(t, v.Check.Edge, v.Hash, "the snapshot's word is taken")
+			require.Equal(t, v.Hash, device.Hash(db.live()))
 			require.Equal(t, len(tc.drift) == 0, v.Check.Cloud == v.Check.Edge)
 			if len(tc.with) == 1 {
 				require.Equal(t, own, v.Check.Cloud, "the session's own state, hashed or not")
 			}
 		})
 	}
+}
+
+// A session below Level 2 keeps what its database was never told otherwise: its
+// history may have no command that a correction would bring.
+func TestDriftOfOlderCodeStays(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
+	in := input()
+	in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, Positions: position(3), State: device.State{
+		RAE: rae, Session: session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
+		Attributes: map[string]device.Attribute{"a": delta(2, "a").Attributes["a"]},
+	}}
+	h.at(time.Second, func() {
+		h.signal(batch(3, snapshot(3, map[string]device.Attribute{"a": delta(1, "a").Attributes["a"]})))
+	})
+	h.stop(2 * time.Second)
+	h.run(in)
+	v := h.view()
+	require.Equal(t, []string{"a"}, v.Check.Drift, "it is named all the same")
+	require.Equal(t, map[string]string{"a": "2"}, values(v.Attributes))
+	require.Empty(t, db.applies[0].Write)
+	require.Empty(t, db.applies[0].Corrected)
 }

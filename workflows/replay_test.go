@@ -76,6 +76,15 @@ func TestHistoriesReadLikeAStory(t *testing.T) {
 			"apply seq 1 (1 event, 1 attribute)",
 			"supersede 11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11",
 		},
+		"level2/corrected": {
+			"apply seq 1 (1 event, 1 attribute)",
+			"apply seq 2 (1 event, 1 attribute)", // a snapshot, whose word is taken
+		},
+		"level2/gives-way": {
+			"apply seq 1 (1 event, 1 attribute)",
+			"apply seq 2 (1 event, 1 attribute)", // its tail
+			"close after seq 2: superseded by 99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string

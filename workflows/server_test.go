@@ -264,6 +264,58 @@ func TestRecord(t *testing.T) {
 		s.end(in)
 	})
 	recordLevel1(t, scenario)
+	recordLevel2(t, scenario)
+}
+
+// recordLevel2 plays what only code of level 2 does.
+func recordLevel2(t *testing.T, scenario func(string, *database, func(*testing.T, *server, workflows.Input))) {
+	scenario("corrected", &database{search: true}, func(t *testing.T, s *server, in workflows.Input) {
+		status := func(seq int64, value string) map[string]device.Attribute {
+			return map[string]device.Attribute{"connection.status": {Value: json.RawMessage(value), Seq: seq, At: epoch}}
+		}
+		e := delta(1)
+		e.Attributes = status(1, `"online"`)
+		s.signal(in, batch(1, e))
+		s.asOf(in, 1)
+		s.signal(in, batch(2, snapshot(2, status(1, `"offline"`)))) // a search attribute, too
+		v := s.asOf(in, 2)
+		require.Equal(t, []string{"connection.status"}, v.Check.Drift)
+		require.Equal(t, v.Check.Edge, v.Hash)
+		s.save("corrected", in, "")
+		s.end(in)
+	})
+	scenario("gives-way", &database{newer: "99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11"}, func(t *testing.T, s *server, in workflows.Input) {
+		in.Options.Idle = 4 * time.Second // quiet is not waited for longer
+		opened := delta(1)
+		opened.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 1, At: opened.Time}
+		run := s.signal(in, batch(1, opened))
+		s.asOf(in, 1)
+		s.signal(in, batch(2, delta(2, "a")))
+		var result workflows.Result
+		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+		require.EqualValues(t, 2, result.Closed)
+		require.Contains(t, result.Reason, "superseded by")
+		s.save("gives-way", in, run)
+	})
+	scenario("upgrade-1", &database{newer: "99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11"}, func(t *testing.T, s *server, in workflows.Input) {
+		in.Options.Idle = 4 * time.Second
+		in.Carried = &workflows.Carried{ // as code of level 1 carried it
+			Version: 1, Level: 1, Runs: 1, Sync: workflows.Live, Since: epoch, Received: epoch, Positions: position(3),
+			State: device.State{
+				RAE: rae, Session: in.Session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
+				Attributes: map[string]device.Attribute{"a": delta(2, "a").Attributes["a"]},
+			},
+		}
+		run := s.signal(in, batch(3, delta(3, "a")))
+		s.asOf(in, 3)
+		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Superseded(session)))
+		s.signal(in, batch(4, delta(4, "a"))) // of the tail
+		var result workflows.Result
+		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+		require.EqualValues(t, 4, result.Closed)
+		require.Zero(t, result.Counters.AfterClose)
+		s.save("upgrade-1", in, run)
+	})
 }
 
 // recordLevel1 plays what only code of level 1 does.
@@ -311,7 +363,7 @@ func recordLevel1(t *testing.T, scenario func(string, *database, func(*testing.T
 	scenario("superseded", &database{}, func(t *testing.T, s *server, in workflows.Input) {
 		run := s.signal(in, batch(1, delta(1, "a")))
 		s.asOf(in, 1)
-		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Superseded(session)))
+		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Close{Reason: "superseded by " + session}))
 		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), nil))
 		s.save("superseded", in, run)
 	})

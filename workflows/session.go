@@ -155,7 +155,7 @@ func (s *session) load(ctx workflow.Context) {
 		s.Waiting = nil
 		s.done(ctx, first)
 	}
-	s.supersede(ctx, loaded.Older)
+	s.supersede(ctx, loaded.Older, loaded.Newer)
 }
 
 // introduce applies the one batch that waits as that of a new session, and

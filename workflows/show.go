@@ -240,6 +240,9 @@ func (s *session) card() string {
 	if c := s.Check; c != nil && len(c.Drift) > 0 {
 		row("**drift**", fmt.Sprintf("at seq %d the edge's snapshot had other values of %s, though no event was missing", c.Seq, code(clip(strings.Join(c.Drift, ", ")))))
 	}
+	if s.Closing != "" && s.State.Closed == 0 && s.Level > 1 {
+		row("to be closed", code(s.Closing)+", when nothing has come for it for "+s.Quiet.String())
+	}
 	if s.State.Closed > 0 {
 		row("closed", fmt.Sprintf("at seq %d: %s", s.State.Closed, code(s.State.Reason)))
 	}

@@ -41,6 +41,10 @@ type Asked struct {
 // Close is the argument of the update close, and of the signal.
 type Close struct {
 	Reason string `json:"reason"`
+	// Quiet, of a signal, is how long nothing must have come for the session
+	// before it closes: what is still on its way would be refused. 0: it closes
+	// at once.
+	Quiet time.Duration `json:"quiet,omitempty"`
 }
 
 // Receipt says what the database has of a session.
@@ -96,8 +100,11 @@ func (s *session) setUpdates(ctx workflow.Context) error {
 		workflow.SetUpdateHandlerWithOptions(ctx, UpdateClose, s.close, workflow.UpdateHandlerOptions{
 			Description: "Closes the session for good after its newest event; answers when the database has it, with a receipt.",
 			Validator: func(c Close) error {
-				if strings.TrimSpace(c.Reason) == "" {
+				switch {
+				case strings.TrimSpace(c.Reason) == "":
 					return errors.New("close needs a reason")
+				case c.Quiet != 0:
+					return errors.New("an update closes at once: to have the session wait for quiet, signal " + SignalClose)
 				}
 				return checkText(c.Reason)
 			},
@@ -136,6 +143,7 @@ func (s *session) close(ctx workflow.Context, c Close) (Receipt, error) {
 	if s.Closing == "" {
 		s.Closing = c.Reason
 	}
+	s.Quiet = 0
 	s.wishes.drains++ // what was signalled before counts
 	mine := s.wishes.drains
 	err := s.await(ctx, func() bool { return s.wishes.drained >= mine })
@@ -163,7 +171,7 @@ func (s *session) await(ctx workflow.Context, done func() bool) error {
 // and has applied what came before it was told.
 func (s *session) attend(ctx workflow.Context, told bool) bool {
 	did := false
-	if told && (s.Level > 0 || s.wishes.pending()) {
+	if told && (s.Level > 0 || s.wishes.pending()) && !workflow.Now(ctx).Before(s.quietFrom()) {
 		s.shut(ctx)
 		did = true
 	}

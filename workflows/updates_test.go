@@ -134,6 +134,7 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 		answers["has 301 bytes"] = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: strings.Repeat("x", 301)})
 		answers["not UTF-8, or"] = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: "a\x00b"})
 		answers["needs a reason"] = h.update(workflows.UpdateClose, workflows.Close{Reason: " "})
+		answers["closes at once"] = h.update(workflows.UpdateClose, workflows.Close{Reason: "x", Quiet: time.Second})
 		answers["bytes, more than"] = h.update(workflows.UpdateClose, workflows.Close{Reason: strings.Repeat("x", 301)})
 	})
 	h.stop(time.Minute)

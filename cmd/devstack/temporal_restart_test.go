@@ -37,7 +37,7 @@ func (a *applied) Load(context.Context, string) (store.Stored, error) {
 	return store.Stored{}, nil
 }
 
-func (a *applied) Older(context.Context, string) ([]string, error) { return nil, nil }
+func (a *applied) Rivals(context.Context, string) (store.Rivals, error) { return store.Rivals{}, nil }
 
 // The Temporal Server is stopped and started again under a stream of events.
 // Signals that it does not take are sent again, as the poller does; none is

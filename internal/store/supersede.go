@@ -11,37 +11,51 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// maxOlder bounds what Older returns. A device has one such session, if any.
-const maxOlder = 16
+// maxRivals bounds what Rivals reads. A device has one such session, if any.
+const maxRivals = 16
 
-// Older returns the open sessions that the session has taken the place of:
-// those of the same MAC on the same RAE, of which nothing was received after
-// the session's own newest record. An edge holds at most one open session of a
-// MAC; another one is open here because the edge lost its store and with it the
-// end of that session. A closed session has taken no place, nor has one without
-// a MAC. A device that moved to another RAE keeps its session there: that RAE
-// may still see it.
+// Rivals are open sessions of the same MAC on the same RAE as a session.
+type Rivals struct {
+	Older []string // that the session has taken the place of
+	Newer string   // the newest that has taken the session's place, if any
+}
+
+// Rivals returns those of a session. An edge holds at most one open session of a
+// MAC; another one is open here because the edge lost its store, and with it the
+// end of that session, or because its end is still on the way. A closed session
+// has no rivals, nor has one without a MAC. A device that moved to another RAE
+// keeps its session there: that RAE may still see it.
 //
-// It goes by when Kafka received what the edges sent, because sessions are read
-// in no order, and a session that is closed wrongly stays so.
-func (s *Store) Older(ctx context.Context, session string) (older []string, err error) {
+// Both sides look, because sessions are read in no order: the older one may
+// reach the database last. Which is newer goes by when Kafka received the newest
+// record of each; where that is the same moment, by what the edge's clock says
+// of their beginnings, and then by their identifiers.
+func (s *Store) Rivals(ctx context.Context, session string) (Rivals, error) {
 	if err := device.CheckSession(session); err != nil {
-		return nil, fmt.Errorf("older sessions: %w", err)
+		return Rivals{}, fmt.Errorf("rivals: %w", err)
 	}
-	err = s.retry(ctx, func(conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, sqlOlder, uuid.MustParse(session), maxOlder)
+	var out Rivals
+	err := s.retry(ctx, func(conn *pgxpool.Conn) error {
+		out = Rivals{}
+		rows, err := conn.Query(ctx, sqlRivals, uuid.MustParse(session), maxRivals)
 		if err != nil {
 			return err
 		}
-		older, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
-			var id uuid.UUID
-			err := row.Scan(&id)
-			return id.String(), err
+		var id uuid.UUID
+		var older bool
+		_, err = pgx.ForEachRow(rows, []any{&id, &older}, func() error {
+			switch {
+			case older:
+				out.Older = append(out.Older, id.String())
+			case out.Newer == "":
+				out.Newer = id.String()
+			}
+			return nil
 		})
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("sessions older than %s: %w", session, err)
+		return Rivals{}, fmt.Errorf("rivals of session %s: %w", session, err)
 	}
-	return older, nil
+	return out, nil
 }

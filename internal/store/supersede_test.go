@@ -8,9 +8,9 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-// An older session is an open one of the same MAC on the same RAE, of which
-// nothing was received after the newer one's records.
-func TestWhatIsOlderAndWhatIsNot(t *testing.T) {
+// Rivals are open sessions of the same MAC on the same RAE; older is the one of
+// which the newest record was received before.
+func TestRivals(t *testing.T) {
 	s, _ := open(t)
 	const mac, nobody = `"02:00:00:00:00:01"`, `"00:00:00:00:00:00"`
 	n := 0
@@ -31,7 +31,7 @@ func TestWhatIsOlderAndWhatIsNot(t *testing.T) {
 		return f.id
 	}
 	closed := func(u *store.Update) { u.Closed = 1 }
-	older := add("rae-1", mac, 10, nil)
+	oldest, older := add("rae-1", mac, 5, nil), add("rae-1", mac, 10, nil)
 	add("rae-1", mac, 10, closed)
 	add("rae-2", mac, 10, nil)
 	add("rae-1", `"02:00:00:00:00:02"`, 10, nil)
@@ -40,15 +40,34 @@ func TestWhatIsOlderAndWhatIsNot(t *testing.T) {
 	none, unnamed := add("rae-1", "", 40, nil), add("rae-1", nobody, 40, nil)
 	add("rae-1", nobody, 10, nil)
 
-	for id, want := range map[string][]string{newer: {older}, older: nil, gone: nil, none: nil, unnamed: nil, session(999): nil} {
-		got, err := s.Older(t.Context(), id)
+	for id, want := range map[string]store.Rivals{
+		newer: {Older: []string{older, oldest}}, older: {Older: []string{oldest}, Newer: newer}, oldest: {Newer: newer},
+		gone: {}, none: {}, unnamed: {}, session(999): {},
+	} {
+		got, err := s.Rivals(t.Context(), id)
 		require.NoError(t, err)
-		if want == nil {
-			require.Empty(t, got)
-			continue
-		}
 		require.Equal(t, want, got)
 	}
-	_, err := s.Older(t.Context(), "x")
+	_, err := s.Rivals(t.Context(), "x")
 	require.Error(t, err)
+}
+
+// Records that Kafka received in the same moment do not make each of two
+// sessions the other's older one: both would be closed.
+func TestOfTwoRivalsOneIsTheOlder(t *testing.T) {
+	s, _ := open(t)
+	var ids []string
+	for n := range 2 {
+		f := newFeed(n)
+		u := f.update(f.opened(map[string]string{"network.mac": `"02:00:00:00:00:01"`}))
+		u.Received, u.First = at(10), at(int64(5+n))
+		apply(t, s, u)
+		ids = append(ids, f.id)
+	}
+	first, err := s.Rivals(t.Context(), ids[0])
+	require.NoError(t, err)
+	require.Equal(t, store.Rivals{Newer: ids[1]}, first)
+	second, err := s.Rivals(t.Context(), ids[1])
+	require.NoError(t, err)
+	require.Equal(t, store.Rivals{Older: ids[:1]}, second)
 }

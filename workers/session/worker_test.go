@@ -39,7 +39,7 @@ func (m *memory) Load(context.Context, string) (store.Stored, error) {
 	return store.Stored{}, nil
 }
 
-func (m *memory) Older(context.Context, string) ([]string, error) { return nil, nil }
+func (m *memory) Rivals(context.Context, string) (store.Rivals, error) { return store.Rivals{}, nil }
 
 type buffer struct {
 	mu sync.Mutex

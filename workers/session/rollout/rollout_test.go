@@ -61,7 +61,7 @@ func (r *records) Load(context.Context, string) (store.Stored, error) {
 	return store.Stored{}, nil
 }
 
-func (r *records) Older(context.Context, string) ([]string, error) { return nil, nil }
+func (r *records) Rivals(context.Context, string) (store.Rivals, error) { return store.Rivals{}, nil }
 
 func (r *records) at(session string) int64 {
 	r.mu.Lock()
