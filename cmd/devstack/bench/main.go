@@ -41,6 +41,7 @@ type runCmd struct {
 	Only         []string `help:"Run only these scenarios, and those that they are measured against." placeholder:"NAME,…"`
 	Out          string   `help:"Write the figures to this file, as JSON." placeholder:"FILE"`
 	Rollcall     string   `help:"The rollcall binary. Default: the one beside this binary." placeholder:"FILE"`
+	Baseline     string   `help:"An older rollcall binary, for the scenario paired." placeholder:"FILE" env:"BENCH_BASELINE"`
 	KafkaBrokers []string `help:"Use this Kafka. Default: the development broker, in a process of its own." placeholder:"HOST:PORT,…" env:"BENCH_KAFKA_BROKERS"`
 	Dir          string   `help:"Keep data and logs below this directory while measuring. Default: the system's for temporary files." placeholder:"DIR"`
 	Keep         bool     `help:"Leave data and logs where they are."`
@@ -81,6 +82,7 @@ var scenarios = []scenario{
 	{"plain", "the consumer that a team would write first", nil, (*bench).measurePlain},
 	{"backlog", "records that wait in Kafka", []string{"plain"}, (*bench).measureBacklog},
 	{"sessions", "every record from a different session", []string{"floor"}, (*bench).measureSessions},
+	{"paired", "this binary and an older one (--baseline) by turns, as in sessions", nil, (*bench).measurePaired},
 	{"group-commit", "many sessions in a transaction against one", nil, (*bench).measureGroupCommit},
 	{"light", "50 records a second", nil, (*bench).measureLight},
 	{"steady", "900 records a second; with it the bytes of offset commits", []string{"floor"}, (*bench).measureSteady},

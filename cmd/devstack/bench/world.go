@@ -28,9 +28,10 @@ const partitions = 8
 // world is what one scenario runs in: a Temporal, a topic and a database with
 // nothing in them, so that no figure depends on what was measured before.
 type world struct {
-	name string
-	b    *bench
-	dir  string
+	name     string
+	b        *bench
+	dir      string
+	rollcall string // the binary
 
 	temporalAddr string
 	brokers      []string
@@ -52,7 +53,7 @@ type world struct {
 // Temporal, and the tables are left to the plain consumer.
 func (b *bench) newWorld(ctx context.Context, name string, platform bool) (_ *world, err error) {
 	w := &world{
-		name: name, b: b, dir: filepath.Join(b.dir, name), brokers: b.KafkaBrokers,
+		name: name, b: b, dir: filepath.Join(b.dir, name), rollcall: b.Rollcall, brokers: b.KafkaBrokers,
 		topic: "bench." + b.id + "." + name, group: "bench-" + b.id + "-" + name,
 	}
 	w.letters = w.topic + ".dlq"
@@ -190,7 +191,7 @@ func (w *world) startWorker(ctx context.Context) (err error) {
 	if w.workerAdm, err = freeAddr(); err != nil {
 		return err
 	}
-	w.worker, _, err = spawn(ctx, "worker", filepath.Join(w.dir, "worker.log"), w.env(w.workerAdm), false, w.b.Rollcall, "worker")
+	w.worker, _, err = spawn(ctx, "worker", filepath.Join(w.dir, "worker.log"), w.env(w.workerAdm), false, w.rollcall, "worker")
 	if err != nil {
 		return err
 	}
@@ -204,7 +205,7 @@ func (w *world) startPoller(ctx context.Context, flags ...string) (err error) {
 	if w.pollerAdmin, err = freeAddr(); err != nil {
 		return err
 	}
-	args := append([]string{w.b.Rollcall, "poller", "--topic", w.topic, "--group", w.group, "--dead-letter-topic", w.letters, "--instance-id", "bench-1"}, flags...)
+	args := append([]string{w.rollcall, "poller", "--topic", w.topic, "--group", w.group, "--dead-letter-topic", w.letters, "--instance-id", "bench-1"}, flags...)
 	w.poller, _, err = spawn(ctx, "poller", filepath.Join(w.dir, "poller.log"), w.env(w.pollerAdmin), false, args...)
 	return err
 }
