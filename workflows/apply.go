@@ -29,7 +29,7 @@ func localOptions(summary string) workflow.LocalActivityOptions {
 // retryPause is the longest pause between two tries of a regular activity: how
 // late a session may be to notice that an outage is over. No more sessions than
 // the poller's window have one, so this can be short.
-const retryPause = 5 * time.Second
+const retryPause = 2 * time.Second
 
 // regularOptions: as long as it takes, in sight of whoever looks.
 func regularOptions(summary string) workflow.ActivityOptions {
