@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/verify"
 )
 
@@ -89,6 +90,23 @@ func TestVerifyEndToEnd(t *testing.T) {
 			require.Empty(t, r.Findings)
 		}
 	}
+
+	// Begun again from the rows, the session has the snapshot correct them.
+	require.NoError(t, s.temporal.TerminateWorkflow(t.Context(), device.WorkflowID(changed.Session), "", "the rows were changed by hand"))
+	code, text, _ = run("--session", changed.Session)
+	require.Equal(t, 1, code)
+	require.Contains(t, text, "the snapshot has corrected it")
+	code, text, _ = run("--session", changed.Session)
+	require.Zero(t, code, text)
+
+	// A session that is not in the database at all is missed there.
+	lost := raes[0].edge.Devices()[2].Session
+	_, err = db.Exec(t.Context(), `DELETE FROM device_session WHERE session_id = $1`, lost)
+	require.NoError(t, err)
+	code, text, _ = run("--no-edge")
+	require.Equal(t, 1, code)
+	require.Contains(t, text, "\n17 sessions: 16 equal, 1 drift\n")
+	require.Contains(t, text, lost+"  demo-lan\n    the database has no such session\n")
 
 	// The RAE is gone: that is no equality.
 	require.NoError(t, raes[0].stop(t.Context()))

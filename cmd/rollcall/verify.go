@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
@@ -40,7 +41,7 @@ type verifyCmd struct {
 
 // Help is printed by verify --help.
 func (*verifyCmd) Help() string {
-	return `Compares every open session's record at the edge, in its workflow and in the database, by hash, and names the attributes that differ, with their values. Each RAE is asked for a snapshot of each of its sessions.
+	return `Compares every open session's record at the edge, in its workflow and in the database, by hash, and names the attributes that differ, with their values. Each RAE is asked for a snapshot of each of its sessions. Open sessions are those that are open in the database, and those whose workflow runs though the database has no row of them.
 
 A session is "equal", has "drift", or is "unreachable": a side could not be asked, so that nobody knows. Exits 0 when all are equal, 1 when not, 3 when there is no session to verify.
 
@@ -65,15 +66,15 @@ func (c *verifyCmd) Validate() error {
 func (c *verifyCmd) Run(ctx context.Context, env cli.Env) error {
 	query := queryFlags{Database: c.Database, Timeout: tryTimeout}
 	return query.work(ctx, func(ctx context.Context, db *store.Store) error {
-		sessions, err := c.sessions(ctx, db)
-		if err != nil {
-			return err
-		}
 		temporal, _, err := c.Temporal.dial(ctx, env.Logger)
 		if err != nil {
 			return err
 		}
 		defer temporal.Close()
+		sessions, err := c.sessions(ctx, db, temporal)
+		if err != nil {
+			return err
+		}
 		options := verify.Options{Workflows: sessionWorkflows{temporal}, Database: db, Parallel: c.Parallel, Timeout: c.Timeout}
 		if !c.NoEdge {
 			edge, err := c.edge(ctx, env)
@@ -132,7 +133,7 @@ func (c *verifyCmd) verify(ctx context.Context, env cli.Env, v *verify.Verifier,
 }
 
 // sessions are those to verify, and there are some.
-func (c *verifyCmd) sessions(ctx context.Context, db *store.Store) ([]verify.Session, error) {
+func (c *verifyCmd) sessions(ctx context.Context, db *store.Store, temporal client.Client) ([]verify.Session, error) {
 	var out []verify.Session
 	for _, ref := range c.Session {
 		d, err := db.GetDevice(ctx, ref)
@@ -153,8 +154,55 @@ func (c *verifyCmd) sessions(ctx context.Context, db *store.Store) ([]verify.Ses
 		}
 		more = len(page) == store.MaxLimit
 	}
+	if len(c.Session) == 0 {
+		rowless, err := c.rowless(ctx, db, temporal)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rowless...)
+	}
 	if len(out) == 0 {
 		return nil, cli.NotFoundf("no open session to verify%s", onRAEs(c.RAE))
+	}
+	return out, nil
+}
+
+// rowless are sessions whose workflow runs and says that the database has
+// something of it, and that the database does not have.
+func (c *verifyCmd) rowless(ctx context.Context, db *store.Store, temporal client.Client) ([]verify.Session, error) {
+	var out []verify.Session
+	request := &workflowservice.ListWorkflowExecutionsRequest{
+		Query: fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running'", workflows.DeviceSessionName), PageSize: 1000,
+	}
+	for more := true; more; more = len(request.NextPageToken) > 0 {
+		page, err := temporal.ListWorkflow(ctx, request)
+		if err != nil {
+			return nil, fmt.Errorf("list workflows: %w", err)
+		}
+		request.NextPageToken = page.GetNextPageToken()
+		var running []string
+		for _, e := range page.GetExecutions() {
+			if id := strings.TrimPrefix(e.GetExecution().GetWorkflowId(), device.WorkflowID("")); device.CheckSession(id) == nil {
+				running = append(running, id)
+			}
+		}
+		known, err := db.Known(ctx, running)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range running {
+			if _, ok := known[id]; ok {
+				continue
+			}
+			// One that cannot be asked is not known to be new.
+			asking, cancel := context.WithTimeout(ctx, tryTimeout)
+			view, err := (sessionWorkflows{temporal}).view(asking, id)
+			cancel()
+			if errors.Is(err, verify.ErrGone) || err == nil && view.AsOf == 0 || len(c.RAE) > 0 && !slices.Contains(c.RAE, view.RAE) {
+				continue
+			}
+			out = append(out, verify.Session{ID: id, RAE: view.RAE})
+		}
 	}
 	return out, nil
 }
@@ -193,22 +241,29 @@ type sessionWorkflows struct{ temporal client.Client }
 
 // State implements verify.Workflows.
 func (w sessionWorkflows) State(ctx context.Context, session string) (verify.State, error) {
-	value, err := w.temporal.QueryWorkflow(ctx, device.WorkflowID(session), "", workflows.QueryState)
-	if absent := (*serviceerror.NotFound)(nil); errors.As(err, &absent) {
-		return verify.State{}, verify.ErrGone
-	}
+	view, err := w.view(ctx, session)
 	if err != nil {
 		return verify.State{}, err
-	}
-	var view workflows.StateView
-	if err := value.Get(&view); err != nil {
-		return verify.State{}, fmt.Errorf("answer to query %s: %w", workflows.QueryState, err)
 	}
 	out := verify.State{AsOf: view.AsOf, Snapshot: view.Snapshot, Closed: view.Closed, Missing: view.Missing, Attributes: view.Attributes}
 	if c := view.Check; c != nil {
 		out.Check = &verify.Check{Seq: c.Seq, Edge: c.Edge, Cloud: c.Cloud, Drift: c.Drift}
 	}
 	return out, nil
+}
+
+func (w sessionWorkflows) view(ctx context.Context, session string) (view workflows.StateView, err error) {
+	value, err := w.temporal.QueryWorkflow(ctx, device.WorkflowID(session), "", workflows.QueryState)
+	if absent := (*serviceerror.NotFound)(nil); errors.As(err, &absent) {
+		return view, verify.ErrGone
+	}
+	if err != nil {
+		return view, err
+	}
+	if err := value.Get(&view); err != nil {
+		return view, fmt.Errorf("answer to query %s: %w", workflows.QueryState, err)
+	}
+	return view, nil
 }
 
 // progressEvery is how often a run that takes long says how far it is.

@@ -5,9 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/postgres/postgrestest"
 	"github.com/rollcall-platform/rollcall/internal/verify"
 )
 
@@ -46,13 +44,4 @@ func TestVerifyText(t *testing.T) {
 		require.Equal(t, want, resultText(r))
 	}
 	require.Equal(t, "3 sessions: 1 equal, 1 drift, 1 unreachable", summaryText(verify.Summary{Sessions: 3, Equal: 1, Drift: 1, Unreachable: 1}))
-}
-
-func TestVerifyNobody(t *testing.T) {
-	url := "--database-url=" + postgrestest.New(t)
-	run(t, "migrate", "up", url)
-	code, stdout, stderr := run(t, "verify", url, "--rae=RAE-7")
-	require.Equal(t, cli.ExitNotFound, code)
-	require.Empty(t, stdout)
-	require.Equal(t, "rollcall: no open session to verify on RAE RAE-7\n", stderr)
 }
