@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/store"
@@ -36,6 +38,14 @@ func (d *databaseFlags) url() (cli.URL, error) {
 		return cli.URL{}, errors.New("--database-url: not a postgres:// URL (CockroachDB's begins with it too)")
 	}
 	return d.URL.WithPassword(d.Password.Reveal())
+}
+
+// unusable is the error of a database that does not answer as it should.
+func unusable(url cli.URL, err error) error {
+	if refused := (*pgconn.ConnectError)(nil); errors.As(err, &refused) {
+		return fmt.Errorf("%s: start the database, or correct --database-url: %w", url, err)
+	}
+	return fmt.Errorf("%s: %w", url, err)
 }
 
 // openStore returns the store when the database answers and has the tables.

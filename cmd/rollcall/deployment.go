@@ -40,7 +40,7 @@ type deploymentStatusCmd struct {
 
 // Help is printed by deployment status --help.
 func (*deploymentStatusCmd) Help() string {
-	return `Shows each version, newest first: whether it is current, ramping, draining, drained or inactive, how many workers poll for it, and how many sessions run on it. The sessions of no version are those of unversioned workers, and those that have continued as new just now.
+	return `Shows each version, newest first: whether it is current, ramping, draining, drained or inactive, how many workers poll for it, and how many sessions run on it. The sessions of no version are those of unversioned workers, and those that have continued as new just now. Exits 3 when there is no such deployment.
 
 Example:
 

@@ -71,7 +71,7 @@ func (q *queryFlags) work(ctx context.Context, question func(context.Context, *s
 	err = db.Ping(ping)
 	cancel()
 	if err != nil {
-		return fmt.Errorf("%s: %w", url, err)
+		return unusable(url, err)
 	}
 	err = question(ctx, db)
 	var ambiguous *store.AmbiguousError
@@ -105,9 +105,9 @@ Examples:
 
     rollcall device list --status online
 
-    rollcall device list --available --attr device.model=LX55
+    rollcall device list --available --attr device.model=NovaBox
 
-    rollcall device list --text roku --attr dial.supported=true
+    rollcall device list --text tv --rae demo-lan
 
     rollcall device list -o json | jq -r '.devices[].mac'`
 }
@@ -160,7 +160,7 @@ func (*deviceGetCmd) Help() string {
 
 Examples:
 
-    rollcall device get b8:27:eb:12:34:56
+    rollcall device get 4c:b1:17:20:11:01
 
     rollcall device get living-room-tv -o json | jq .attributes`
 }

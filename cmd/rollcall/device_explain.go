@@ -25,7 +25,7 @@ Examples:
 
     rollcall device explain living-room-tv
 
-    rollcall device explain b8:27:eb:12:34:56 network.ipv4 -o json`
+    rollcall device explain 4c:b1:17:20:11:01 network.ipv4 -o json`
 }
 
 // Run explains.

@@ -52,7 +52,7 @@ With --at it shows the record as it was at a time: of each attribute the change 
 
 Examples:
 
-    rollcall device history b8:27:eb:12:34:56 --attribute network.ipv4
+    rollcall device history 4c:b1:17:20:11:01 --attribute network.ipv4
 
     rollcall device history living-room-tv --at "2h ago"
 

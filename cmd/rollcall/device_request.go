@@ -37,7 +37,7 @@ The reply is "done" with the snapshot's seq, "refused" (too many; ask again late
 
 Examples:
 
-    rollcall device request-snapshot 02:00:00:00:00:01
+    rollcall device request-snapshot 4c:b1:17:20:11:01
 
     rollcall device request-snapshot living-room-tv --wait 1m --expires 1m -o json`
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -14,15 +16,61 @@ const stateHelp = `A device's test state says whether it may be used: available,
 
 // holderFlag says who holds a device.
 type holderFlag struct {
-	Holder string `help:"Who holds it. Default: whoever runs the command." placeholder:"NAME"`
+	Holder *string `help:"Who holds it. Default: whoever runs the command." placeholder:"NAME"`
 }
 
-func (h holderFlag) name() string { return orElse(h.Holder, user()) }
+func (h holderFlag) name() string {
+	if h.Holder == nil {
+		return user()
+	}
+	return *h.Holder
+}
+
+// check refuses an empty name, too: that of a variable which is not set would
+// be everybody's.
+func (h holderFlag) check() error {
+	if h.Holder != nil && (strings.TrimSpace(*h.Holder) == "" || len(*h.Holder) > store.MaxHolder) {
+		return fmt.Errorf("--holder must be a name of 1 to %d bytes", store.MaxHolder)
+	}
+	return nil
+}
+
+// leaseFlag says how long a device is held.
+type leaseFlag struct {
+	For days `required:"" help:"How long, from now: 30m, 2h, 3d." placeholder:"DURATION"`
+}
+
+func (l leaseFlag) check() error {
+	if d := time.Duration(l.For); l.For != 0 && (d < time.Second || d > store.MaxLease) { // 0: not given
+		return fmt.Errorf("--for must be from 1s to %dd", store.MaxLease/(24*time.Hour))
+	}
+	return nil
+}
+
+const heldExits = ` Exits 1 when somebody else holds it, 3 when there is no such device.`
+
+// whatToDo says how whoever may not change a test state could.
+func whatToDo(verb string, t store.TestState) string {
+	switch {
+	case t.State == store.StateAvailable:
+		return "rollcall device reserve takes it"
+	case t.State != store.StateInTest:
+		return "rollcall device set-state makes it available"
+	case verb == "reserve":
+		return "rollcall device list --available has others; its holder can renew it"
+	case verb == "renew":
+		return "--holder says who you are"
+	}
+	return "--force does it all the same"
+}
 
 // stated prints what became of a change of test state.
-func (q *queryFlags) stated(ctx context.Context, env cli.Env, change func(context.Context, *store.Store) (string, store.TestState, error)) error {
+func (q *queryFlags) stated(ctx context.Context, env cli.Env, verb string, change func(context.Context, *store.Store) (string, store.TestState, error)) error {
 	return q.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		id, t, err := change(ctx, db)
+		if held := (*store.HeldError)(nil); errors.As(err, &held) {
+			return fmt.Errorf("%w: %s", err, whatToDo(verb, held.TestState))
+		}
 		if err != nil {
 			return err
 		}
@@ -48,16 +96,16 @@ func inUse(t store.TestState) string {
 type deviceReserveCmd struct {
 	queryFlags `embed:""`
 	holderFlag `embed:""`
-	Device     string        `arg:"" help:"Which device."`
-	For        time.Duration `required:"" help:"How long: 30m, 2h."`
-	Reason     string        `help:"What for." placeholder:"TEXT"`
+	leaseFlag  `embed:""`
+	Device     string `arg:"" help:"Which device."`
+	Reason     string `help:"What for." placeholder:"TEXT"`
 }
 
 // Help is printed by device reserve --help.
 func (*deviceReserveCmd) Help() string {
 	return stateHelp + `
 
-Of several who reserve a device at once one gets it. The others are told who has it, and until when, and exit with 1.
+Of several who reserve a device at once one gets it. The others are told who has it, and until when, and exit with 1. 3 is for a device that does not exist.
 
 ` + refHelp + `
 
@@ -68,23 +116,28 @@ Examples:
     rollcall device reserve living-room-tv --holder ci-1234 --for 2h --reason "nightly"`
 }
 
+// Validate is called by kong before anything starts.
+func (c *deviceReserveCmd) Validate() error {
+	return errors.Join(c.holderFlag.check(), c.leaseFlag.check(), c.queryFlags.Validate())
+}
+
 // Run reserves.
 func (c *deviceReserveCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
-		return db.Reserve(ctx, c.Device, c.name(), c.Reason, c.For)
+	return c.stated(ctx, env, "reserve", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+		return db.Reserve(ctx, c.Device, c.name(), c.Reason, time.Duration(c.For))
 	})
 }
 
 type deviceRenewCmd struct {
 	queryFlags `embed:""`
 	holderFlag `embed:""`
-	Device     string        `arg:"" help:"Which device."`
-	For        time.Duration `required:"" help:"How long, from now: 30m, 2h."`
+	leaseFlag  `embed:""`
+	Device     string `arg:"" help:"Which device."`
 }
 
 // Help is printed by device renew --help.
 func (*deviceRenewCmd) Help() string {
-	return `Has the lease of a device that is held end later, or sooner. One that has ended is not renewed: reserve the device again.
+	return `Has the lease of a device that is held end later, or sooner. One that has ended is not renewed: reserve the device again.` + heldExits + `
 
 ` + refHelp + `
 
@@ -93,10 +146,15 @@ Example:
     rollcall device renew living-room-tv --holder ci-1234 --for 1h`
 }
 
+// Validate is called by kong before anything starts.
+func (c *deviceRenewCmd) Validate() error {
+	return errors.Join(c.holderFlag.check(), c.leaseFlag.check(), c.queryFlags.Validate())
+}
+
 // Run renews.
 func (c *deviceRenewCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
-		return db.Renew(ctx, c.Device, c.name(), c.For)
+	return c.stated(ctx, env, "renew", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+		return db.Renew(ctx, c.Device, c.name(), time.Duration(c.For))
 	})
 }
 
@@ -109,7 +167,7 @@ type deviceReleaseCmd struct {
 
 // Help is printed by device release --help.
 func (*deviceReleaseCmd) Help() string {
-	return `Makes a device that is held available again, before its lease ends.
+	return `Makes a device that is held available again, before its lease ends.` + heldExits + `
 
 ` + refHelp + `
 
@@ -118,9 +176,14 @@ Example:
     rollcall device release living-room-tv --holder ci-1234`
 }
 
+// Validate is called by kong before anything starts.
+func (c *deviceReleaseCmd) Validate() error {
+	return errors.Join(c.holderFlag.check(), c.queryFlags.Validate())
+}
+
 // Run releases.
 func (c *deviceReleaseCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.stated(ctx, env, "release", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.Release(ctx, c.Device, c.name(), c.Force)
 	})
 }
@@ -138,7 +201,7 @@ type deviceSetStateCmd struct {
 func (*deviceSetStateCmd) Help() string {
 	return stateHelp + `
 
-Quarantined and maintenance last until somebody sets available again. A device that is held is left to its holder, unless --force is given.
+Quarantined and maintenance last until somebody sets available again. A device that is held is left to its holder, unless --force is given.` + heldExits + `
 
 ` + refHelp + `
 
@@ -151,7 +214,7 @@ Examples:
 
 // Run sets.
 func (c *deviceSetStateCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.stated(ctx, env, "set-state", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.SetTestState(ctx, c.Device, c.State, c.name(), c.Reason, c.Force)
 	})
 }

@@ -86,7 +86,7 @@ func TestDevices(t *testing.T) {
 	require.Contains(t, stderr, `begins with "toaster"`)
 	code, _, stderr = ask("device", "get", "02:00")
 	require.Equal(t, cli.ExitUsage, code)
-	require.Contains(t, stderr, `"02:00" names several devices:; `)
+	require.Contains(t, stderr, `"02:00" names several devices: `)
 
 	code, stdout, stderr = ask("device", "history", "living-room-tv", "--attribute=network.ipv4")
 	require.Equal(t, cli.ExitOK, code, stderr)
@@ -107,7 +107,7 @@ func TestTestStates(t *testing.T) {
 	require.Regexp(t, `in_test +jana +2\d{3}-\S+ \S+Z +smoke`, stdout)
 	code, _, stderr = ask("device", "reserve", "living-room-tv", "--holder=karl", "--for=2h")
 	require.Equal(t, cli.ExitFailed, code)
-	require.Regexp(t, `^rollcall: reserve: device [0-9a-f-]{36} is held by jana until 2\S+Z \(smoke\)\n$`, stderr)
+	require.Regexp(t, `^rollcall: reserve: device [0-9a-f-]{36} is held by jana until 2\S+Z \(smoke\): rollcall device list --available has others; its holder can renew it\n$`, stderr)
 	_, stdout, _ = ask("device", "list", "--available")
 	require.NotContains(t, stdout, tv)
 	_, stdout, _ = ask("device", "list")

@@ -38,7 +38,7 @@ type identityConflictsCmd struct {
 
 // Help is printed by identity conflicts --help.
 func (*identityConflictsCmd) Help() string {
-	return `Lists conflicts, newest first: the two devices, and the evidence of one session that leads to each. The session belongs to the first. UUIDs are cut to what is enough to name them; -o json has them whole.
+	return `Lists conflicts, newest first: the two devices, and the evidence of one session that leads to each. The session belongs to the first. UUIDs are cut to what is enough to name them; -o json has them whole. Exits 0 also when there is none.
 
 ` + refHelp + `
 
@@ -88,7 +88,7 @@ type identityShowCmd struct {
 
 // Help is printed by identity show --help.
 func (*identityShowCmd) Help() string {
-	return `Shows the evidence that the device's sessions brought, newest first: from when (observed) until when, and by which attribute of which session. A session that is closed has ended what it had. Below are the device's conflicts, open and settled.
+	return `Shows the evidence that the device's sessions brought, newest first: from when (observed) until when, and by which attribute of which session. A session that is closed has ended what it had. Below are the device's conflicts, open and settled. Exits 3 when there is no such device.
 
 ` + refHelp + `
 
@@ -145,7 +145,7 @@ type identityMergeCmd struct {
 
 // Help is printed by identity merge --help.
 func (*identityMergeCmd) Help() string {
-	return `Merges two devices: sessions, identities and open conflicts of one become the other's, and so does its test state where it is the stricter (quarantined, then maintenance, then in test; of two leases the one that ends later). Of a conflict, the device that has been known for longer stays. There is no way back: when in doubt, keep them apart; that can be changed later.
+	return `Merges two devices: sessions, identities and open conflicts of one become the other's, and so does its test state where it is the stricter (quarantined, then maintenance, then in test; of two leases the one that ends later). Of a conflict, the device that has been known for longer stays. There is no way back: when in doubt, keep them apart; that can be changed later. Exits 3 when there is no such conflict or device.
 
 ` + refHelp + `
 
@@ -184,7 +184,7 @@ type identityKeepApartCmd struct {
 
 // Help is printed by identity keep-apart --help.
 func (*identityKeepApartCmd) Help() string {
-	return `Settles a conflict: the devices are two. That is remembered: no event brings the pair up again.
+	return `Settles a conflict: the devices are two. That is remembered: no event brings the pair up again. Exits 3 when there is no such conflict.
 
 Example:
 

@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/kafka/replay"
 	"github.com/rollcall-platform/rollcall/internal/quarantine"
 	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 type quarantineCmd struct {
@@ -37,6 +40,22 @@ type batchFilterFlags struct {
 	Cause   []string `help:"Only those with one of these causes: payload, version, invalid, foreign, database." placeholder:"CAUSE"`
 }
 
+var causes = []string{workflows.CausePayload, workflows.CauseVersion, workflows.CauseInvalid, workflows.CauseForeign, workflows.CauseDatabase}
+
+// check refuses what could choose nothing: a word that is misspelt would look
+// like a quarantine that is empty.
+func (f *batchFilterFlags) check() error {
+	for _, c := range f.Cause {
+		if !slices.Contains(causes, c) {
+			return fmt.Errorf("--cause: %q is not one of %s", c, strings.Join(causes, ", "))
+		}
+	}
+	if _, err := uuid.Parse(f.Session); err != nil && f.Session != "" {
+		return fmt.Errorf("--session: %q is not a UUID: rollcall device get DEVICE says which its session is", f.Session)
+	}
+	return nil
+}
+
 func (f *batchFilterFlags) empty() bool { return f.RAE == "" && f.Session == "" && len(f.Cause) == 0 }
 
 type quarantineListCmd struct {
@@ -49,13 +68,13 @@ type quarantineListCmd struct {
 
 // Help is printed by quarantine list --help.
 func (*quarantineListCmd) Help() string {
-	return `Lists quarantined batches, the oldest first: when it happened, which session's they are, where in Kafka, and why they could not be applied.
+	return `Lists quarantined batches, the oldest first: when it happened, which session's they are, where in Kafka, and why they could not be applied. Exits 0 also when there is none.
 
 Examples:
 
     rollcall quarantine list --cause database
 
-    rollcall quarantine list --rae RAE-0042 --all -o json | jq -r '.batches[].detail'`
+    rollcall quarantine list --rae demo-lan --all -o json | jq -r '.batches[].detail'`
 }
 
 // Validate is called by kong before anything starts.
@@ -63,7 +82,7 @@ func (c *quarantineListCmd) Validate() error {
 	if c.Limit < 1 || c.Limit > store.MaxLimit {
 		return fmt.Errorf("--limit must be from 1 to %d", store.MaxLimit)
 	}
-	return c.queryFlags.Validate()
+	return errors.Join(c.check(), c.queryFlags.Validate())
 }
 
 // Run lists.

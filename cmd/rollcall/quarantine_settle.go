@@ -35,7 +35,7 @@ func (c *quarantineSettleFlags) Validate() error {
 	case c.All && !c.empty():
 		return errors.New("--all and a filter exclude each other")
 	}
-	return c.queryFlags.Validate()
+	return errors.Join(c.check(), c.queryFlags.Validate())
 }
 
 func (c *quarantineSettleFlags) chosen(ctx context.Context, db *store.Store) ([]store.QuarantinedBatch, error) {
@@ -141,7 +141,7 @@ type quarantineReplayCmd struct {
 func (*quarantineReplayCmd) Help() string {
 	return `Produces the session's records of each batch, with their key, value, headers and timestamp, to the events' topic once more, and waits for the acknowledgement of all replicas; only then is the batch marked as replayed. Do it after what made them refused was mended, else the batch is quarantined again, at its new offsets. Killed in between, it may be done again: that changes nothing in the tables.
 
-A batch whose records Kafka's retention has deleted, also in part, is left as it is and named, with exit code 1: the session's next snapshot has healed it, or rollcall device request-snapshot asks for one. Then drop it.
+A batch whose records Kafka's retention has deleted, also in part, is left as it is and named, with exit code 1: the session's next snapshot has healed it, or rollcall device request-snapshot asks for one. Then drop it. Exits 3 when a batch that is named does not exist.
 
 Examples:
 
@@ -188,13 +188,13 @@ type quarantineDropCmd struct {
 
 // Help is printed by quarantine drop --help.
 func (*quarantineDropCmd) Help() string {
-	return `Marks batches as given up: they are listed no more, but with --all, and leave with the history. Kafka's records are not touched.
+	return `Marks batches as given up: they are listed no more, but with --all, and leave with the history. Kafka's records are not touched. Exits 1 when a batch that is named was replayed or dropped before, 3 when it does not exist.
 
 Examples:
 
     rollcall quarantine drop 5f0c1f6e-0d6c-5f0a-8a5e-1f2a3b4c5d6e
 
-    rollcall quarantine drop --rae RAE-LAB-7 --yes`
+    rollcall quarantine drop --rae demo-lan --dry-run`
 }
 
 // Run drops.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -32,7 +31,7 @@ type retentionCmd struct {
 func (*retentionCmd) Help() string {
 	return `Deletes what has been kept long enough, in small transactions, session by session: changes of attributes that were replaced, with gaps that ended and quarantined batches that were settled; tombstones; closed sessions with all their rows. The newest change of each attribute stays, so do devices and the evidence of their identity, and a closed session with a quarantined batch that nobody has dealt with.
 
-It goes by the clocks of the database and of Kafka, never by an edge's. Run it as a service, or with --once; several at a time do no harm.
+It goes by the clocks of the database and of Kafka, never by an edge's. Run it as a service, or with --once, which exits 1 when its pass ended early; several at a time do no harm.
 
 DAYS is such as 90d, or a duration such as 36h.
 
@@ -55,13 +54,13 @@ func (d *days) UnmarshalText(text []byte) error {
 
 func parseDays(s string) (time.Duration, error) {
 	if number, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseUint(number, 10, 16); err == nil {
+		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n > 0 {
 			return time.Duration(n) * 24 * time.Hour, nil
 		}
 	}
 	v, err := time.ParseDuration(s)
 	if err != nil || v <= 0 {
-		return 0, errors.New("not a number of days such as 90d, or a duration such as 36h")
+		return 0, errors.New("not a number of days such as 90d, 65535d at most, or a duration such as 36h")
 	}
 	return v, nil
 }
@@ -117,7 +116,7 @@ func (c *retentionCmd) once(ctx context.Context, env cli.Env, o retention.Option
 	}
 	defer db.Close()
 	if err := db.Ping(ctx); err != nil {
-		return fmt.Errorf("%s: %w", url, err)
+		return unusable(url, err)
 	}
 	o.Store = db
 	r, err := retention.New(o)

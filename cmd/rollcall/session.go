@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -29,17 +30,24 @@ type workflowFlags struct {
 	Timeout  time.Duration `help:"Give up after this long. What was asked for goes on." default:"1m"`
 }
 
-// validate reports why the flags and the session, if one is given, are wrong.
-func (f *workflowFlags) validate(session string) error {
+func (f *workflowFlags) validate() error {
 	if f.Timeout <= 0 {
 		return errors.New("--timeout must be more than 0")
 	}
-	if session != "" {
-		if err := device.CheckSession(session); err != nil {
-			return err
-		}
-	}
 	return f.Temporal.validate()
+}
+
+// sessionArg is a session, by its UUID alone: its workflow has no other name.
+type sessionArg struct {
+	Session string `arg:"" help:"The session's UUID."`
+}
+
+func (a *sessionArg) check() error {
+	a.Session = strings.ToLower(a.Session)
+	if err := device.CheckSession(a.Session); err != nil {
+		return fmt.Errorf("%w: rollcall device get DEVICE says which its session is", err)
+	}
+	return nil
 }
 
 // ask asks one question of a session's workflow.
@@ -63,35 +71,45 @@ func (f *workflowFlags) ask(ctx context.Context, env cli.Env, session string, qu
 
 type sessionProgressCmd struct {
 	workflowFlags `embed:""`
-	Session       string `arg:"" help:"The session's UUID."`
+	sessionArg    `embed:""`
 }
 
 // Help is printed by session progress --help.
 func (*sessionProgressCmd) Help() string {
-	return `Shows whether the session is whole, what waits to be applied, what is in flight and since when, the last error, and when the session next asks for a snapshot or looks at the clock.
+	return `Shows whether the session is whole, what waits to be applied, what is in flight and since when, the last error, and when the session next asks for a snapshot or looks at the clock. A workflow that is Completed was closed, or went idle and runs again from the session's next event on. Exits 3 when there has been none.
 
 Example:
 
-    rollcall session progress 7d6bd6a0-3c6e-4f4e-9f3a-0c0f3f0a9b11`
+    rollcall session progress $(rollcall device get living-room-tv -o json | jq -r .session_id)`
 }
 
 // Validate is called by kong before anything starts.
-func (c *sessionProgressCmd) Validate() error { return c.validate(c.Session) }
+func (c *sessionProgressCmd) Validate() error { return errors.Join(c.check(), c.validate()) }
 
 // Run asks and prints.
 func (c *sessionProgressCmd) Run(ctx context.Context, env cli.Env) error {
-	var p workflows.Progress
+	var p struct {
+		Workflow string `json:"workflow"` // Running, Completed, …
+		workflows.Progress
+	}
 	err := c.ask(ctx, env, c.Session, func(ctx context.Context, temporal client.Client) error {
-		v, err := temporal.QueryWorkflow(ctx, device.WorkflowID(c.Session), "", workflows.QueryProgress)
+		id := device.WorkflowID(c.Session)
+		d, err := temporal.DescribeWorkflowExecution(ctx, id, "")
 		if err != nil {
 			return err
 		}
-		return v.Get(&p)
+		p.Workflow = d.GetWorkflowExecutionInfo().GetStatus().String()
+		v, err := temporal.QueryWorkflow(ctx, id, "", workflows.QueryProgress)
+		if err != nil {
+			return err
+		}
+		return v.Get(&p.Progress)
 	})
 	if err != nil {
 		return err
 	}
 	return c.Output.write(env.Stdout, p, func(w *tabwriter.Writer) {
+		row(w, "workflow", p.Workflow)
 		row(w, "sync", p.Sync)
 		row(w, "pending", fmt.Sprintf("%d batches, %d bytes", p.PendingBatches, p.PendingBytes))
 		row(w, "in flight", orElse(p.InFlight, "-"), stamp(p.InFlightSince))
@@ -107,20 +125,20 @@ func (c *sessionProgressCmd) Run(ctx context.Context, env cli.Env) error {
 
 type sessionDrainCmd struct {
 	workflowFlags `embed:""`
-	Session       string `arg:"" help:"The session's UUID."`
+	sessionArg    `embed:""`
 }
 
 // Help is printed by session drain --help.
 func (*sessionDrainCmd) Help() string {
-	return `Waits until the database has all that the session was sent before, and prints a receipt: up to which seq and which Kafka offsets. It holds nothing up.
+	return `Waits until the database has all that the session was sent before, and prints a receipt: up to which seq and which Kafka offsets. It holds nothing up. Exits 3 when the session has no workflow that runs: then nothing waits.
 
 Example:
 
-    rollcall session drain 7d6bd6a0-3c6e-4f4e-9f3a-0c0f3f0a9b11 --timeout 10s`
+    rollcall session drain $(rollcall device get living-room-tv -o json | jq -r .session_id) --timeout 10s`
 }
 
 // Validate is called by kong before anything starts.
-func (c *sessionDrainCmd) Validate() error { return c.validate(c.Session) }
+func (c *sessionDrainCmd) Validate() error { return errors.Join(c.check(), c.validate()) }
 
 // Run waits and prints.
 func (c *sessionDrainCmd) Run(ctx context.Context, env cli.Env) error {
@@ -152,16 +170,21 @@ type sessionCloseCmd struct {
 func (*sessionCloseCmd) Help() string {
 	return `Closes a session after its newest event, for good: what its RAE sends for it later is refused and counted. It is for sessions that no RAE will ever close, such as those of a RAE that is gone. A device that is still there comes back with a new session only if its RAE forgets it.
 
+One that is closed already stays as it was, and its receipt is printed. Exits 3 when there is no such session or device.
+
 ` + refHelp + `
 
 Example:
 
-    rollcall session close 7d6bd6a0-3c6e-4f4e-9f3a-0c0f3f0a9b11 --reason "RAE-0042 was scrapped"`
+    rollcall session close 7d6bd6a0-3c6e-4f4e-9f3a-0c0f3f0a9b11 --reason "its RAE was scrapped"`
 }
 
 // Validate is called by kong before anything starts.
 func (c *sessionCloseCmd) Validate() error {
-	return errors.Join(c.validate(""), c.Database.validate())
+	if strings.TrimSpace(c.Reason) == "" {
+		return errors.New("--reason must say why: it is kept with the session")
+	}
+	return errors.Join(c.validate(), c.Database.validate())
 }
 
 // Run closes the session, whether its workflow runs or not, and prints.

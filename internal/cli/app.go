@@ -211,5 +211,6 @@ func OneLine(err error) string {
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
-	return password.ReplaceAllString(strings.Join(lines, "; "), "$1:xxxxx@")
+	lines = slices.Compact(lines)
+	return password.ReplaceAllString(strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": "), "$1:xxxxx@")
 }

@@ -195,7 +195,7 @@ func TestExitCodes(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{[]string{"serve", "--port=13"}, cli.ExitFailed, "test: connect to postgres://u:xxxxx@h/db:; refused\n"},
+		{[]string{"serve", "--port=13"}, cli.ExitFailed, "test: connect to postgres://u:xxxxx@h/db: refused\n"},
 		{[]string{"serve", "--port=44"}, cli.ExitNotFound, "test: device x does not exist\n"},
 		{[]string{"serve", "--prot=44"}, cli.ExitUsage, "test: unknown flag --prot, did you mean \"--port\"? (see test serve --help)\n"},
 		{[]string{"sevre"}, cli.ExitUsage, "test: unexpected argument sevre, did you mean \"serve\"? (see test --help)\n"},

@@ -15,8 +15,8 @@ import (
 // what is stored. Everything else is an outage: try again.
 var ErrRefused = errors.New("the database refuses the values")
 
-// ErrNotFound is wrapped by queries whose reference names no device.
-var ErrNotFound = errors.New("no such device")
+// ErrNotFound is wrapped by queries whose reference names nothing.
+var ErrNotFound = errors.New("not found")
 
 // errRaced ends a transaction that another one overtook between its read and
 // its write. Trying again finds what the other one wrote.
