@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -218,4 +219,28 @@ func TestClosed(t *testing.T) {
 	got, _ := load(t, s, f.id)
 	sameState(t, f.state, got)
 	require.Equal(t, "forgotten", got.Reason)
+}
+
+// A name may be longer than an index takes: it is kept, and not looked up by.
+func TestLongNames(t *testing.T) {
+	s, url := open(t)
+	f := newFeed(1)
+	long := make([]byte, 6000) // what does not compress
+	for i := range long {
+		long[i] = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[rand.N(62)]
+	}
+	text := `"` + string(long) + `"`
+	apply(t, s, f.update(f.opened(map[string]string{
+		"network.hostname": text, "network.mac": text, "connection.status": text, "netflix.esn": text, "device.serial": text,
+	})))
+	got, _ := load(t, s, f.id)
+	sameState(t, f.state, got)
+	require.Empty(t, query[string](t, url, `SELECT hostname || mac || connection_status FROM device_session`))
+
+	// What an index will never take is refused: tried for ever, it would hold up
+	// all that share its transactions.
+	execute(t, url, `CREATE INDEX ON device_attribute ((value #>> '{}')) WHERE name = 'a'`)
+	f = newFeed(2)
+	err := s.Apply(t.Context(), []store.Update{f.update(f.opened(map[string]string{"a": `"x` + string(long[1:]) + `"`}))})
+	require.ErrorIs(t, err, store.ErrRefused)
 }

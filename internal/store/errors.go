@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ErrRefused is wrapped by errors of writes that can never succeed: values that
-// the database does not take (SQLSTATE classes 22, data exception, and 23,
-// integrity constraint violation), and updates that contradict themselves or
+// the database does not take (SQLSTATE classes 22, data exception, 23, integrity
+// constraint violation, and 54, program limit exceeded), and updates that contradict themselves or
 // what is stored. Everything else is an outage: try again.
 var ErrRefused = errors.New("the database refuses the values")
 
@@ -36,7 +36,8 @@ func Retryable(err error) bool {
 	switch pg.Code {
 	case "40001", // serialization_failure; every retryable error of CockroachDB
 		"40P01", // deadlock_detected
-		"55P03": // lock_not_available: it would not wait for the lock
+		"55P03", // lock_not_available: it would not wait for the lock
+		"23503": // foreign_key_violation: the device was absorbed meanwhile; parents go first here
 		return true
 	}
 	return false
@@ -48,7 +49,7 @@ func classify(err error) error {
 		return err
 	}
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")) {
+	if errors.As(err, &pg) && slices.Contains([]string{"22", "23", "54"}, pg.Code[:min(2, len(pg.Code))]) {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err

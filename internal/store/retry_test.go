@@ -17,9 +17,9 @@ import (
 
 func TestRetryable(t *testing.T) {
 	for code, want := range map[string]bool{
-		"40001": true, "40P01": true, "55P03": true,
+		"40001": true, "40P01": true, "55P03": true, "23503": true,
 		"40003": false, // statement_completion_unknown: the caller applies again
-		"22021": false, "23503": false, "57P01": false, "08006": false,
+		"22021": false, "23505": false, "57P01": false, "08006": false,
 	} {
 		err := fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code})
 		require.Equal(t, want, store.Retryable(err), code)

@@ -122,7 +122,14 @@ func (c *copied) take(u Update, name string) {
 	}
 	c.text, c.seq = "", a.Seq
 	_ = json.Unmarshal(a.Value, &c.text) // what is not a string is not copied
+	if len(c.text) > maxCopied {
+		c.text = ""
+	}
 }
+
+// maxCopied is how long a text that is copied may be, in bytes: a DNS name has
+// 253. An index takes about 2,700, and a longer one would fail its transaction.
+const maxCopied = 256
 
 // state is the row as device.State, without attributes. A session of which
 // nothing is applied yet (its batches were refused) is the empty State.
