@@ -57,6 +57,18 @@ func TestSnapshotCorrects(t *testing.T) {
 			require.Equal(t, `"tv"`, string(c.Attribute.Value))
 		}
 	}
+
+	// The history has the correction also when what it corrected has left.
+	_, err = s.Expire(t.Context(), store.Horizons{History: later()}, 100)
+	require.NoError(t, err)
+	past, err = s.AsOf(t.Context(), f.id, at(100), store.Observed)
+	require.NoError(t, err)
+	require.Empty(t, past.Untold)
+	for _, c := range past.Changes {
+		if c.Name == "network.hostname" {
+			require.Equal(t, `"television"`, string(c.Attribute.Value))
+		}
+	}
 }
 
 // What only steps over a refused batch is never refused itself, also where the

@@ -414,11 +414,12 @@ ORDER BY name, seq DESC`
 	sqlHorizon = `
 SELECT horizon FROM retention_horizon WHERE what = 'history'`
 
-	// Attributes whose value is not in the history: it was not kept then.
+	// Attributes whose value is not in the history: it was not kept then. A
+	// correction is there with the seq of its snapshot.
 	sqlUntold = `
 SELECT a.name FROM device_attribute a
 WHERE a.session_id = $1 AND NOT EXISTS (
-	SELECT 1 FROM attribute_change c WHERE c.session_id = a.session_id AND c.seq = a.seq AND c.name = a.name)
+	SELECT 1 FROM attribute_change c WHERE c.session_id = a.session_id AND c.seq >= a.seq AND c.name = a.name)
 ORDER BY a.name`
 
 	// Explain.
