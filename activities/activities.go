@@ -142,31 +142,41 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 // over refused batches: then there is nothing in it to refuse, and trying again
 // is all that is left.
 //
-// A new session is looked for first. One that the database knows after all
-// comes back as it is there, and nothing is written: the workflow has worked
-// the request out from nothing. With Opens the answer names the sessions that
-// this one has taken the place of, and the one that has taken its own. The answer to any other request is nil.
+// A new session that the database knows after all comes back as it is there, and
+// nothing is written: the workflow has worked the request out from nothing. With
+// Opens the answer names the sessions that this one has taken the place of, and
+// the one that has taken its own. The answer to any other request is nil.
 func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
-	var loaded *workflows.Loaded
-	if in.New {
-		found, err := a.LoadSession(ctx, in.Session)
-		if err != nil || found.Found {
-			return &found, err
-		}
-		loaded = &found
-	}
 	begun := time.Now()
-	err := a.applier.Apply(ctx, update(in))
+	u, answer := update(in), store.Answer{}
+	u.Opens = u.Opens && a.temporal != nil // nobody is asked for what nobody could be told
+	u.Answer = &answer
+	err := a.applier.Apply(ctx, u)
 	switch {
+	case err == nil && answer.Known:
+		loaded, err := a.LoadSession(ctx, in.Session)
+		return &loaded, err
 	case err == nil:
 		a.observe(workflows.ActivityApply, "ok", begun)
-		return a.withRivals(ctx, in, loaded)
+		return a.answered(in, answer.Rivals), nil
 	case errors.Is(err, store.ErrRefused) && !in.Skip:
 		a.observe(workflows.ActivityApply, "refused", begun)
 		return nil, temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
 	}
 	a.observe(workflows.ActivityApply, "error", begun)
 	return nil, a.failed(ctx, "apply batch", in.Session, err)
+}
+
+// answered is the answer to an apply that is done.
+func (a *Activities) answered(in workflows.ApplyRequest, rivals store.Rivals) *workflows.Loaded {
+	if !in.New && len(rivals.Older) == 0 && rivals.Newer == "" {
+		return nil
+	}
+	out := &workflows.Loaded{Older: rivals.Older, Newer: rivals.Newer}
+	if in.New {
+		out.SearchAttributes, out.Level = a.search(), workflows.Level
+	}
+	return out
 }
 
 // LoadSession reads what the database knows of a session.
@@ -220,6 +230,7 @@ func update(in workflows.ApplyRequest) store.Update {
 		Repaired: in.Repaired, OverLimit: in.OverLimit,
 		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose, Stale: in.Stale,
 		Quarantined: quarantined(in.Quarantined),
+		New:         in.New, Opens: in.Opens,
 	}
 }
 

@@ -48,21 +48,3 @@ func (a *Activities) rivals(ctx context.Context, session string) (store.Rivals, 
 	}
 	return a.loader.Rivals(ctx, session)
 }
-
-// withRivals completes the answer to an apply that is done.
-func (a *Activities) withRivals(ctx context.Context, in workflows.ApplyRequest, loaded *workflows.Loaded) (*workflows.Loaded, error) {
-	if !in.Opens {
-		return loaded, nil
-	}
-	rivals, err := a.rivals(ctx, in.Session)
-	if err != nil {
-		return nil, a.failed(ctx, "find the device's other sessions", in.Session, err)
-	}
-	if loaded == nil && (len(rivals.Older) > 0 || rivals.Newer != "") {
-		loaded = &workflows.Loaded{}
-	}
-	if loaded != nil {
-		loaded.Older, loaded.Newer = rivals.Older, rivals.Newer
-	}
-	return loaded, nil
-}

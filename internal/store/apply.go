@@ -31,8 +31,8 @@ const maxAttempts = 10
 // outage, and may have come after the commit: apply the same again.
 //
 // It takes two round trips: one that locks and reads the sessions' rows, one
-// that writes and commits. New sessions take one more, and so do those that
-// bring evidence of what device they are.
+// that writes and commits. New sessions take one more, so do those that bring
+// evidence of what device they are, and those that open.
 func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	if len(updates) == 0 {
 		return nil
@@ -41,6 +41,9 @@ func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	updates, ids, err := sorted(updates)
 	if err == nil {
 		err = s.retry(ctx, func(conn *pgxpool.Conn) error { return applyOnce(ctx, conn, updates, ids, s.history) })
+	}
+	if err == nil {
+		err = s.answer(ctx, updates)
 	}
 	outcome := "ok"
 	switch err = classify(err); {
@@ -185,6 +188,11 @@ func scanPositions(rows pgx.Rows, each func(uuid.UUID, device.Position)) error {
 func (a *apply) plan() error {
 	for i, u := range a.updates {
 		was, found := a.found[a.ids[i]]
+		if u.New {
+			if u.Answer.Known = found; found {
+				continue
+			}
+		}
 		is := was
 		if !found {
 			is.id, is.rae = a.ids[i], u.RAE

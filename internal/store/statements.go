@@ -280,14 +280,15 @@ SELECT ` + sessionColumns + ` FROM device_session WHERE session_id = $1`
 	sqlAttributes = `
 SELECT name, value, seq, observed_at FROM device_attribute WHERE session_id = $1 ORDER BY name`
 
-	// The newest first. Of two sessions one is the older, for whichever is asked.
+	// Of each session the newest first. Of two one is the older, for whichever
+	// is asked.
 	sqlRivals = `
-SELECT o.session_id, (o.received_at, o.first_observed, o.session_id) < (n.received_at, n.first_observed, n.session_id)
+SELECT n.session_id, o.session_id, (o.received_at, o.first_observed, o.session_id) < (n.received_at, n.first_observed, n.session_id)
 FROM device_session n JOIN device_session o ON o.mac = n.mac AND o.rae = n.rae
-WHERE n.session_id = $1 AND n.mac <> '' AND n.mac <> '00:00:00:00:00:00' AND n.closed_seq = 0
+WHERE n.session_id = ANY($1::UUID[]) AND n.mac <> '' AND n.mac <> '00:00:00:00:00:00' AND n.closed_seq = 0
 	AND o.session_id <> n.session_id AND o.closed_seq = 0
 	AND o.received_at IS NOT NULL AND o.first_observed IS NOT NULL AND n.received_at IS NOT NULL AND n.first_observed IS NOT NULL
-ORDER BY o.received_at DESC, o.first_observed DESC, o.session_id DESC LIMIT $2`
+ORDER BY n.session_id, o.received_at DESC, o.first_observed DESC, o.session_id DESC LIMIT $2`
 
 	sqlKnown = `
 SELECT session_id, snapshot_seq, seen, closed_seq FROM device_session WHERE session_id = ANY($1::UUID[])`

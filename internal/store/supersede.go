@@ -11,7 +11,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// maxRivals bounds what Rivals reads. A device has one such session, if any.
+// maxRivals bounds what is read for a session. A device has one rival, if any.
 const maxRivals = 16
 
 // Rivals are open sessions of the same MAC on the same RAE as a session.
@@ -34,28 +34,59 @@ func (s *Store) Rivals(ctx context.Context, session string) (Rivals, error) {
 	if err := device.CheckSession(session); err != nil {
 		return Rivals{}, fmt.Errorf("rivals: %w", err)
 	}
-	var out Rivals
+	out, err := s.rivals(ctx, []uuid.UUID{uuid.MustParse(session)})
+	if err != nil {
+		return Rivals{}, fmt.Errorf("rivals of session %s: %w", session, err)
+	}
+	return out[session], nil
+}
+
+func (s *Store) rivals(ctx context.Context, sessions []uuid.UUID) (map[string]Rivals, error) {
+	var out map[string]Rivals
 	err := s.retry(ctx, func(conn *pgxpool.Conn) error {
-		out = Rivals{}
-		rows, err := conn.Query(ctx, sqlRivals, uuid.MustParse(session), maxRivals)
+		out = make(map[string]Rivals)
+		rows, err := conn.Query(ctx, sqlRivals, keys(sessions), maxRivals*len(sessions))
 		if err != nil {
 			return err
 		}
-		var id uuid.UUID
+		var of, id uuid.UUID
 		var older bool
-		_, err = pgx.ForEachRow(rows, []any{&id, &older}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&of, &id, &older}, func() error {
+			r := out[of.String()]
 			switch {
 			case older:
-				out.Older = append(out.Older, id.String())
-			case out.Newer == "":
-				out.Newer = id.String()
+				r.Older = append(r.Older, id.String())
+			case r.Newer == "":
+				r.Newer = id.String()
 			}
+			out[of.String()] = r
 			return nil
 		})
 		return err
 	})
-	if err != nil {
-		return Rivals{}, fmt.Errorf("rivals of session %s: %w", session, err)
+	return out, err
+}
+
+// answer completes the answers of updates that are committed. It looks after the
+// commit, so that of two sessions that are written at once one sees the other.
+func (s *Store) answer(ctx context.Context, updates []Update) error {
+	var open []uuid.UUID
+	for _, u := range updates {
+		if u.Opens && !u.Answer.Known {
+			open = append(open, uuid.MustParse(u.Session))
+		}
 	}
-	return out, nil
+	if len(open) == 0 {
+		return nil
+	}
+	rivals, err := s.rivals(ctx, open)
+	if err != nil {
+		return fmt.Errorf("rivals: %w", err)
+	}
+	for _, u := range updates {
+		if r, ok := rivals[u.Session]; ok && u.Opens {
+			u.Answer.Rivals = r
+		}
+	}
+	return nil
 }

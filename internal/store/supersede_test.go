@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
@@ -70,4 +71,35 @@ func TestOfTwoRivalsOneIsTheOlder(t *testing.T) {
 	second, err := s.Rivals(t.Context(), ids[1])
 	require.NoError(t, err)
 	require.Equal(t, store.Rivals{Older: ids[:1]}, second)
+}
+
+// A group in which a session is not new after all: that one is left as it is,
+// the others are written, and each learns of its rivals in the same group.
+func TestApplyAnswers(t *testing.T) {
+	s, _ := open(t)
+	const mac = `"02:00:00:00:00:01"`
+	first, second, third := newFeed(1), newFeed(2), newFeed(3)
+	ask := func(f *feed, mac string, received int64) store.Update {
+		u := f.update(f.opened(map[string]string{"network.mac": mac}))
+		u.Received, u.New, u.Opens, u.Answer = at(received), true, true, &store.Answer{}
+		return u
+	}
+	u := ask(first, mac, 10)
+	apply(t, s, u)
+	require.Equal(t, store.Answer{}, *u.Answer)
+
+	again := u
+	again.Write = map[string]device.Attribute{"a": value(9, `"worked out from nothing"`)}
+	again.Positions = []device.Position{{Topic: topic, Next: 9}}
+	newer, alone := ask(second, mac, 20), ask(third, `"02:00:00:00:00:03"`, 20)
+	apply(t, s, again, newer, alone)
+	require.Equal(t, store.Answer{Known: true}, *again.Answer)
+	require.Equal(t, store.Answer{Rivals: store.Rivals{Older: []string{first.id}}}, *newer.Answer)
+	require.Equal(t, store.Answer{}, *alone.Answer)
+	state, positions := load(t, s, first.id)
+	sameState(t, first.state, state)
+	require.EqualValues(t, 1, positions[0].Next)
+
+	again.Answer = nil
+	require.ErrorIs(t, s.Apply(t.Context(), []store.Update{again}), store.ErrRefused)
 }

@@ -51,6 +51,19 @@ type Update struct {
 	Duplicates int64
 	AfterClose int64
 	Stale      int64 // attribute writes that lost against a newer seq
+
+	// New says that the update was worked out from nothing: one of a session
+	// that is stored is not written. Opens asks for the session's rivals.
+	New, Opens bool
+	// Answer is filled by the time that Apply returns without an error. It is
+	// needed where New is set, and where Opens is.
+	Answer *Answer
+}
+
+// Answer is what an update asked for.
+type Answer struct {
+	Known  bool   // the session is stored, and the update was not written
+	Rivals Rivals // of the session, as they are after the update
 }
 
 func (u Update) batchReceived() time.Time {
@@ -76,6 +89,9 @@ func sorted(updates []Update) ([]Update, []uuid.UUID, error) {
 		if err := u.check(); err != nil {
 			return nil, nil, err
 		}
+		if u.Answer != nil {
+			*u.Answer = Answer{}
+		}
 		if i > 0 && updates[i-1].Session == u.Session {
 			return nil, nil, refused("session %s is twice in one group of updates", u.Session)
 		}
@@ -90,6 +106,9 @@ func (u Update) check() error {
 	}
 	if err := device.CheckRAE(u.RAE); err != nil {
 		return refused("session %s: %v", u.Session, err)
+	}
+	if (u.New || u.Opens) && u.Answer == nil {
+		return refused("session %s: the update has a question and no place for the answer", u.Session)
 	}
 	for _, p := range u.Positions {
 		if p.Topic == "" || p.Partition < 0 || p.Next < 0 {
