@@ -199,6 +199,26 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 	})
 }
 
+// A word to close that comes while the last apply of a run is under way goes to
+// the next run.
+func TestSignalToCloseIsCarried(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	db.applied = func(workflows.ApplyRequest) {
+		h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X"))
+	}
+	in := input()
+	in.Options.SignalsPerRun = 1
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.run(in)
+	var can *workflow.ContinueAsNewError
+	require.ErrorAs(t, h.GetWorkflowError(), &can)
+	var next workflows.Input
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+	require.Equal(t, "superseded by X", next.Carried.Closing)
+	require.NotZero(t, next.Carried.Quiet)
+}
+
 // Code below Level 2 closed at once, and its histories say so.
 func TestSupersededSessionOfOlderCodeClosesAtOnce(t *testing.T) {
 	db := &database{newer: "X"}

@@ -152,6 +152,25 @@ func TestWishesDoNotHoldBackAGap(t *testing.T) {
 	require.Len(t, nonces, 9)
 }
 
+// A gap long after another begins its back-off anew.
+func TestBackOffIsForgotten(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	gapAt(h, 0)
+	h.at(6*time.Hour, func() { h.signal(batch(4, whole(7))) })
+	var before int
+	h.at(20*time.Hour, func() {
+		before = len(db.requests)
+		h.signal(batch(5, delta(9, "a")))
+	})
+	h.stop(20*time.Hour + 2*time.Minute)
+	in := input()
+	in.Options.SnapshotInterval = 24 * time.Hour
+	h.run(in)
+	require.Greater(t, before, 8)
+	require.GreaterOrEqual(t, len(db.requests)-before, 3, "within 10, 40 and 100 seconds")
+}
+
 func TestRequestsThatCannotBeSent(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

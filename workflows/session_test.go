@@ -226,6 +226,29 @@ func TestLoadEscalatesToo(t *testing.T) {
 	require.Equal(t, 3, db.regular[workflows.ActivityLoad])
 }
 
+// What a regular activity answers may be another build's word: it does not say
+// what the code that runs here may do.
+func TestLevelOfAnotherBuildDoesNotCount(t *testing.T) {
+	db := &database{}
+	db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+		if name == workflows.ActivityLoad && db.regular[name] == 0 {
+			return outage()
+		}
+		return nil
+	}
+	h := newHarness(t, db)
+	h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.DefaultVersion)
+	in := input()
+	in.Options.SignalsPerRun = 1
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.run(in)
+	var can *workflow.ContinueAsNewError
+	require.ErrorAs(t, h.GetWorkflowError(), &can)
+	var next workflows.Input
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+	require.Zero(t, next.Carried.Level)
+}
+
 func TestDatabaseRefusalKeepsOutOnlyTheGuilty(t *testing.T) {
 	db := &database{}
 	db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {

@@ -82,6 +82,28 @@ func TestDrainAnswersWhenTheDatabaseHasIt(t *testing.T) {
 	require.Equal(t, drained.result, idle.result)
 }
 
+// A session that is cancelled finishes what it has, and answers who waits for it.
+func TestDrainIsAnsweredInACancelledSession(t *testing.T) {
+	db := &database{}
+	up := false
+	db.fail = func(context.Context, string, *workflows.ApplyRequest) error {
+		if !up {
+			return outage()
+		}
+		return nil
+	}
+	h := newHarness(t, db)
+	var drain *answer
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.at(time.Second, func() { drain = h.update(workflows.UpdateDrain) })
+	h.at(2*time.Second, h.CancelWorkflow)
+	h.at(10*time.Second, func() { require.False(t, drain.done); up = true })
+	h.run(input())
+	require.True(t, drain.done)
+	require.NoError(t, drain.err)
+	require.EqualValues(t, 1, drain.result.(workflows.Receipt).AsOf) //nolint:forcetypeassert // or the test fails
+}
+
 func TestUpdateClose(t *testing.T) {
 	db := &database{}
 	h := newHarness(t, db)
