@@ -27,15 +27,20 @@ var ErrGone = errors.New("its records are not in Kafka")
 // not have as a whole is ErrGone, before f is called, unless it has no record
 // at all between offsets that exist: that is ErrGone in the end.
 func Each(ctx context.Context, log *replay.Log, q store.QuarantinedBatch, f func(*kgo.Record) error) error {
-	key, err := device.SessionTopic(q.RAE, q.Session, device.KindEvents)
+	key, err := keyOf(q)
 	if err != nil {
 		return err
 	}
-	if err := there(ctx, log, q); err != nil {
+	bounds, err := log.Bounds(ctx, q.Topic)
+	if err != nil {
+		return fmt.Errorf("offsets of topic %s: %w", q.Topic, err)
+	}
+	span, err := spanOf(q, bounds)
+	if err != nil {
 		return err
 	}
 	found := false
-	err = log.Read(ctx, q.Topic, replay.Span{Partition: q.Partition, From: q.First, To: q.Last + 1}, func(r *kgo.Record) error {
+	err = log.Read(ctx, q.Topic, span, func(r *kgo.Record) error {
 		if string(r.Key) != key {
 			return nil
 		}
@@ -48,25 +53,32 @@ func Each(ctx context.Context, log *replay.Log, q store.QuarantinedBatch, f func
 	return err
 }
 
-// there reports why the partition does not have the batch's offsets, or nil.
-func there(ctx context.Context, log *replay.Log, q store.QuarantinedBatch) error {
+// keyOf is the key of the batch's records. A row tells what somebody signalled:
+// one that no record can belong to is ErrGone, and no reason to stop at it.
+func keyOf(q store.QuarantinedBatch) (string, error) {
 	if q.Topic == "" || q.Partition < 0 || q.First < 0 || q.Last < q.First {
-		return fmt.Errorf("%w: the payload had no coordinates that could be read; the session's next snapshot heals what is missing", ErrGone)
+		return "", fmt.Errorf("%w: the payload had no coordinates that could be read; the session's next snapshot heals what is missing", ErrGone)
 	}
-	bounds, err := log.Bounds(ctx, q.Topic)
+	key, err := device.SessionTopic(q.RAE, q.Session, device.KindEvents)
 	if err != nil {
-		return fmt.Errorf("offsets of topic %s: %w", q.Topic, err)
+		return "", fmt.Errorf("%w: %w", ErrGone, err)
 	}
+	return key, nil
+}
+
+// spanOf is what to read for the batch of the partitions' bounds. All of it is
+// there, or it is ErrGone.
+func spanOf(q store.QuarantinedBatch, bounds []replay.Span) (replay.Span, error) {
 	i := slices.IndexFunc(bounds, func(s replay.Span) bool { return s.Partition == q.Partition })
 	switch {
 	case i < 0:
-		return fmt.Errorf("%w: topic %s has no partition %d", ErrGone, q.Topic, q.Partition)
+		return replay.Span{}, fmt.Errorf("%w: topic %s has no partition %d", ErrGone, q.Topic, q.Partition)
 	case q.First < bounds[i].From:
-		return fmt.Errorf("%w: Kafka's retention has deleted offsets %d to %d of %s", ErrGone, q.First, min(q.Last, bounds[i].From-1), where(q))
+		return replay.Span{}, fmt.Errorf("%w: Kafka's retention has deleted offsets %d to %d of %s", ErrGone, q.First, min(q.Last, bounds[i].From-1), where(q))
 	case q.Last >= bounds[i].To:
-		return fmt.Errorf("%w: the partition ends at offset %d, before the end of %s: was the topic made anew?", ErrGone, bounds[i].To-1, where(q))
+		return replay.Span{}, fmt.Errorf("%w: the partition ends at offset %d, before the end of %s: was the topic made anew?", ErrGone, bounds[i].To-1, where(q))
 	}
-	return nil
+	return replay.Span{Partition: q.Partition, From: q.First, To: q.Last + 1}, nil
 }
 
 func where(q store.QuarantinedBatch) string {
