@@ -106,11 +106,16 @@ func (s *session) firstRequest(now time.Time) time.Time {
 }
 
 // again is the pause after so many tries: it doubles from againFirst to
-// againMost, and is drawn from its upper half.
+// againMost, and is drawn from its upper half. Where no seq is missing it goes
+// up to the interval at which the edge, once it is back, sends a snapshot by
+// itself: the sessions of a RAE that is off for days cost next to nothing.
 func (s *session) again(tries int) time.Duration {
 	pause := againMost
-	if tries < 8 {
-		pause = min(againFirst<<max(tries-1, 0), againMost)
+	if s.Level > 1 && len(s.State.Missing()) == 0 {
+		pause = max(pause, s.options.SnapshotInterval)
+	}
+	if tries < 12 {
+		pause = min(againFirst<<max(tries-1, 0), pause)
 	}
 	return pause/2 + time.Duration(s.fraction("again", int64(tries))*float64(pause/2))
 }

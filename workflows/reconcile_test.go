@@ -239,6 +239,22 @@ func TestOverdueSnapshotCountsAsAGap(t *testing.T) {
 	h.run(in)
 }
 
+// The sessions of a RAE that is switched off ask less and less, until they end.
+func TestSilentSessionHardlyAsks(t *testing.T) {
+	timers := 0
+	db := &database{}
+	h := newHarness(t, db)
+	h.SetTestTimeout(time.Minute)
+	h.SetOnTimerScheduledListener(func(string, time.Duration) { timers++ })
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.run(input())
+	var result workflows.Result
+	require.NoError(t, h.GetWorkflowResult(&result))
+	require.True(t, result.Idle)
+	require.Less(t, len(db.requests), 40, "in 72 hours")
+	require.Less(t, timers, 45)
+}
+
 // A run has one timer, however many events it sees.
 func TestOneTimerARun(t *testing.T) {
 	timers := 0
