@@ -2,6 +2,7 @@ package workflows_test
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -115,7 +116,7 @@ func TestSessionGivesWayToANewerOneThatWasQuicker(t *testing.T) {
 		"when it opens": func(h *harness, _ *database) { h.signal(batch(1, mac)) },
 		"when it is loaded": func(h *harness, db *database) {
 			db.state = &workflows.ApplyRequest{RAE: rae, Session: session, AsOf: 1, Seen: device.SeqSet{{From: 1, To: 1}}, First: epoch, Last: epoch}
-			db.attrs, db.positions = mac.Attributes, position(2)
+			db.attrs, db.positions = maps.Clone(mac.Attributes), position(2)
 			h.signal(batch(1, mac))
 		},
 	} {
