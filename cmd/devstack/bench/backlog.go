@@ -53,8 +53,8 @@ func (w *world) drain(ctx context.Context, begun time.Time, consumer *process) (
 	return drained{float64(ends.sum()) / took.Seconds(), peak}, err
 }
 
-// spent is the processor time of each process since it started. Of PostgreSQL
-// it is that of the connections that are open.
+// spent is the processor time of each process since it started, and of this one
+// since the world began. Of PostgreSQL it is that of the connections that are open.
 func (w *world) spent() string {
 	var parts []string
 	for _, p := range []*process{w.poller, w.worker, w.plain, w.temporal, w.kafka} {
@@ -62,7 +62,8 @@ func (w *world) spent() string {
 			parts = append(parts, fmt.Sprintf("%s %.1f s", p.name, p.cpu().Seconds()))
 		}
 	}
-	return strings.Join(append(parts, fmt.Sprintf("postgres %.1f s", childrenCPU(w.b.postgres.PID()).Seconds())), ", ")
+	return strings.Join(append(parts, fmt.Sprintf("postgres %.1f s, the benchmark itself %.1f s",
+		childrenCPU(w.b.postgres.PID()).Seconds(), (cpuOf("self")-w.self).Seconds())), ", ")
 }
 
 func childrenCPU(pid int) time.Duration {

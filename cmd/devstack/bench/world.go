@@ -31,7 +31,8 @@ type world struct {
 	name     string
 	b        *bench
 	dir      string
-	rollcall string // the binary
+	rollcall string        // the binary
+	self     time.Duration // processor time of this process at the beginning
 
 	temporalAddr string
 	brokers      []string
@@ -53,7 +54,7 @@ type world struct {
 // Temporal, and the tables are left to the plain consumer.
 func (b *bench) newWorld(ctx context.Context, name string, platform bool) (_ *world, err error) {
 	w := &world{
-		name: name, b: b, dir: filepath.Join(b.dir, name), rollcall: b.Rollcall, brokers: b.KafkaBrokers,
+		name: name, b: b, dir: filepath.Join(b.dir, name), rollcall: b.Rollcall, self: cpuOf("self"), brokers: b.KafkaBrokers,
 		topic: "bench." + b.id + "." + name, group: "bench-" + b.id + "-" + name,
 	}
 	w.letters = w.topic + ".dlq"
