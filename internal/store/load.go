@@ -21,6 +21,7 @@ type Stored struct {
 	State     device.State
 	Positions []device.Position
 	Counters  Counters
+	Test      TestState // of the device; zero: nobody has said anything
 }
 
 // Load returns the session as it was at one moment. It is what a workflow
@@ -64,8 +65,11 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (Stored, er
 	b.Queue(sqlPositions, uuidArray{key(id)}).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { out.Positions = append(out.Positions, p) })
 	})
+	tests := map[string]TestState{}
+	queueTestStates(b, []uuid.UUID{id}, tests)
 	b.Queue(sqlCommit)
 	err := conn.SendBatch(ctx, b).Close()
+	out.Test = tests[id.String()]
 	return out, err
 }
 

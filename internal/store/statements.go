@@ -567,6 +567,12 @@ const (
 SELECT device_id, state, holder, reason, since, lease_until FROM device_test_state
 WHERE device_id = ANY($1::UUID[]) AND (state <> 'in_test' OR lease_until > now())`
 
+	// The same, by session.
+	sqlTestStatesOf = `
+SELECT s.session_id, t.state, t.holder, t.reason, t.since, t.lease_until
+FROM device_session s JOIN device_test_state t ON t.device_id = s.device_id
+WHERE s.session_id = ANY($1::UUID[]) AND (t.state <> 'in_test' OR t.lease_until > now())`
+
 	// It writes no row where another state holds.
 	sqlReserve = `
 INSERT INTO device_test_state (device_id, state, holder, reason, since, lease_until)

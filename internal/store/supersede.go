@@ -34,24 +34,25 @@ func (s *Store) Rivals(ctx context.Context, session string) (Rivals, error) {
 	if err := device.CheckSession(session); err != nil {
 		return Rivals{}, fmt.Errorf("rivals: %w", err)
 	}
-	out, err := s.rivals(ctx, []uuid.UUID{uuid.MustParse(session)})
+	out := map[string]Rivals{}
+	err := s.retry(ctx, func(conn *pgxpool.Conn) error {
+		clear(out)
+		b := &pgx.Batch{}
+		queueRivals(b, []uuid.UUID{uuid.MustParse(session)}, out)
+		return conn.SendBatch(ctx, b).Close()
+	})
 	if err != nil {
 		return Rivals{}, fmt.Errorf("rivals of session %s: %w", session, err)
 	}
 	return out[session], nil
 }
 
-func (s *Store) rivals(ctx context.Context, sessions []uuid.UUID) (map[string]Rivals, error) {
-	var out map[string]Rivals
-	err := s.retry(ctx, func(conn *pgxpool.Conn) error {
-		out = make(map[string]Rivals)
-		rows, err := conn.Query(ctx, sqlRivals, keys(sessions), maxRivals*len(sessions))
-		if err != nil {
-			return err
-		}
+// queueRivals reads those of the sessions, by session.
+func queueRivals(b *pgx.Batch, sessions []uuid.UUID, out map[string]Rivals) {
+	b.Queue(sqlRivals, keys(sessions), maxRivals*len(sessions)).Query(func(rows pgx.Rows) error {
 		var of, id uuid.UUID
 		var older bool
-		_, err = pgx.ForEachRow(rows, []any{&of, &id, &older}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&of, &id, &older}, func() error {
 			r := out[of.String()]
 			switch {
 			case older:
@@ -64,28 +65,41 @@ func (s *Store) rivals(ctx context.Context, sessions []uuid.UUID) (map[string]Ri
 		})
 		return err
 	})
-	return out, err
 }
 
-// answer completes the answers of updates that are committed. It looks after the
-// commit, so that of two sessions that are written at once one sees the other.
+// answer completes the answers of updates that are committed, in one round trip.
+// It looks after the commit, so that of two sessions that are written at once one
+// sees the other, and so that a device that is reserved meanwhile is seen as such
+// here or by the session that is told.
 func (s *Store) answer(ctx context.Context, updates []Update) error {
-	var open []uuid.UUID
+	var asking []uuid.UUID
 	for _, u := range updates {
-		if u.Opens && !u.Answer.Known {
-			open = append(open, uuid.MustParse(u.Session))
+		if u.asks() {
+			asking = append(asking, uuid.MustParse(u.Session))
 		}
 	}
-	if len(open) == 0 {
+	if len(asking) == 0 {
 		return nil
 	}
-	rivals, err := s.rivals(ctx, open)
+	rivals, tests := map[string]Rivals{}, map[string]TestState{}
+	err := s.retry(ctx, func(conn *pgxpool.Conn) error {
+		clear(rivals)
+		clear(tests)
+		b := &pgx.Batch{}
+		queueRivals(b, asking, rivals)
+		queueTestStates(b, asking, tests)
+		return conn.SendBatch(ctx, b).Close()
+	})
 	if err != nil {
-		return fmt.Errorf("rivals: %w", err)
+		return fmt.Errorf("rivals and test states: %w", err)
 	}
 	for _, u := range updates {
-		if r, ok := rivals[u.Session]; ok && u.Opens {
-			u.Answer.Rivals = r
+		if !u.asks() {
+			continue
+		}
+		u.Answer.Test = tests[u.Session]
+		if u.Opens {
+			u.Answer.Rivals = rivals[u.Session]
 		}
 	}
 	return nil

@@ -169,7 +169,18 @@ func (s *Store) testStates(ctx context.Context, summaries []Summary) error {
 	return nil
 }
 
-// scanTestStates reads the states by device.
+// queueTestStates reads those of the sessions' devices, by session.
+func queueTestStates(b *pgx.Batch, sessions []uuid.UUID, out map[string]TestState) {
+	b.Queue(sqlTestStatesOf, keys(sessions)).Query(func(rows pgx.Rows) error {
+		states, err := scanTestStates(rows)
+		for session, t := range states {
+			out[session] = t.orAvailable()
+		}
+		return err
+	})
+}
+
+// scanTestStates reads the states by device, or by session.
 func scanTestStates(rows pgx.Rows) (map[string]TestState, error) {
 	defer rows.Close()
 	out := make(map[string]TestState)

@@ -101,6 +101,46 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// A session that is loaded, is new, or says which device it is of, learns the
+// device's test state.
+func TestSessionsLearnTheTestState(t *testing.T) {
+	s, url := open(t)
+	attributes := map[string]string{"network.mac": `"02:00:00:00:00:01"`, "netflix.esn": `"NF-0001"`}
+	f := newFeed(1)
+	id := deviceOf(t, s, f, attributes)
+	learnt := func() store.TestState {
+		stored, err := s.Load(t.Context(), f.id)
+		require.NoError(t, err)
+		return stored.Test
+	}
+	require.Zero(t, learnt())
+	_, want, err := s.Reserve(t.Context(), id, "jana", "smoke", time.Hour)
+	require.NoError(t, err)
+	require.Equal(t, want, learnt())
+
+	ask := func(n int, attributes map[string]string, isNew, opens bool) store.TestState {
+		f := newFeed(n)
+		u := f.update(f.opened(attributes))
+		u.New, u.Opens, u.Answer = isNew, opens, &store.Answer{}
+		apply(t, s, u)
+		return u.Answer.Test
+	}
+	require.Equal(t, want, ask(2, attributes, true, true))
+	require.Equal(t, want, ask(3, attributes, false, true))
+	require.Equal(t, want, ask(4, attributes, true, false))
+	require.Zero(t, ask(5, nil, true, false), "another device's")
+	require.Zero(t, ask(6, attributes, false, false), "nobody asked")
+
+	execute(t, url, `UPDATE device_test_state SET lease_until = now()`)
+	require.Zero(t, learnt(), "a lease that has ended is none")
+	_, _, err = s.SetTestState(t.Context(), id, store.StateMaintenance, "ops", "", false)
+	require.NoError(t, err)
+	require.Equal(t, store.StateMaintenance, learnt().State)
+	_, _, err = s.SetTestState(t.Context(), id, store.StateAvailable, "ops", "", false)
+	require.NoError(t, err)
+	require.Equal(t, store.TestState{State: store.StateAvailable}, learnt())
+}
+
 func second(_ string, _ store.TestState, err error) error { return err }
 
 // Of two test states that a merge brings together the stricter stays, and of two

@@ -53,7 +53,8 @@ type Update struct {
 	Stale      int64 // attribute writes that lost against a newer seq
 
 	// New says that the update was worked out from nothing: one of a session
-	// that is stored is not written. Opens asks for the session's rivals.
+	// that is stored is not written. Opens asks for the session's rivals. Both
+	// ask for its device's test state.
 	New, Opens bool
 	// Answer is filled by the time that Apply returns without an error. It is
 	// needed where New is set, and where Opens is.
@@ -64,7 +65,11 @@ type Update struct {
 type Answer struct {
 	Known  bool   // the session is stored, and the update was not written
 	Rivals Rivals // of the session, as they are after the update
+	Test   TestState
 }
+
+// asks reports whether u, which is committed, has a question left.
+func (u Update) asks() bool { return (u.New || u.Opens) && !u.Answer.Known }
 
 func (u Update) batchReceived() time.Time {
 	if u.BatchReceived.IsZero() {
