@@ -7,6 +7,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,6 +136,7 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 	r.RegisterActivityWithOptions(a.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
 	r.RegisterActivityWithOptions(a.RequestSnapshot, activity.RegisterOptions{Name: workflows.ActivityRequestSnapshot})
 	r.RegisterActivityWithOptions(a.Supersede, activity.RegisterOptions{Name: workflows.ActivitySupersede})
+	r.RegisterActivityWithOptions(a.ReadTestState, activity.RegisterOptions{Name: workflows.ActivityTestState})
 }
 
 // ApplyBatch writes one apply. Values that the database will never take come
@@ -145,7 +147,8 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 // A new session that the database knows after all comes back as it is there, and
 // nothing is written: the workflow has worked the request out from nothing. With
 // Opens the answer names the sessions that this one has taken the place of, and
-// the one that has taken its own. The answer to any other request is nil.
+// the one that has taken its own. Both answers have the device's test state. That
+// to any other request is nil.
 func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
 	begun := time.Now()
 	u, answer := update(in), store.Answer{}
@@ -158,7 +161,7 @@ func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) 
 		return &loaded, err
 	case err == nil:
 		a.observe(workflows.ActivityApply, "ok", begun)
-		return a.answered(in, answer.Rivals), nil
+		return a.answered(u), nil
 	case errors.Is(err, store.ErrRefused) && !in.Skip:
 		a.observe(workflows.ActivityApply, "refused", begun)
 		return nil, temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
@@ -168,12 +171,12 @@ func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) 
 }
 
 // answered is the answer to an apply that is done.
-func (a *Activities) answered(in workflows.ApplyRequest, rivals store.Rivals) *workflows.Loaded {
-	if !in.New && len(rivals.Older) == 0 && rivals.Newer == "" {
+func (a *Activities) answered(u store.Update) *workflows.Loaded {
+	if !u.New && !u.Opens {
 		return nil
 	}
-	out := &workflows.Loaded{Older: rivals.Older, Newer: rivals.Newer}
-	if in.New {
+	out := &workflows.Loaded{Older: u.Answer.Rivals.Older, Newer: u.Answer.Rivals.Newer, Test: testState(u.Answer.Test)}
+	if u.New {
 		out.SearchAttributes, out.Level = a.search(), workflows.Level
 	}
 	return out
@@ -189,7 +192,7 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 	}
 	loaded := workflows.Loaded{
 		Found: stored.Found, State: stored.State, Positions: stored.Positions, Counters: counters(stored.Counters),
-		SearchAttributes: a.search(), Level: workflows.Level,
+		SearchAttributes: a.search(), Level: workflows.Level, Test: testState(stored.Test),
 	}
 	if stored.Found && stored.State.AsOf > 0 && stored.State.Closed == 0 {
 		rivals, err := a.rivals(ctx, session)
@@ -201,6 +204,23 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 	}
 	a.observe(workflows.ActivityLoad, "ok", begun)
 	return loaded, nil
+}
+
+// ReadTestState reads that of the session's device. It is rare, and so needs no
+// statement of its own.
+func (a *Activities) ReadTestState(ctx context.Context, session string) (*workflows.TestState, error) {
+	begun := time.Now()
+	stored, err := a.loader.Load(ctx, session)
+	if err != nil {
+		a.observe(workflows.ActivityTestState, "error", begun)
+		return nil, a.failed(ctx, "read the test state", session, err)
+	}
+	a.observe(workflows.ActivityTestState, "ok", begun)
+	return testState(stored.Test), nil
+}
+
+func testState(t store.TestState) *workflows.TestState {
+	return &workflows.TestState{State: cmp.Or(t.State, workflows.TestStateAvailable), Holder: t.Holder, Until: t.LeaseUntil}
 }
 
 // failed says what happened once for each activity, at its first regular try:

@@ -26,6 +26,7 @@ type fakeStore struct {
 	unknown bool // to Load
 	older   []string
 	newer   string
+	test    store.TestState
 }
 
 func (f *fakeStore) Rivals(context.Context, string) (store.Rivals, error) {
@@ -38,8 +39,11 @@ func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 			*u.Answer = store.Answer{Known: true}
 			continue
 		}
+		if u.Opens || u.New {
+			*u.Answer = store.Answer{Test: f.test}
+		}
 		if u.Opens {
-			*u.Answer = store.Answer{Rivals: store.Rivals{Older: f.older, Newer: f.newer}}
+			u.Answer.Rivals = store.Rivals{Older: f.older, Newer: f.newer}
 		}
 		f.updates = append(f.updates, u)
 	}
@@ -47,7 +51,7 @@ func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 }
 
 func (f *fakeStore) Load(context.Context, string) (store.Stored, error) {
-	return store.Stored{Found: !f.unknown, State: f.state, Positions: []device.Position{{Topic: "t", Next: 1}}}, f.err
+	return store.Stored{Found: !f.unknown, State: f.state, Positions: []device.Position{{Topic: "t", Next: 1}}, Test: f.test}, f.err
 }
 
 func environment(t *testing.T, s *fakeStore) *testsuite.TestActivityEnvironment {
@@ -174,6 +178,41 @@ func TestLoadSession(t *testing.T) {
 	s.err = errors.New("connection refused")
 	_, err = environment(t, s).ExecuteActivity(workflows.ActivityLoad, "s")
 	require.ErrorContains(t, err, "connection refused")
+}
+
+// Whoever begins, and whoever asks, learns the device's test state; one of which
+// nobody has said anything is available.
+func TestTestStateReachesTheWorkflow(t *testing.T) {
+	until := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	for want, s := range map[workflows.TestState]*fakeStore{
+		{State: "available"}: {unknown: true},
+		{State: "in_test", Holder: "jana", Until: until}: {
+			unknown: true, test: store.TestState{State: store.StateInTest, Holder: "jana", Reason: "smoke", Since: until.Add(-time.Hour), LeaseUntil: until},
+		},
+	} {
+		env := environment(t, s)
+		var loaded workflows.Loaded
+		v, err := env.ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: one, New: true})
+		require.NoError(t, err)
+		require.NoError(t, v.Get(&loaded))
+		require.Equal(t, &want, loaded.Test)
+
+		v, err = env.ExecuteActivity(workflows.ActivityLoad, one)
+		require.NoError(t, err)
+		loaded = workflows.Loaded{}
+		require.NoError(t, v.Get(&loaded))
+		require.Equal(t, &want, loaded.Test)
+
+		v, err = env.ExecuteActivity(workflows.ActivityTestState, one)
+		require.NoError(t, err)
+		var got workflows.TestState
+		require.NoError(t, v.Get(&got))
+		require.Equal(t, want, got)
+
+		s.err = errors.New("connection refused")
+		_, err = env.ExecuteActivity(workflows.ActivityTestState, one)
+		require.ErrorContains(t, err, "connection refused")
+	}
 }
 
 func TestNewNamesWhatIsMissing(t *testing.T) {

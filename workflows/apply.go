@@ -224,6 +224,7 @@ func (s *session) apply(ctx workflow.Context, in intent) error {
 		return err
 	}
 	s.done(ctx, p)
+	s.know(answer.Test)
 	s.supersede(ctx, answer.Older, answer.Newer)
 	return nil
 }

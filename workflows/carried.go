@@ -47,6 +47,8 @@ type Carried struct {
 
 	// Quiet is how long nothing must have come before Closing is done.
 	Quiet time.Duration `json:"quiet,omitempty"`
+
+	Test *TestState `json:"test,omitempty"` // of the device; nil: to be read
 }
 
 // Waiting is a batch and the bytes its signal had.

@@ -15,6 +15,7 @@ const (
 	QueryProgress     = "progress"          // answers with a Progress
 	SignalNudge       = "nudge"             // takes nothing; wakes an idle session to look at its worker version
 	SignalClose       = "close-session"     // takes a Close; as the update, for one who does not wait
+	SignalTestState   = "test-state"        // takes nothing; has the session read its device's test state, which changed
 
 	UpdateRequestSnapshot = "request-snapshot" // takes an Ask, answers with Asked
 	UpdateDrain           = "drain"            // takes nothing, answers with a Receipt
@@ -24,6 +25,7 @@ const (
 	ActivityLoad            = "LoadSession"     // takes a session, answers with Loaded
 	ActivityRequestSnapshot = "RequestSnapshot" // takes a SnapshotRequest, answers with Asked
 	ActivitySupersede       = "Supersede"       // takes a SupersedeRequest
+	ActivityTestState       = "ReadTestState"   // takes a session, answers with its device's TestState
 
 	// ErrRefused is the type of the application error with which ApplyBatch
 	// says that the database will never take these values.
@@ -160,6 +162,9 @@ type Loaded struct {
 	Older []string `json:"older,omitempty"`
 	// Newer is the one that has taken the place of this one.
 	Newer string `json:"newer,omitempty"`
+	// Test is the device's, where the answer is one to a load, to New or to
+	// Opens; nil from a worker without it.
+	Test *TestState `json:"test,omitempty"`
 }
 
 // Sync is how a session's record relates to the edge's.
@@ -260,6 +265,8 @@ type StateView struct {
 
 	Closed int64  `json:"closed_seq,omitempty"`
 	Reason string `json:"closed_reason,omitempty"`
+
+	Test *TestState `json:"test,omitempty"` // of the device; nil: not read yet
 
 	Counters  Counters          `json:"counters"`
 	Refused   []Refusal         `json:"refused,omitempty"` // the newest ones

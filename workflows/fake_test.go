@@ -59,6 +59,11 @@ type database struct {
 	ask func(workflows.SnapshotRequest) (workflows.Asked, error)
 	// applied is called after every apply, without the lock.
 	applied func(workflows.ApplyRequest)
+	// test is the device's test state; nil: available. reading is called when
+	// a session reads it, without the lock.
+	test    *workflows.TestState
+	reading func()
+	reads   int
 }
 
 func (d *database) note(ctx context.Context, name string) {
@@ -90,11 +95,13 @@ func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*
 	if d.applied != nil {
 		d.applied(in)
 	}
-	if in.Opens && (len(d.older) > 0 || d.newer != "") {
+	if in.Opens {
 		if loaded == nil {
 			loaded = &workflows.Loaded{}
 		}
-		loaded.Older, loaded.Newer = d.older, d.newer
+		d.mu.Lock()
+		loaded.Older, loaded.Newer, loaded.Test = d.older, d.newer, d.testState()
+		d.mu.Unlock()
 	}
 	return loaded, nil
 }
@@ -116,11 +123,48 @@ func (d *database) Supersede(_ context.Context, in workflows.SupersedeRequest) e
 	return nil
 }
 
+func (d *database) ReadTestState(ctx context.Context, _ string) (*workflows.TestState, error) {
+	d.mu.Lock()
+	d.reads++
+	d.note(ctx, workflows.ActivityTestState)
+	d.mu.Unlock()
+	if d.reading != nil {
+		d.reading()
+	}
+	if d.fail != nil {
+		if err := d.fail(ctx, workflows.ActivityTestState, nil); err != nil {
+			return nil, err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.testState(), nil
+}
+
+// people set the device's test state.
+func (d *database) people(t *workflows.TestState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.test = t
+}
+
+func (d *database) testState() *workflows.TestState {
+	if d.old {
+		return nil
+	}
+	if d.test == nil {
+		return &workflows.TestState{State: workflows.TestStateAvailable}
+	}
+	t := *d.test
+	return &t
+}
+
 func (d *database) register(r worker.ActivityRegistry) {
 	r.RegisterActivityWithOptions(d.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
 	r.RegisterActivityWithOptions(d.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
 	r.RegisterActivityWithOptions(d.RequestSnapshot, activity.RegisterOptions{Name: workflows.ActivityRequestSnapshot})
 	r.RegisterActivityWithOptions(d.Supersede, activity.RegisterOptions{Name: workflows.ActivitySupersede})
+	r.RegisterActivityWithOptions(d.ReadTestState, activity.RegisterOptions{Name: workflows.ActivityTestState})
 }
 
 func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
@@ -179,7 +223,7 @@ func (d *database) load(ctx context.Context) (workflows.Loaded, error) {
 			return workflows.Loaded{}, err
 		}
 	}
-	out := workflows.Loaded{SearchAttributes: d.search}
+	out := workflows.Loaded{SearchAttributes: d.search, Test: d.testState()}
 	if !d.old {
 		out.Level = workflows.Level
 	}

@@ -31,11 +31,11 @@ const (
 // Level is what the workflow code of a worker may do that older code did not:
 // 1 has timers and asks for snapshots; 2 takes a snapshot's word where nothing
 // was missing, gives way to a newer session of its device, and waits for quiet
-// before it is closed for one. It reaches a session in the answer to a
-// local activity, which only the worker that runs the workflow can give, and is
-// carried from run to run. So a history says by itself whether it may have
-// such commands, and costs no marker for it.
-const Level = 2
+// before it is closed for one; 3 reads its device's test state. It reaches a
+// session in the answer to a local activity, which only the worker that runs the
+// workflow can give, and is carried from run to run. So a history says by itself
+// whether it may have such commands, and costs no marker for it.
+const Level = 3
 
 // Repair is what is being done about a gap.
 type Repair struct {
@@ -167,6 +167,9 @@ func (s *session) deadline() (time.Time, string) {
 	}
 	if s.lacking() && s.Repair.Next.Before(at) {
 		at, what = s.Repair.Next, "ask for a snapshot"
+	}
+	if t := s.Test; t != nil && !t.Until.IsZero() && t.Until.Before(at) {
+		at, what = t.Until, "the lease of "+clip(t.Holder)+" ends"
 	}
 	if s.Closing != "" && s.quietFrom().Before(at) {
 		at, what = s.quietFrom(), "close: "+s.Closing

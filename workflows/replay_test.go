@@ -85,6 +85,12 @@ func TestHistoriesReadLikeAStory(t *testing.T) {
 			"apply seq 2 (1 event, 1 attribute)", // its tail
 			"close after seq 2: superseded by 99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11",
 		},
+		"level3/reserved": {
+			"apply seq 1 (1 event, 1 attribute)",
+			"read the device's test state", // it was told
+			"read the device's test state", // the lease has ended
+			"apply seq 2 (1 event, 1 attribute)",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string

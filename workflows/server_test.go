@@ -121,6 +121,13 @@ func (s *server) update(in workflows.Input, name string, out any, args ...any) {
 	require.NoError(s.t, h.Get(s.t.Context(), out))
 }
 
+// reserve sets the device's test state as people do.
+func (s *server) reserve(in workflows.Input, test *workflows.TestState) {
+	s.t.Helper()
+	s.db.people(test)
+	require.NoError(s.t, s.SignalWorkflow(s.t.Context(), device.WorkflowID(in.Session), "", workflows.SignalTestState, nil))
+}
+
 func (s *server) end(in workflows.Input) {
 	require.NoError(s.t, s.TerminateWorkflow(context.WithoutCancel(s.t.Context()), device.WorkflowID(in.Session), "", "end of test"))
 }
@@ -265,6 +272,36 @@ func TestRecord(t *testing.T) {
 	})
 	recordLevel1(t, scenario)
 	recordLevel2(t, scenario)
+	recordLevel3(t, scenario)
+}
+
+// recordLevel3 plays what only code of level 3 does.
+func recordLevel3(t *testing.T, scenario func(string, *database, func(*testing.T, *server, workflows.Input))) {
+	scenario("reserved", &database{search: true}, func(_ *testing.T, s *server, in workflows.Input) {
+		s.signal(in, batch(1, delta(1, "a")))
+		s.asOf(in, 1)
+		s.reserve(in, held("ci-1", time.Now().Add(3*time.Second)))
+		s.until(in, "the reservation", func(v workflows.StateView) bool { return v.Test.State == "in_test" })
+		s.until(in, "the end of the lease", func(v workflows.StateView) bool { return v.Test.State == "available" })
+		s.signal(in, batch(2, delta(2, "a")))
+		s.asOf(in, 2)
+		s.save("reserved", in, "")
+		s.end(in)
+	})
+	scenario("upgrade-2", &database{search: true, test: &workflows.TestState{State: "maintenance", Holder: "ops"}}, func(_ *testing.T, s *server, in workflows.Input) {
+		in.Carried = &workflows.Carried{ // as code of level 2 carried it
+			Version: 1, Level: 2, Runs: 1, Sync: workflows.Live, Since: epoch, Received: epoch, Positions: position(3), SearchAttributes: true,
+			State: device.State{
+				RAE: rae, Session: in.Session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
+				Attributes: edgeSays(2, `"idle"`).Attributes,
+			},
+		}
+		s.signal(in, batch(3, delta(3, "a")))
+		s.asOf(in, 3)
+		s.until(in, "the test state", func(v workflows.StateView) bool { return v.Test != nil && v.Test.State == "maintenance" })
+		s.save("upgrade-2", in, "")
+		s.end(in)
+	})
 }
 
 // recordLevel2 plays what only code of level 2 does.
@@ -431,7 +468,8 @@ func TestShownOnARealServer(t *testing.T) {
 	}
 	s.signal(in, batch(1, e, delta(4, "a")))
 	s.asOf(in, 4)
-	query := fmt.Sprintf("SyncState='gap' AND ConnectionStatus='up' AND DeviceModel='Soundbar 5' AND RaeSerial=%q AND WorkflowId=%q", in.RAE, device.WorkflowID(in.Session))
+	s.reserve(in, held("ci`1", time.Now().Add(time.Hour)))
+	query := fmt.Sprintf("TestState='in_test' AND SyncState='gap' AND ConnectionStatus='up' AND DeviceModel='Soundbar 5' AND RaeSerial=%q AND WorkflowId=%q", in.RAE, device.WorkflowID(in.Session))
 	require.Eventually(t, func() bool {
 		r, err := s.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
 		return err == nil && r.GetCount() == 1
@@ -446,6 +484,7 @@ func TestShownOnARealServer(t *testing.T) {
 	require.Contains(t, card, "- host name: `bar'*`")
 	require.Contains(t, card, "- IPv4: `192.0.2.7, 192.0.2.8`")
 	require.Contains(t, card, "- missing seq: 2–3, since ")
+	require.Contains(t, card, "- TestState: `in_test` by `ci'1` until ")
 	s.end(in)
 }
 

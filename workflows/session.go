@@ -74,6 +74,7 @@ type session struct {
 	inbox  workflow.ReceiveChannel
 	nudges workflow.ReceiveChannel
 	closes workflow.ReceiveChannel
+	tests  workflow.ReceiveChannel
 	wishes wishes
 	alarm  alarm
 	doing  doing
@@ -113,6 +114,9 @@ func (s *session) setup(ctx workflow.Context) error {
 	s.closes = workflow.GetSignalChannelWithOptions(ctx, SignalClose, workflow.SignalChannelOptions{
 		Description: "Closes the session for good after its newest event, as the update close. Sent by a newer session of the same device.",
 	})
+	s.tests = workflow.GetSignalChannelWithOptions(ctx, SignalTestState, workflow.SignalChannelOptions{
+		Description: "Has the session read its device's test state from the database. Sent by who has changed it there. It counts as no event.",
+	})
 	s.applies, _ = workflow.NewDisconnectedContext(ctx)
 	if s.Sync != Loading {
 		s.raise(ctx)
@@ -137,6 +141,7 @@ func (s *session) load(ctx workflow.Context) {
 		s.Level = loaded.Level
 	}
 	s.raise(ctx)
+	s.know(loaded.Test)
 	s.Positions = loaded.Positions
 	s.Counters.add(loaded.Counters)
 	if loaded.Found && loaded.State.AsOf > 0 {
@@ -222,6 +227,7 @@ func (s *session) wakers(ctx workflow.Context) workflow.Selector {
 		s.nudged = true
 	})
 	woken.AddReceive(s.closes, func(workflow.ReceiveChannel, bool) { s.toldToClose(ctx) })
+	woken.AddReceive(s.tests, func(workflow.ReceiveChannel, bool) {}) // attend takes them
 	woken.AddReceive(s.wishes.wake, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) })
 	woken.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
 	return woken
@@ -267,6 +273,7 @@ func (s *session) continueAsNew(ctx workflow.Context, why string) error {
 		s.nudged = true // and has what it wants
 	}
 	s.toldToClose(ctx)
+	s.forgetTest()
 	in := Input{RAE: s.rae, Session: s.id, Carried: &s.Carried, Options: s.given}
 	var options workflow.ContinueAsNewErrorOptions
 	if why == "version" {

@@ -95,7 +95,7 @@ func (s *session) view() StateView {
 		Attributes: live, AsOf: s.State.AsOf, Hash: device.Hash(live),
 		FirstObserved: s.State.First, LastObserved: s.State.Last, LastReceived: s.Received,
 		Sync: s.Sync, SyncSince: s.Since, Missing: s.State.Missing(), Snapshot: s.State.Snapshot, Check: s.Check, Repair: repair,
-		Closed: s.State.Closed, Reason: s.State.Reason,
+		Closed: s.State.Closed, Reason: s.State.Reason, Test: s.Test,
 		Counters: s.Counters, Refused: slices.Clone(s.Refused), Waiting: len(s.Waiting) + len(s.Refusing),
 		Runs: s.Runs, Builds: slices.Clone(s.Builds), Positions: slices.Clone(s.Positions),
 	}
@@ -119,8 +119,10 @@ var searchAttributes = []struct {
 	{"ConnectionStatus", []string{"connection.status"}},
 	{"DeviceModel", []string{"device.model", "mdns.model"}},
 	{"Esn", []string{"netflix.esn"}},
-	{"TestState", []string{"state.test"}},
+	{keyTestState, []string{"state.test"}}, // until the session has read the device's
 }
+
+const keyTestState = "TestState"
 
 // What the status card shows besides.
 var cardAttributes = []struct{ label, attribute string }{
@@ -151,7 +153,7 @@ func (s *session) show(ctx workflow.Context) {
 	}
 	have := workflow.GetTypedSearchAttributes(ctx)
 	var updates []temporal.SearchAttributeUpdate
-	for name, value := range searchValues(s.rae, s.Sync, &s.State) {
+	for name, value := range s.searchValues() {
 		key := temporal.NewSearchAttributeKeyKeyword(name)
 		switch old, ok := have.GetKeyword(key); {
 		case value == "" && ok:
@@ -170,13 +172,17 @@ func (s *session) show(ctx workflow.Context) {
 
 // searchValues yields the search attributes of a session, in a fixed order; an
 // empty value is none.
-func searchValues(rae string, sync Sync, state *device.State) iter.Seq2[string, string] {
+func (s *session) searchValues() iter.Seq2[string, string] {
 	return func(yield func(name, value string) bool) {
-		if !yield("RaeSerial", rae) || !yield("SyncState", string(sync)) {
+		if !yield("RaeSerial", s.rae) || !yield("SyncState", string(s.Sync)) {
 			return
 		}
 		for _, a := range searchAttributes {
-			if !yield(a.key, text(state, a.attributes...)) {
+			value := text(&s.State, a.attributes...)
+			if a.key == keyTestState && s.Test != nil {
+				value = s.Test.State
+			}
+			if !yield(a.key, value) {
 				return
 			}
 		}
@@ -222,7 +228,11 @@ func (s *session) card() string {
 	}
 	row("RAE", code(s.rae))
 	for _, a := range searchAttributes {
-		row(a.key, code(text(&s.State, a.attributes...)))
+		value := code(text(&s.State, a.attributes...))
+		if a.key == keyTestState && s.Test != nil {
+			value = s.Test.line()
+		}
+		row(a.key, value)
 	}
 	for _, a := range cardAttributes {
 		row(a.label, code(text(&s.State, a.attribute)))

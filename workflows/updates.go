@@ -183,7 +183,8 @@ func (s *session) attend(ctx workflow.Context, told bool) bool {
 		}
 		did = true
 	}
-	return s.look(ctx) || did
+	did = s.look(ctx) || did
+	return s.retest(ctx) || did
 }
 
 func (s *session) receipt() Receipt {
