@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-const stateHelp = `A device's test state says whether it may be used: available, in_test (somebody holds it until the lease ends), quarantined or maintenance. It is apart from the connection status. A lease that ends needs nobody to end it.`
+const stateHelp = `A device's test state says whether it may be used: available, in_test (somebody holds it until the lease ends), quarantined or maintenance. It is apart from the connection status. A lease that ends needs nobody to end it. The Temporal Web UI and temporal workflow list --query "TestState='in_test'" show it: the device's open sessions are told.`
 
 // holderFlag says who holds a device.
 type holderFlag struct {
@@ -64,9 +65,11 @@ func whatToDo(verb string, t store.TestState) string {
 	return "--force does it all the same"
 }
 
-// stated prints what became of a change of test state.
-func (q *queryFlags) stated(ctx context.Context, env cli.Env, verb string, change func(context.Context, *store.Store) (string, store.TestState, error)) error {
-	return q.ask(ctx, func(ctx context.Context, db *store.Store) error {
+// stated prints what became of a change of test state, and tells the device's open
+// sessions.
+func (q *queryFlags) stated(ctx context.Context, env cli.Env, verb string, f *tellFlags, change func(context.Context, *store.Store) (string, store.TestState, error)) error {
+	var open []store.Summary
+	err := q.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		id, t, err := change(ctx, db)
 		if held := (*store.HeldError)(nil); errors.As(err, &held) {
 			return fmt.Errorf("%w: %s", err, whatToDo(verb, held.TestState))
@@ -78,11 +81,18 @@ func (q *queryFlags) stated(ctx context.Context, env cli.Env, verb string, chang
 			Device string          `json:"device_id"`
 			Test   store.TestState `json:"test"`
 		}{id, t}
+		d, err := db.GetDevice(ctx, id)
+		if err != nil {
+			warn(env, "no session was told: %v", err)
+		}
+		open = slices.DeleteFunc(d.Sessions, func(s store.Summary) bool { return s.Closed > 0 })
 		return q.Output.write(env.Stdout, out, func(w *tabwriter.Writer) {
 			row(w, "DEVICE", "STATE", "BY", "UNTIL", "REASON")
 			row(w, id, t.State, orElse(t.Holder, "-"), orElse(stamp(t.LeaseUntil), "-"), orElse(clip(t.Reason), "-"))
 		})
 	})
+	f.tell(ctx, env, open) // of a change that was made, printed or not
+	return err
 }
 
 // inUse is a test state in a cell of a table.
@@ -97,6 +107,7 @@ type deviceReserveCmd struct {
 	queryFlags `embed:""`
 	holderFlag `embed:""`
 	leaseFlag  `embed:""`
+	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
 	Reason     string `help:"What for." placeholder:"TEXT"`
 }
@@ -118,12 +129,12 @@ Examples:
 
 // Validate is called by kong before anything starts.
 func (c *deviceReserveCmd) Validate() error {
-	return errors.Join(c.holderFlag.check(), c.leaseFlag.check(), c.queryFlags.Validate())
+	return errors.Join(c.holderFlag.check(), c.leaseFlag.check(), c.queryFlags.Validate(), c.tellFlags.validate())
 }
 
 // Run reserves.
 func (c *deviceReserveCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "reserve", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.stated(ctx, env, "reserve", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.Reserve(ctx, c.Device, c.name(), c.Reason, time.Duration(c.For))
 	})
 }
@@ -132,6 +143,7 @@ type deviceRenewCmd struct {
 	queryFlags `embed:""`
 	holderFlag `embed:""`
 	leaseFlag  `embed:""`
+	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
 }
 
@@ -148,12 +160,12 @@ Example:
 
 // Validate is called by kong before anything starts.
 func (c *deviceRenewCmd) Validate() error {
-	return errors.Join(c.holderFlag.check(), c.leaseFlag.check(), c.queryFlags.Validate())
+	return errors.Join(c.holderFlag.check(), c.leaseFlag.check(), c.queryFlags.Validate(), c.tellFlags.validate())
 }
 
 // Run renews.
 func (c *deviceRenewCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "renew", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.stated(ctx, env, "renew", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.Renew(ctx, c.Device, c.name(), time.Duration(c.For))
 	})
 }
@@ -161,6 +173,7 @@ func (c *deviceRenewCmd) Run(ctx context.Context, env cli.Env) error {
 type deviceReleaseCmd struct {
 	queryFlags `embed:""`
 	holderFlag `embed:""`
+	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
 	Force      bool   `help:"Also if somebody else holds it."`
 }
@@ -178,12 +191,12 @@ Example:
 
 // Validate is called by kong before anything starts.
 func (c *deviceReleaseCmd) Validate() error {
-	return errors.Join(c.holderFlag.check(), c.queryFlags.Validate())
+	return errors.Join(c.holderFlag.check(), c.queryFlags.Validate(), c.tellFlags.validate())
 }
 
 // Run releases.
 func (c *deviceReleaseCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "release", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.stated(ctx, env, "release", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.Release(ctx, c.Device, c.name(), c.Force)
 	})
 }
@@ -191,6 +204,7 @@ func (c *deviceReleaseCmd) Run(ctx context.Context, env cli.Env) error {
 type deviceSetStateCmd struct {
 	queryFlags `embed:""`
 	byFlag     `embed:""`
+	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
 	State      string `arg:"" enum:"available,quarantined,maintenance" help:"${enum}."`
 	Reason     string `help:"Why." placeholder:"TEXT"`
@@ -212,9 +226,14 @@ Examples:
     rollcall device set-state living-room-tv available`
 }
 
+// Validate is called by kong before anything starts.
+func (c *deviceSetStateCmd) Validate() error {
+	return errors.Join(c.queryFlags.Validate(), c.tellFlags.validate())
+}
+
 // Run sets.
 func (c *deviceSetStateCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "set-state", func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.stated(ctx, env, "set-state", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.SetTestState(ctx, c.Device, c.State, c.name(), c.Reason, c.Force)
 	})
 }

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+
+	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workflows"
+)
+
+// tellFlags say how to reach the sessions of a device whose test state changed.
+type tellFlags struct {
+	Temporal temporalFlags `embed:"" group:"temporal"`
+	Tell     bool          `help:"Tell the device's open sessions, so that Temporal shows the new state." default:"true" negatable:""`
+}
+
+func (f *tellFlags) validate() error {
+	if !f.Tell {
+		return nil
+	}
+	return f.Temporal.validate()
+}
+
+// tellFor bounds the telling: what counts is done by then.
+const tellFor = 5 * time.Second
+
+// signaller is what of a client.Client telling takes.
+type signaller interface {
+	SignalWorkflow(ctx context.Context, workflowID, runID, signal string, arg any) error
+}
+
+// tell has the sessions read the test state that the database has. Nothing that
+// goes wrong here is more than a warning.
+func (f *tellFlags) tell(ctx context.Context, env cli.Env, sessions []store.Summary) {
+	if !f.Tell || len(sessions) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellFor)
+	defer cancel()
+	temporal, _, err := f.Temporal.dial(ctx, env.Logger)
+	if err != nil {
+		for _, s := range sessions {
+			notTold(env, s.Session, err)
+		}
+		return
+	}
+	defer temporal.Close()
+	tellSessions(ctx, env, temporal, sessions)
+}
+
+// tellSessions starts none that does not run: it would only go idle again.
+func tellSessions(ctx context.Context, env cli.Env, temporal signaller, sessions []store.Summary) {
+	for _, s := range sessions {
+		if err := temporal.SignalWorkflow(ctx, device.WorkflowID(s.Session), "", workflows.SignalTestState, nil); err != nil {
+			notTold(env, s.Session, err)
+		}
+	}
+}
+
+func notTold(env cli.Env, session string, err error) {
+	if missing := (*serviceerror.NotFound)(nil); errors.As(err, &missing) {
+		warn(env, "session %s has no workflow that runs: Temporal shows the new state when its next event starts it", session)
+		return
+	}
+	warn(env, "the state is set, but session %s was not told, and Temporal shows the old one: %v. "+
+		"To have it look: temporal workflow signal --name %s --workflow-id %s", session, err, workflows.SignalTestState, device.WorkflowID(session))
+}
+
+func warn(env cli.Env, format string, args ...any) {
+	_, _ = fmt.Fprintf(env.Stderr, "rollcall: warning: "+format+"\n", args...)
+}
