@@ -12,11 +12,44 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/verify"
 )
+
+// What a person reserves is what Temporal lists, for as long as it is reserved.
+func reservations(t *testing.T, s *stack, session string, command func(...string) (int, string, string)) {
+	t.Helper()
+	listed := func(want ...string) {
+		t.Helper()
+		require.EventuallyWithT(t, func(t *assert.CollectT) {
+			r, err := s.temporal.ListWorkflow(context.Background(), &workflowservice.ListWorkflowExecutionsRequest{Query: "TestState='in_test'"})
+			require.NoError(t, err)
+			var got []string
+			for _, e := range r.GetExecutions() {
+				got = append(got, e.GetExecution().GetWorkflowId())
+			}
+			require.Equal(t, want, got)
+		}, time.Minute, 100*time.Millisecond)
+	}
+	do := func(args ...string) {
+		t.Helper()
+		code, _, errs := command(append([]string{"device"}, args...)...)
+		require.Zero(t, code, errs)
+		require.Empty(t, errs)
+	}
+	listed()
+	do("reserve", session, "--holder", "ci-1", "--for", "2h")
+	listed(device.WorkflowID(session))
+	do("release", session, "--holder", "ci-1")
+	listed()
+	do("reserve", session, "--holder", "ci-1", "--for", "8s")
+	listed(device.WorkflowID(session))
+	listed() // the lease ends by itself
+}
 
 // Every session of the demo is the same at the edge, in its workflow and in the
 // database; an attribute that a person changed in the database is named, and
@@ -39,15 +72,19 @@ func TestVerifyEndToEnd(t *testing.T) {
 	<-raes[0].edge.Ended()
 	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), time.Minute))
 
-	run := func(args ...string) (code int, stdout, stderr string) {
-		cmd := exec.CommandContext(t.Context(), rollcall, append([]string{"verify"}, args...)...)
+	command := func(args ...string) (code int, stdout, stderr string) {
+		cmd := exec.CommandContext(t.Context(), rollcall, args...)
 		cmd.Env = append(os.Environ(), "ROLLCALL_DATABASE_URL="+s.databaseURL, "ROLLCALL_KAFKA_BROKERS="+s.kafkaAddr, "TEMPORAL_ADDRESS="+loopback(flags.TemporalPort))
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		_ = cmd.Run()
-		t.Logf("verify %q\n%s%s", args, &out, &errs)
+		t.Logf("%q\n%s%s", args, &out, &errs)
 		return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 	}
+	run := func(args ...string) (code int, stdout, stderr string) {
+		return command(append([]string{"verify"}, args...)...)
+	}
+	reservations(t, s, raes[0].edge.Devices()[1].Session, command)
 	code, text, errs := run()
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, "verifying 17 sessions on 1 RAE\n")
