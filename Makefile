@@ -92,6 +92,7 @@ bench: build ## Measure the platform on this machine (docs/sizing.md). Let nothi
 		$(if $(filter-out 0 no false,$(QUICK)),--quick) \
 		$(if $(ONLY),--only '$(ONLY)') \
 		$(if $(OUT),--out '$(OUT)') \
+		$(if $(BASELINE),--baseline '$(BASELINE)') \
 		$(ARGS))
 
 .PHONY: clean
@@ -114,6 +115,7 @@ help:
 	@printf '  QUICK=1         Smaller numbers, in under 8 minutes\n'
 	@printf '  ONLY=NAME,...   Only these scenarios and what they are measured against\n'
 	@printf '  OUT=FILE        Write the figures as JSON: [{name, value, unit, goal, met}]\n'
+	@printf '  BASELINE=FILE   An older rollcall binary, to be measured by turns with this one\n'
 	@printf '  ARGS=...        More flags; ARGS=--help lists them, and the scenarios\n\n'
 
 # Tools are pinned, and built by this machine's Go into .tools.

@@ -151,8 +151,8 @@ func TestIdentities(t *testing.T) {
 	}
 	bring(tv, 3, `"NF-0001"`, "")
 	bring(tv, 4, `"NF-0002"`, "")
-	bring(server, 3, "", `"SN-0001"`)
-	bring(server, 4, "", `"SN-0002"`)
+	bring(server, 3, "", `"SN-000001"`)
+	bring(server, 4, "", `"SN-000002"`)
 	bring(server, 5, `"NF-0002"`, "")
 
 	code, stdout, stderr := ask("identity", "show", "living-room-tv")
@@ -166,7 +166,7 @@ func TestIdentities(t *testing.T) {
 	require.Len(t, page.Conflicts, 1)
 	id := page.Conflicts[0].ID
 	_, stdout, _ = ask("identity", "conflicts")
-	require.Regexp(t, `(?m)^`+id[:8]+`  \S+ \S+Z  [0-9a-f]{8} +serial SN-0002  [0-9a-f]{8} living-room-tv  esn NF-0002  open$`, stdout)
+	require.Regexp(t, `(?m)^`+id[:8]+`  \S+ \S+Z  [0-9a-f]{8} +serial SN-000002  [0-9a-f]{8} living-room-tv  esn NF-0002  open$`, stdout)
 
 	code, stdout, stderr = ask("identity", "keep-apart", id[:8], "--by=jana")
 	require.Equal(t, cli.ExitOK, code, stderr)

@@ -18,8 +18,8 @@ func disputed(t *testing.T) (s *store.Store, url string, a, b, both *feed) {
 	a, b, both = newFeed(1), newFeed(2), newFeed(3)
 	deviceOf(t, s, a, map[string]string{"netflix.esn": `"NF-0001"`, "network.hostname": `"one"`})
 	execute(t, url, `UPDATE device SET created_at = '2026-01-01'`)
-	deviceOf(t, s, b, map[string]string{"device.serial": `"SN-0002"`, "network.hostname": `"two"`})
-	deviceOf(t, s, both, map[string]string{"netflix.esn": `"NF-0001"`, "device.serial": `"SN-0002"`, "network.hostname": `"one"`, "network.mac": `"9c:b6:d0:00:00:03"`})
+	deviceOf(t, s, b, map[string]string{"device.serial": `"SN-000002"`, "network.hostname": `"two"`})
+	deviceOf(t, s, both, map[string]string{"netflix.esn": `"NF-0001"`, "device.serial": `"SN-000002"`, "network.hostname": `"one"`, "network.mac": `"9c:b6:d0:00:00:03"`})
 	return s, url, a, b, both
 }
 
@@ -34,7 +34,7 @@ func TestConflictIsQueuedOnce(t *testing.T) {
 	require.Len(t, conflicts, 1)
 	c := conflicts[0]
 	require.Equal(t, store.Side{Device: deviceNow(t, s, a), Name: "one", Kind: "esn", Value: "NF-0001"}, c.A)
-	require.Equal(t, store.Side{Device: deviceNow(t, s, b), Name: "two", Kind: "serial", Value: "SN-0002"}, c.B)
+	require.Equal(t, store.Side{Device: deviceNow(t, s, b), Name: "two", Kind: "serial", Value: "SN-000002"}, c.B)
 	require.Equal(t, both.id, c.Session)
 	of, err := s.Conflicts(t.Context(), "two", false)
 	require.NoError(t, err)
@@ -53,8 +53,8 @@ func TestKeepApart(t *testing.T) {
 
 	// Neither this session nor another one brings it up again.
 	apply(t, s, both.update(both.delta(2, map[string]string{"device.serial": `null`})))
-	apply(t, s, both.update(both.delta(3, map[string]string{"device.serial": `"SN-0002"`})))
-	deviceOf(t, s, newFeed(4), map[string]string{"netflix.esn": `"NF-0001"`, "device.serial": `"SN-0002"`})
+	apply(t, s, both.update(both.delta(3, map[string]string{"device.serial": `"SN-000002"`})))
+	deviceOf(t, s, newFeed(4), map[string]string{"netflix.esn": `"NF-0001"`, "device.serial": `"SN-000002"`})
 	apply(t, s, b.update(b.delta(2, map[string]string{"netflix.esn": `"NF-0001"`})))
 	require.NotEqual(t, deviceNow(t, s, a), deviceNow(t, s, b))
 	open, err = s.Conflicts(t.Context(), "", false)
@@ -101,7 +101,7 @@ func TestMergeConflict(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, open, 1)
 	require.Equal(t, []string{older, third}, []string{open[0].A.Device, open[0].B.Device})
-	require.Equal(t, older, owner(t, url, "SN-0002"))
+	require.Equal(t, older, owner(t, url, "SN-000002"))
 	summary, spans, err := s.Timeline(t.Context(), b.id)
 	require.NoError(t, err)
 	require.Equal(t, older, summary.Device)

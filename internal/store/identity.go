@@ -31,16 +31,17 @@ var strength = map[string]int{kindESN: 1, kindUDN: 2, kindSerial: 2, kindClient:
 
 // evidence says which attributes hold an identity, and how it is read.
 var evidence = map[string]func(string) (identity, bool){
-	"netflix.esn":    plainIdentity(kindESN),
+	"netflix.esn":    esnIdentity,
 	"identity.udns":  udnIdentity,
-	"device.serial":  plainIdentity(kindSerial),
-	"roku.serial":    plainIdentity(kindSerial),
+	"device.serial":  serialIdentity,
+	"roku.serial":    serialIdentity,
 	"dhcp.client_id": clientIdentity,
 	attrMAC:          macIdentity,
 }
 
 const (
 	minIdentity   = 4   // characters: "1", "TV" and "n/a" tell nothing apart
+	minSerial     = 8   // characters after leading zeros: what is shorter is a maker's own count, and two makers have it
 	maxIdentity   = 256 // bytes
 	maxIdentities = 64  // of one attribute
 )
@@ -99,11 +100,9 @@ func texts(a device.Attribute) []string {
 	return many
 }
 
-func plainIdentity(kind string) func(string) (identity, bool) {
-	return func(s string) (identity, bool) {
-		s = strings.TrimSpace(s)
-		return identity{kind, s}, telling(s)
-	}
+func esnIdentity(s string) (identity, bool) {
+	s = strings.TrimSpace(s)
+	return identity{kindESN, s}, telling(s)
 }
 
 // telling reports whether a value can tell devices apart: not what makers leave
@@ -113,10 +112,17 @@ func telling(s string) bool {
 		return false
 	}
 	switch strings.ToLower(s) {
-	case "none", "null", "unknown", "default", "default string", "not specified", "to be filled by o.e.m.", "0123456789", "123456789":
+	case "none", "null", "unknown", "default", "default string", "not specified", "to be filled by o.e.m.", "0123456789", "123456789", "12345678", "1234567890":
 		return false
 	}
 	return true
+}
+
+// serialIdentity takes serial numbers that are long enough to be one maker's
+// alone. A join that is missed can be made by hand, a wrong one not be undone.
+func serialIdentity(s string) (identity, bool) {
+	s = strings.TrimSpace(s)
+	return identity{kindSerial, s}, telling(s) && len(strings.TrimLeft(s, "0")) >= minSerial
 }
 
 func udnIdentity(s string) (identity, bool) {

@@ -53,6 +53,7 @@ func TestNoEvidence(t *testing.T) {
 		{"network.mac": `"02:42:ac:11:00:02"`}, // locally administered
 		{"network.mac": `"ff:ff:ff:ff:ff:ff"`},
 		{"network.mac": `"what"`, "dhcp.client_id": `"01:02:42:ac:11:00:02"`},
+		{"device.serial": `"1000001"`, "roku.serial": `"00000100001"`},
 		{"device.serial": `"0000000000"`, "roku.serial": `"none"`},
 		{"device.serial": `"1"`, "identity.udns": `[]`, "netflix.esn": `7`},
 		{"identity.udns": `["uuid:00000000-0000-0000-0000-000000000000"]`},
@@ -95,7 +96,7 @@ func TestStrongEvidenceDecides(t *testing.T) {
 // that it leaves empty goes.
 func TestProvisionalSessionJoins(t *testing.T) {
 	s, url := open(t)
-	known := deviceOf(t, s, newFeed(1), map[string]string{"device.serial": `"SN-0001"`})
+	known := deviceOf(t, s, newFeed(1), map[string]string{"device.serial": `"SN-000001"`})
 	f := newFeed(2)
 	provisional := deviceOf(t, s, f, map[string]string{"network.mac": `"02:00:00:00:00:07"`})
 	require.NotEqual(t, known, provisional)
@@ -103,7 +104,7 @@ func TestProvisionalSessionJoins(t *testing.T) {
 	require.Equal(t, provisional, deviceNow(t, s, f), "a MAC that changes keeps the device")
 	apply(t, s, f.update(f.delta(3, map[string]string{"netflix.esn": `"NF-0007"`})))
 	require.Equal(t, provisional, deviceNow(t, s, f), "new evidence is the device's")
-	apply(t, s, f.update(f.delta(4, map[string]string{"device.serial": `"SN-0001"`})))
+	apply(t, s, f.update(f.delta(4, map[string]string{"device.serial": `"SN-000001"`})))
 	require.Equal(t, known, deviceNow(t, s, f), "nobody else vouched for the device")
 	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM device`))
 	require.Equal(t, known, owner(t, url, "NF-0007"))
@@ -161,20 +162,20 @@ func TestTimeline(t *testing.T) {
 	}
 	first := f.update(f.opened(map[string]string{"identity.udns": `["uuid:aaaa-1","uuid:aaaa-2"]`}))
 	apply(t, s, first)
-	second := f.update(f.delta(2, map[string]string{"identity.udns": `["uuid:aaaa-2","uuid:aaaa-3"]`, "device.serial": `"SN-0001"`}))
+	second := f.update(f.delta(2, map[string]string{"identity.udns": `["uuid:aaaa-2","uuid:aaaa-3"]`, "device.serial": `"SN-000001"`}))
 	apply(t, s, second)
-	want := "aaaa-1 1-2, aaaa-2 1-, SN-0001 2-, aaaa-3 2-"
+	want := "aaaa-1 1-2, aaaa-2 1-, SN-000001 2-, aaaa-3 2-"
 	require.Equal(t, want, spans())
 	apply(t, s, first)
 	apply(t, s, second)
 	require.Equal(t, want, spans())
 	apply(t, s, f.update(f.delta(3, map[string]string{"device.serial": `null`})))
 	late := second
-	late.Write = map[string]device.Attribute{"device.serial": value(2, `"SN-0001"`)}
+	late.Write = map[string]device.Attribute{"device.serial": value(2, `"SN-000001"`)}
 	apply(t, s, late)
-	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-, SN-0001 2-3, aaaa-3 2-", spans())
+	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-, SN-000001 2-3, aaaa-3 2-", spans())
 	apply(t, s, f.update(f.snapshot(9, map[string]device.Attribute{"identity.udns": value(7, `["uuid:aaaa-3"]`)})))
-	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-7, SN-0001 2-3, aaaa-3 2-", spans())
+	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-7, SN-000001 2-3, aaaa-3 2-", spans())
 }
 
 // The same updates on an empty database give the same devices, also in one group.
