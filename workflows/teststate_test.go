@@ -95,6 +95,24 @@ func TestReservationIsKnownToASessionThatBegins(t *testing.T) {
 	}
 }
 
+// The event that says which device the session is of brings its test state, too.
+func TestReservationComesWithTheDevice(t *testing.T) {
+	db := &database{search: true}
+	h := newHarness(t, db)
+	shown := testStates(h)
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.at(time.Second, func() {
+		db.people(held("jana", h.Now().Add(time.Hour)))
+		mac := delta(2)
+		mac.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 2, At: mac.Time}
+		h.signal(batch(2, mac))
+	})
+	h.stop(time.Minute)
+	h.run(input())
+	require.Equal(t, []string{"available", "in_test"}, *shown)
+	require.Zero(t, db.reads)
+}
+
 // A lease needs nobody to end it. One that was renewed, and of which nobody told
 // the session, goes on; a database whose clock is behind is not asked for ever.
 func TestLeaseEnds(t *testing.T) {
@@ -205,7 +223,11 @@ func TestTestStateOfOlderCode(t *testing.T) {
 				State: device.State{RAE: rae, Session: session, AsOf: 1, Snapshot: 1, First: epoch, Last: epoch, Attributes: edgeSays(1, `"idle"`).Attributes},
 			}
 			h.at(time.Second, func() { tell(h) })
-			h.at(time.Minute, func() { h.signal(batch(2, edgeSays(2, `"running"`))) })
+			h.at(time.Minute, func() { // the answer may be a newer worker's
+				opens := edgeSays(2, `"running"`)
+				opens.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 2, At: opens.Time}
+				h.signal(batch(2, opens))
+			})
 			h.stop(time.Hour)
 			h.run(in)
 			if level < 3 {
@@ -218,6 +240,20 @@ func TestTestStateOfOlderCode(t *testing.T) {
 			require.Equal(t, 2, db.reads, "when it is taken over, and when it is told")
 		})
 	}
+}
+
+func TestClosedSessionReadsNoTestState(t *testing.T) {
+	db := &database{}
+	h := newHarness(t, db)
+	db.reading = func() { // so that both come together
+		h.signal(batch(2, closed(2)))
+		tell(h)
+	}
+	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+	h.at(time.Second, func() { tell(h) })
+	h.run(input())
+	require.NoError(t, h.GetWorkflowError())
+	require.Equal(t, 1, db.reads)
 }
 
 // A database that is down when the state is to be read stops nothing for good.
