@@ -61,7 +61,7 @@ func TestNoEvidence(t *testing.T) {
 		deviceOf(t, s, newFeed(n), attributes)
 	}
 	require.Zero(t, query[int](t, url, `SELECT count(*) FROM device_identity`)+query[int](t, url, `SELECT count(*) FROM identity_owner`))
-	require.Equal(t, 7, query[int](t, url, `SELECT count(DISTINCT device_id) FROM device_session`))
+	require.Equal(t, 8, query[int](t, url, `SELECT count(DISTINCT device_id) FROM device_session`))
 }
 
 func owner(t *testing.T, url, value string) string {
