@@ -215,6 +215,9 @@ func (s *Server) run(ctx context.Context) (from int64, err error) {
 		"unix_socket_directories": "",
 		"logging_collector":       "off",
 		"log_destination":         "stderr",
+		// A new database fills within seconds, and plans that were made while
+		// its tables were empty last until they are analyzed.
+		"autovacuum_naptime": "5s",
 	}
 	maps.Copy(settings, s.opts.Settings)
 	cmd.Args = append(cmd.Args, "-D", paths[0])
