@@ -25,7 +25,7 @@ type workerCmd struct {
 	TaskQueue        string        `help:"Task queue to take tasks from." default:"rollcall-sessions" env:"ROLLCALL_TASK_QUEUE"`
 	Deployment       string        `help:"Worker Deployment that this worker belongs to. With it sessions stay on the version they run on until they continue as new, so that workflow code may change. Needs --build-id." env:"ROLLCALL_DEPLOYMENT,TEMPORAL_DEPLOYMENT_NAME" placeholder:"NAME"`
 	BuildID          string        `name:"build-id" help:"Version of the Worker Deployment: what identifies the build, such as a commit or an image's tag." env:"ROLLCALL_BUILD_ID,TEMPORAL_WORKER_BUILD_ID" placeholder:"ID"`
-	WorkflowPollers  int           `help:"Long polls for workflow tasks. With few, single signals get stuck behind the sticky queue's 5 s time-out." default:"32" env:"ROLLCALL_WORKFLOW_POLLERS"`
+	WorkflowPollers  int           `help:"Long polls for workflow tasks. With few, single signals get stuck behind the sticky queue's 5 s time-out." default:"64" env:"ROLLCALL_WORKFLOW_POLLERS"`
 	WorkflowTasks    int           `help:"Workflow tasks at a time: bounds the load on the database." default:"256" env:"ROLLCALL_WORKFLOW_TASKS"`
 	Activities       int           `help:"Regular activities at a time: sessions whose apply is in trouble." default:"100" env:"ROLLCALL_ACTIVITIES"`
 	StickyCache      int           `help:"Sessions to keep in memory between signals, at some 50 kB each; others are replayed from their history. 0: the SDK's 10,000." default:"0" env:"ROLLCALL_STICKY_CACHE"`

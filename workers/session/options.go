@@ -58,7 +58,7 @@ type Options struct {
 	// WorkflowPollers is how many long polls for workflow tasks are open: half
 	// of them on the task queue, half on this worker's sticky queue. With few, single signals
 	// get stuck behind the sticky queue's 5 s time-out; more cost the server
-	// an open request each. Default 32.
+	// an open request each. Default 64, as many as a poller has sessions in flight.
 	WorkflowPollers int
 	// WorkflowTasks is how many workflow tasks run at a time, each with its
 	// local activities. It bounds the applies in flight, and with them the
@@ -113,7 +113,7 @@ func (o *Options) validate() error {
 			*n = otherwise
 		}
 	}
-	set(&o.WorkflowPollers, 32)
+	set(&o.WorkflowPollers, 64)
 	set(&o.WorkflowTasks, 256)
 	set(&o.Activities, 100)
 	if o.StopTimeout == 0 {
