@@ -50,13 +50,7 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 	port, kafkaPort := freePort(t), freePort(t)
 	args := mosquitto(t, port)
 	rollcall := build(t, "../..", "./cmd/rollcall")
-	log, err := os.Create(filepath.Join(t.TempDir(), "processes.log"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("%s", b)
-		}
-	})
+	log := testLog(t)
 	quiet := slog.New(slog.NewTextHandler(log, nil))
 	broker, err := kafka.Start(t.Context(), kafka.Options{DataDir: t.TempDir(), Addr: loopback(kafkaPort), Logger: quiet})
 	require.NoError(t, err)

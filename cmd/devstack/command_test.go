@@ -3,10 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,17 +17,9 @@ import (
 // the broker to the edge, the reply comes back, and the snapshot is applied.
 func TestRequestSnapshotEndToEnd(t *testing.T) {
 	rollcall := build(t, "../..", "./cmd/rollcall")
-	log, err := os.Create(filepath.Join(t.TempDir(), "stack.log"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("%s", b)
-		}
-	})
+	log := testLog(t)
 	flags := testFlags(t, t.TempDir())
-	s, err := startStack(t.Context(), flags, slog.New(slog.NewTextHandler(log, nil)), func(string) {})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.stop()) })
+	s := testStack(t, flags, log)
 	demo := &demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1}
 	raes, err := s.startRAEs(demo)
 	require.NoError(t, err)

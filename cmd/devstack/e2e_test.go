@@ -42,6 +42,26 @@ func testFlags(t *testing.T, dir string) stackFlags {
 	}
 }
 
+// testLog is a file for the log, which shows only if the test fails.
+func testLog(t *testing.T) *os.File {
+	log, err := os.Create(filepath.Join(t.TempDir(), "test.log"))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("%s", b)
+		}
+	})
+	return log
+}
+
+// testStack is a stack that ends with the test.
+func testStack(t *testing.T, flags stackFlags, log io.Writer) *stack {
+	s, err := startStack(t.Context(), flags, slog.New(slog.NewTextHandler(log, nil)), func(string) {})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.stop()) })
+	return s
+}
+
 func build(t *testing.T, dir, pkg string) string {
 	out := filepath.Join(t.TempDir(), "binary")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", out, pkg)
@@ -80,19 +100,11 @@ func (p *process) kill() {
 // all the same.
 func TestKillingPollerAndWorkerLosesNothing(t *testing.T) {
 	rollcall := build(t, "../..", "./cmd/rollcall")
-	log, err := os.Create(filepath.Join(t.TempDir(), "processes.log"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("%s", b)
-		}
-	})
+	log := testLog(t)
 
 	flags := testFlags(t, t.TempDir())
 	flags.bare = true
-	s, err := startStack(t.Context(), flags, slog.New(slog.NewTextHandler(log, nil)), func(string) {})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.stop()) })
+	s := testStack(t, flags, log)
 
 	env := []string{
 		"ROLLCALL_DATABASE_URL=" + s.databaseURL, "ROLLCALL_KAFKA_BROKERS=" + s.kafkaAddr,

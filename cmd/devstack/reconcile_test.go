@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,18 +62,10 @@ func (l *lossy) run(ctx context.Context, t *testing.T, addr string, drop func(de
 // again, and says what was repaired.
 func TestLostEventIsHealedByTheEdge(t *testing.T) {
 	rollcall := build(t, "../..", "./cmd/rollcall")
-	log, err := os.Create(filepath.Join(t.TempDir(), "stack.log"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("%s", b)
-		}
-	})
+	log := testLog(t)
 	flags := testFlags(t, t.TempDir())
 	flags.bare = true
-	s, err := startStack(t.Context(), flags, slog.New(slog.NewTextHandler(log, nil)), func(string) {})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.stop()) })
+	s := testStack(t, flags, log)
 	require.NoError(t, s.startWorker(t.Context()))
 
 	demo := &demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1}

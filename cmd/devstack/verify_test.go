@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -56,17 +54,9 @@ func reservations(t *testing.T, s *stack, session string, command func(...string
 // nothing else.
 func TestVerifyEndToEnd(t *testing.T) {
 	rollcall := build(t, "../..", "./cmd/rollcall")
-	log, err := os.Create(filepath.Join(t.TempDir(), "stack.log"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("%s", b)
-		}
-	})
+	log := testLog(t)
 	flags := testFlags(t, t.TempDir())
-	s, err := startStack(t.Context(), flags, slog.New(slog.NewTextHandler(log, nil)), func(string) {})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.stop()) })
+	s := testStack(t, flags, log)
 	raes, err := s.startRAEs(&demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1})
 	require.NoError(t, err)
 	<-raes[0].edge.Ended()

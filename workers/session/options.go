@@ -56,9 +56,10 @@ type Options struct {
 	Namespace string
 
 	// WorkflowPollers is how many long polls for workflow tasks are open: half
-	// of them on the task queue, half on this worker's sticky queue. With few, single signals
-	// get stuck behind the sticky queue's 5 s time-out; more cost the server
-	// an open request each. Default 64, as many as a poller has sessions in flight.
+	// of them on the task queue, half on this worker's sticky queue. With few,
+	// single signals get stuck behind the sticky queue's 5 s time-out; more cost
+	// the server an open request each. Default 64, as many as a poller has
+	// sessions in flight.
 	WorkflowPollers int
 	// WorkflowTasks is how many workflow tasks run at a time, each with its
 	// local activities. It bounds the applies in flight, and with them the
