@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/internal/store"
@@ -29,7 +32,7 @@ func TestRetryable(t *testing.T) {
 	require.False(t, store.Retryable(context.Canceled))
 }
 
-// rival is a connection of somebody else who has locked the row of a session.
+// rival is a transaction of somebody else who has locked the row of a session.
 func rival(t *testing.T, url, session string) pgx.Tx {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
@@ -43,43 +46,59 @@ func rival(t *testing.T, url, session string) pgx.Tx {
 	return tx
 }
 
+const touchSession = `UPDATE device_session SET applied_at = now() WHERE session_id = $1`
+
 func touch(t *testing.T, tx pgx.Tx, session string) {
 	t.Helper()
-	_, err := tx.Exec(t.Context(), `UPDATE device_session SET applied_at = now() WHERE session_id = $1`, session)
+	_, err := tx.Exec(t.Context(), touchSession, session)
 	require.NoError(t, err)
 }
 
-func awaitBlocked(t *testing.T, url string) {
+// awaitBlocks waits until somebody waits for tx, and awaitBlocked until tx waits
+// for somebody.
+func awaitBlocks(t *testing.T, url string, tx pgx.Tx) {
 	t.Helper()
-	require.Eventually(t, func() bool {
-		return query[int](t, url, `SELECT count(*) FROM pg_locks WHERE NOT granted`) > 0
-	}, 10*time.Second, 5*time.Millisecond)
+	awaitLock(t, url, tx, `SELECT count(*) FROM pg_locks WHERE NOT granted AND $1 = ANY (pg_blocking_pids(pid))`)
 }
 
-// withRival has Apply meet another transaction, and returns how often it was
-// tried again for the reason.
-func withRival(t *testing.T, setting, reason string, meet func(t *testing.T, url string, other pgx.Tx)) float64 {
+func awaitBlocked(t *testing.T, url string, tx pgx.Tx) {
 	t.Helper()
-	first, url := open(t)
-	a, b := newFeed(1), newFeed(2)
-	if a.id > b.id {
-		a, b = b, a
+	awaitLock(t, url, tx, `SELECT cardinality(pg_blocking_pids($1))`)
+}
+
+func awaitLock(t *testing.T, url string, tx pgx.Tx, count string) {
+	t.Helper()
+	pid := int32(tx.Conn().PgConn().PID())
+	require.Eventually(t, func() bool { return query[int](t, url, count, pid) > 0 }, 30*time.Second, 5*time.Millisecond)
+}
+
+// withRival has Apply hold the first of three sessions and wait for the second,
+// which gate has locked. It returns how often Apply was tried again for the
+// reason, once meet has let it go on.
+func withRival(t *testing.T, setting, reason string, meet func(t *testing.T, url string, gate pgx.Tx, first, last string)) float64 {
+	t.Helper()
+	opened, url := open(t)
+	feeds := []*feed{newFeed(1), newFeed(2), newFeed(3)}
+	slices.SortFunc(feeds, func(a, b *feed) int { return strings.Compare(a.id, b.id) })
+	var updates []store.Update
+	for _, f := range feeds {
+		apply(t, opened, f.update(f.opened(nil)))
+		updates = append(updates, f.update(f.delta(2, map[string]string{"x": `1`})))
 	}
-	apply(t, first, a.update(a.opened(nil)), b.update(b.opened(nil)))
 	registry := prometheus.NewPedanticRegistry()
 	s, err := store.Open(t.Context(), store.Options{URL: url + "&" + setting, Registerer: registry})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 
-	other := rival(t, url, b.id)
-	updates := []store.Update{b.update(b.delta(2, map[string]string{"x": `2`})), a.update(a.delta(2, map[string]string{"x": `1`}))}
+	gate := rival(t, url, feeds[1].id)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- s.Apply(ctx, updates) }()
-	awaitBlocked(t, url) // Apply holds a and waits for b
-	meet(t, a.id, other)
-	require.NoError(t, other.Commit(t.Context()))
+	awaitBlocks(t, url, gate)
+	meet(t, url, gate, feeds[0].id, feeds[2].id)
 	require.NoError(t, <-done)
-	for _, f := range []*feed{a, b} {
+	for _, f := range feeds {
 		got, _ := load(t, s, f.id)
 		sameState(t, f.state, got)
 	}
@@ -96,15 +115,29 @@ func withRival(t *testing.T, setting, reason string, meet func(t *testing.T, url
 	return n
 }
 
+// PostgreSQL looks for a deadlock once in a wait: the other must wait for the
+// first session before Apply begins to wait for the last.
 func TestDeadlockIsRetried(t *testing.T) {
-	retries := withRival(t, "deadlock_timeout=20ms", "40P01", func(t *testing.T, session string, other pgx.Tx) {
-		touch(t, other, session) // each now waits for the other
+	retries := withRival(t, "deadlock_timeout=20ms", "40P01", func(t *testing.T, url string, gate pgx.Tx, first, last string) {
+		other := rival(t, url, last)
+		touched := make(chan struct{})
+		go func() {
+			defer close(touched)
+			_, err := other.Exec(t.Context(), touchSession, first)
+			assert.NoError(t, err)
+		}()
+		awaitBlocked(t, url, other)
+		require.NoError(t, gate.Commit(t.Context())) // each now waits for the other
+		<-touched
+		require.NoError(t, other.Commit(t.Context()))
 	})
 	require.Positive(t, retries)
 }
 
 func TestSerializationFailureIsRetried(t *testing.T) {
-	retries := withRival(t, "default_transaction_isolation=serializable", "40001", func(*testing.T, string, pgx.Tx) {})
+	retries := withRival(t, "default_transaction_isolation=serializable", "40001", func(t *testing.T, _ string, gate pgx.Tx, _, _ string) {
+		require.NoError(t, gate.Commit(t.Context()))
+	})
 	require.Positive(t, retries)
 }
 
