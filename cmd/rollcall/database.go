@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -40,12 +41,25 @@ func (d *databaseFlags) url() (cli.URL, error) {
 	return d.URL.WithPassword(d.Password.Reveal())
 }
 
-// unusable is the error of a database that does not answer as it should.
-func unusable(url cli.URL, err error) error {
-	if refused := (*pgconn.ConnectError)(nil); errors.As(err, &refused) {
-		return fmt.Errorf("%s: start the database, or correct --database-url: %w", url, err)
+// open returns the store for a command: it has one connection, and the database
+// must answer now. Close the store after use.
+func (d *databaseFlags) open(ctx context.Context, log *slog.Logger) (*store.Store, error) {
+	url, err := d.url()
+	if err != nil {
+		return nil, err
 	}
-	return fmt.Errorf("%s: %w", url, err)
+	db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: 1, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Ping(ctx); err != nil {
+		db.Close()
+		if refused := (*pgconn.ConnectError)(nil); errors.As(err, &refused) {
+			return nil, fmt.Errorf("%s: start the database, or correct --database-url: %w", url, err)
+		}
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	return db, nil
 }
 
 // openStore returns the store when the database answers and has the tables.

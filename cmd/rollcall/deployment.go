@@ -11,7 +11,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
-	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session"
 	"github.com/rollcall-platform/rollcall/workers/session/rollout"
 )
@@ -149,18 +148,11 @@ func (c *deploymentRollCmd) Run(ctx context.Context, env cli.Env) error {
 		Say: func(format string, args ...any) { _, _ = fmt.Fprintf(env.Stderr, format+"\n", args...) },
 	}
 	if c.Prove {
-		url, err := c.Database.url()
-		if err != nil {
-			return err
-		}
-		db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: 1, Logger: env.Logger})
+		db, err := c.Database.open(ctx, env.Logger)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		if err := db.Ping(ctx); err != nil {
-			return fmt.Errorf("%s: %w", url, err)
-		}
 		o.Ledger = &rollout.Ledger{
 			Kafka: c.Kafka.options("deployment"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})},
 			Topic: c.Topic, Group: c.Group, Database: db, Patience: c.Settle,

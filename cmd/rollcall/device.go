@@ -58,21 +58,13 @@ func (q *queryFlags) ask(ctx context.Context, question func(context.Context, *st
 
 // work opens the store for as long as it takes.
 func (q *queryFlags) work(ctx context.Context, question func(context.Context, *store.Store) error) error {
-	url, err := q.Database.url()
-	if err != nil {
-		return err
-	}
-	db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: 1})
+	opening, cancel := q.bound(ctx)
+	db, err := q.Database.open(opening, nil)
+	cancel()
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	ping, cancel := q.bound(ctx)
-	err = db.Ping(ping)
-	cancel()
-	if err != nil {
-		return unusable(url, err)
-	}
 	err = question(ctx, db)
 	var ambiguous *store.AmbiguousError
 	switch {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/retention"
-	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
 type retentionCmd struct {
@@ -106,18 +105,11 @@ func (c *retentionCmd) Run(ctx context.Context, env cli.Env) error {
 }
 
 func (c *retentionCmd) once(ctx context.Context, env cli.Env, o retention.Options) error {
-	url, err := c.Database.url()
-	if err != nil {
-		return err
-	}
-	db, err := store.Open(ctx, store.Options{URL: url.Reveal(), MaxConns: 1, Logger: env.Logger})
+	db, err := c.Database.open(ctx, env.Logger)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := db.Ping(ctx); err != nil {
-		return unusable(url, err)
-	}
 	o.Store = db
 	r, err := retention.New(o)
 	if err != nil {

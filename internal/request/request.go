@@ -5,7 +5,6 @@ package request
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -29,11 +28,11 @@ type Options struct {
 	Logger                      *slog.Logger // default slog.Default
 }
 
-// Requester sends commands and reads replies. Its methods may be called
+// Requester is a Sender that can wait for the replies. Its methods may be called
 // concurrently.
 type Requester struct {
-	opts   Options
-	client *kgo.Client
+	*Sender
+	opts Options
 
 	reading sync.Once // from the first Ask on
 	stop    context.CancelFunc
@@ -46,28 +45,19 @@ type Requester struct {
 // Open notes where the topic of replies ends, so that no reply to what is sent
 // from now on is missed. Close the Requester after use.
 func Open(ctx context.Context, o Options) (*Requester, error) {
-	if o.CommandsTopic == "" {
-		o.CommandsTopic = device.KafkaCommands
-	}
 	if o.RepliesTopic == "" {
 		o.RepliesTopic = device.KafkaReplies
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	access, err := o.Kafka.Opts()
+	sender, err := NewSender(o.Kafka, o.CommandsTopic, o.KafkaOpts...)
 	if err != nil {
 		return nil, err
 	}
-	client, err := kgo.NewClient(append(append([]kgo.Opt{
-		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.UnknownTopicRetries(1),
-	}, access...), o.KafkaOpts...)...)
-	if err != nil {
-		return nil, fmt.Errorf("kafka client: %w", err)
-	}
-	r := &Requester{opts: o, client: client, stop: func() {}, asked: map[string]chan device.Reply{}}
+	r := &Requester{Sender: sender, opts: o, stop: func() {}, asked: map[string]chan device.Reply{}}
 	if err := r.listen(ctx); err != nil {
-		client.Close()
+		sender.Close()
 		return nil, err
 	}
 	return r, nil
@@ -77,7 +67,7 @@ func Open(ctx context.Context, o Options) (*Requester, error) {
 func (r *Requester) Close() {
 	r.reading.Do(func() {})
 	r.stop()
-	r.client.Close()
+	r.Sender.Close()
 	r.read.Wait()
 }
 
@@ -92,31 +82,6 @@ func (r *Requester) listen(ctx context.Context) error {
 	from := map[int32]kgo.Offset{}
 	ends.Each(func(o kadm.ListedOffset) { from[o.Partition] = kgo.NewOffset().At(o.Offset) })
 	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.opts.RepliesTopic: from})
-	return nil
-}
-
-// reason prefers why ctx ended to what that looked like.
-func reason(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return errors.Join(context.Cause(ctx), err)
-	}
-	return kafka.Explain(err)
-}
-
-// Send returns nil when Kafka has the command.
-func (r *Requester) Send(ctx context.Context, c device.Command) error {
-	topic, err := c.Topic()
-	if err != nil {
-		return err
-	}
-	value, err := c.Encode()
-	if err != nil {
-		return err
-	}
-	record := &kgo.Record{Topic: r.opts.CommandsTopic, Key: []byte(topic), Value: value, Timestamp: time.Now()}
-	if err := r.client.ProduceSync(ctx, record).FirstErr(); err != nil {
-		return fmt.Errorf("produce command %s to %s: %w", c.ID, r.opts.CommandsTopic, reason(ctx, err))
-	}
 	return nil
 }
 

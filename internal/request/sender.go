@@ -52,12 +52,17 @@ func (s *Sender) Send(ctx context.Context, c device.Command) error {
 	if err != nil {
 		return err
 	}
-	err = s.client.ProduceSync(ctx, &kgo.Record{Topic: s.topic, Key: []byte(topic), Value: value, Timestamp: time.Now()}).FirstErr()
-	if err != nil && ctx.Err() != nil {
-		err = errors.Join(context.Cause(ctx), err)
-	}
-	if err != nil {
-		return fmt.Errorf("produce command %s to %s: %w", c.ID, s.topic, kafka.Explain(err))
+	record := &kgo.Record{Topic: s.topic, Key: []byte(topic), Value: value, Timestamp: time.Now()}
+	if err := s.client.ProduceSync(ctx, record).FirstErr(); err != nil {
+		return fmt.Errorf("produce command %s to %s: %w", c.ID, s.topic, reason(ctx, err))
 	}
 	return nil
+}
+
+// reason prefers why ctx ended to what that looked like.
+func reason(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	return kafka.Explain(err)
 }

@@ -5,9 +5,20 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"strings"
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/kafka"
+)
+
+const (
+	// connectTimeout bounds dialling, TLS and CONNECT together.
+	connectTimeout = 15 * time.Second
+	// maxBackoff bounds the time between connections.
+	maxBackoff = 15 * time.Second
 )
 
 // link is how an MQTT broker is reached.
@@ -60,4 +71,22 @@ func (l *link) open(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	return secure, nil
+}
+
+// keep has serve run one connection after the other until ctx ends. served tells
+// that there was one, so that the next is tried at once.
+func (l *link) keep(ctx context.Context, log *slog.Logger, serve func(context.Context) (served bool, err error)) error {
+	for n := 0; ; n++ {
+		served, err := serve(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if served {
+			n = 0
+		}
+		log.Warn("MQTT connection ended, trying again (are address, TLS and credentials right?)", "broker", l.address, "err", err)
+		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, maxBackoff)) != nil {
+			return nil
+		}
+	}
 }

@@ -13,8 +13,6 @@ import (
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
-
-	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
 // publishTimeout bounds the wait for a PUBACK. There are brokers that leave a
@@ -99,19 +97,7 @@ func (c *Client) Ready() error {
 
 // Run keeps a connection until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
-	for n := 0; ; n++ {
-		served, err := c.serve(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if served {
-			n = 0
-		}
-		c.opts.Logger.Warn("MQTT connection for commands ended, trying again (are address, TLS and credentials right?)", "broker", c.link.address, "err", err)
-		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, maxBackoff)) != nil {
-			return nil
-		}
-	}
+	return c.link.keep(ctx, c.opts.Logger.With("client", c.opts.ClientID), c.serve)
 }
 
 // serve runs one connection. served tells that there was one.

@@ -18,17 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
-const (
-	// ackInterval is how often paho sends the acks that are due, in order.
-	ackInterval = 10 * time.Millisecond
-	// connectTimeout bounds dialling, TLS and CONNECT together.
-	connectTimeout = 15 * time.Second
-	// maxBackoff bounds the time between connections.
-	maxBackoff = 15 * time.Second
-)
+// ackInterval is how often paho sends the acks that are due, in order.
+const ackInterval = 10 * time.Millisecond
 
 // AsyncForwarder is what the subscriber needs of a Forwarder.
 type AsyncForwarder interface {
@@ -150,20 +143,7 @@ func (s *Subscriber) Ready() error {
 // Run takes messages until ctx ends. Then it waits for Kafka to acknowledge what
 // it has, acknowledges that to the broker, and disconnects; the session stays.
 func (s *Subscriber) Run(ctx context.Context) error {
-	for n := 0; ; n++ {
-		served, err := s.serve(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if served {
-			n = 0
-			s.metrics.disconnects.Inc()
-		}
-		s.log.Warn("MQTT connection ended, trying again (are address, TLS and credentials right?)", "broker", s.link.address, "err", err)
-		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, maxBackoff)) != nil {
-			return nil
-		}
-	}
+	return s.link.keep(ctx, s.log.With("client", s.opts.ClientID), s.serve)
 }
 
 // connection is one connection to the broker. failed has room for the first
@@ -196,6 +176,7 @@ func (s *Subscriber) serve(ctx context.Context) (served bool, err error) {
 	s.log.Info("subscribed", "broker", s.link.address, "filters", s.opts.Filters)
 	select {
 	case err := <-c.failed:
+		s.metrics.disconnects.Inc()
 		c.abandon()
 		return true, err
 	case <-ctx.Done():
