@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -81,11 +80,7 @@ func (q *queryFlags) stated(ctx context.Context, env cli.Env, verb string, f *te
 			Device string          `json:"device_id"`
 			Test   store.TestState `json:"test"`
 		}{id, t}
-		d, err := db.GetDevice(ctx, id)
-		if err != nil {
-			warn(env, "no session was told: %v", err)
-		}
-		open = slices.DeleteFunc(d.Sessions, func(s store.Summary) bool { return s.Closed > 0 })
+		open = openSessions(ctx, env, db, id)
 		return q.Output.write(env.Stdout, out, func(w *tabwriter.Writer) {
 			row(w, "DEVICE", "STATE", "BY", "UNTIL", "REASON")
 			row(w, id, t.State, orElse(t.Holder, "-"), orElse(stamp(t.LeaseUntil), "-"), orElse(clip(t.Reason), "-"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/api/serviceerror"
@@ -33,6 +34,15 @@ const tellFor = 5 * time.Second
 // signaller is what of a client.Client telling takes.
 type signaller interface {
 	SignalWorkflow(ctx context.Context, workflowID, runID, signal string, arg any) error
+}
+
+// openSessions are those of a device that are to be told.
+func openSessions(ctx context.Context, env cli.Env, db *store.Store, id string) []store.Summary {
+	d, err := db.GetDevice(ctx, id)
+	if err != nil {
+		warn(env, "no session was told of the test state: %v", err)
+	}
+	return slices.DeleteFunc(d.Sessions, func(s store.Summary) bool { return s.Closed > 0 })
 }
 
 // tell has the sessions read the test state that the database has. Nothing that

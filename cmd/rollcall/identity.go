@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -139,13 +140,14 @@ func spanRow(w io.Writer, i store.Identity) {
 type identityMergeCmd struct {
 	queryFlags `embed:""`
 	byFlag     `embed:""`
+	tellFlags  `embed:""`
 	What       string `arg:"" help:"The conflict; or with INTO, the device that goes."`
 	Into       string `arg:"" optional:"" help:"The device that stays."`
 }
 
 // Help is printed by identity merge --help.
 func (*identityMergeCmd) Help() string {
-	return `Merges two devices: sessions, identities and open conflicts of one become the other's, and so does its test state where it is the stricter (quarantined, then maintenance, then in test; of two leases the one that ends later). Of a conflict, the device that has been known for longer stays. There is no way back: when in doubt, keep them apart; that can be changed later. Exits 3 when there is no such conflict or device.
+	return `Merges two devices: sessions, identities and open conflicts of one become the other's, and so does its test state where it is the stricter (quarantined, then maintenance, then in test; of two leases the one that ends later), of which the open sessions are told. Of a conflict, the device that has been known for longer stays. There is no way back: when in doubt, keep them apart; that can be changed later. Exits 3 when there is no such conflict or device.
 
 ` + refHelp + `
 
@@ -156,9 +158,15 @@ Examples:
     rollcall identity merge 9c:b6:d0:00:00:07 living-room-tv --by jana`
 }
 
+// Validate is called by kong before anything starts.
+func (c *identityMergeCmd) Validate() error {
+	return errors.Join(c.queryFlags.Validate(), c.tellFlags.validate())
+}
+
 // Run merges.
 func (c *identityMergeCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+	var open []store.Summary
+	err := c.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		var m store.Merge
 		var err error
 		if c.Into == "" {
@@ -169,11 +177,14 @@ func (c *identityMergeCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return err
 		}
+		open = openSessions(ctx, env, db, m.Device)
 		return c.Output.write(env.Stdout, m, func(w *tabwriter.Writer) {
 			row(w, "DEVICE", "MERGED INTO IT", "BY")
 			row(w, m.Device, m.Gone, m.By)
 		})
 	})
+	c.tell(ctx, env, open) // the test state of one is the other's now
+	return err
 }
 
 type identityKeepApartCmd struct {
