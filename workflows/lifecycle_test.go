@@ -46,6 +46,33 @@ func TestIdleSessionEndsAndIsStartedAgain(t *testing.T) {
 	require.Equal(t, map[string]string{"a": "4", "b": "2", "c": "3"}, values(v.Attributes))
 }
 
+// An event that comes while a session that is about to end still reads something
+// has it live on.
+func TestEventAtTheLastMoment(t *testing.T) {
+	life := func(lease time.Duration) (time.Duration, workflows.Result) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.SetTestTimeout(time.Minute)
+		begun := h.Now()
+		if lease > 0 {
+			db.test = held("jana", begun.Add(lease))
+		}
+		db.reading = func() { h.signal(batch(2, delta(2, "b"))) }
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(input())
+		require.NoError(t, h.GetWorkflowError())
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.True(t, result.Idle)
+		return h.Now().Sub(begun), result
+	}
+	usual, result := life(0)
+	require.EqualValues(t, 1, result.AsOf)
+	lived, result := life(usual) // at that very moment the lease ends too: what came after it is read
+	require.EqualValues(t, 2, result.AsOf)
+	require.GreaterOrEqual(t, lived, 2*usual)
+}
+
 // Sessions that fell silent at the same moment do not wake at the same moment,
 // and while they are idle they do nothing but that.
 func TestIdleSessionsDoNotWakeTogether(t *testing.T) {
