@@ -77,7 +77,7 @@ func (l *liveLAN) up(t *testing.T, name, cidr string) {
 // because require.Eventually would look from another thread, in another namespace.
 func carrier(t *testing.T, name string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		link, err := netlink.LinkByName(name)
 		require.NoError(t, err)
 		if link.Attrs().OperState == netlink.OperUp {
@@ -98,7 +98,7 @@ func (l *liveLAN) in(t *testing.T, ns netns.NsHandle, f func()) {
 // await parses live frames until an observation meets the condition.
 func await(t *testing.T, src discovery.Source, parser *discovery.Parser, what string, met func(discovery.Observation) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		f, err := src.Next(ctx)
@@ -179,7 +179,7 @@ func TestLiveCloseEndsNext(t *testing.T) {
 	select {
 	case err := <-ended:
 		require.Error(t, err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Next did not end")
 	}
 }

@@ -1,5 +1,13 @@
 package uplink
 
+import "time"
+
+// Times that tests need to know.
+const (
+	AckDelay  = ackDelay
+	WillDelay = willDelay * time.Second
+)
+
 // InFlight counts the events without an answer.
 func InFlight(u *Uplink) int { return u.session.peek().unanswered }
 
