@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"pgregory.net/rapid"
 
@@ -122,6 +123,7 @@ func session(t *testing.T, rt *rapid.T, db *store.Store, in workflows.Input, bat
 	a.Register(env)
 	env.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(in.Session)})
 	env.SetTestTimeout(time.Minute)
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
 	at := time.Duration(0)
 	for group := range slices.Chunk(batches, rapid.IntRange(1, 3).Draw(rt, "together")) {
 		env.RegisterDelayedCallback(func() {

@@ -40,11 +40,9 @@ func TestDuplicatesAndDisorderOnARealServer(t *testing.T) {
 			s.signal(in, b)
 		}
 	}
-	s.until(in, "every seq", func(v workflows.StateView) bool {
-		return v.AsOf == 30 && len(v.Missing) == 0 && v.Counters.Signals == 60 && v.Waiting == 0
+	v := s.until(in, "every seq", func(v workflows.StateView) bool {
+		return v.AsOf == 30 && len(v.Missing) == 0 && v.Counters.Signals >= 60 && v.Waiting == 0
 	})
-	v, err := s.view(in)
-	require.NoError(t, err)
 	require.Equal(t, want, values(v.Attributes))
 	require.EqualValues(t, 30, v.Counters.Events)
 	require.GreaterOrEqual(t, v.Counters.Duplicates, int64(30), "more, where an answer of the database was lost with its workflow task")
@@ -66,13 +64,16 @@ func TestPoisonOnARealServer(t *testing.T) {
 	}
 	s.signal(in, batch(3, delta(2, "b")))
 	v := s.asOf(in, 2)
-	require.EqualValues(t, len(poison), v.Counters.Refused)
+	require.GreaterOrEqual(t, v.Counters.Refused, int64(len(poison)))
+	require.LessOrEqual(t, v.Counters.Refused, int64(len(poison)+s.again))
 	require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(v.Attributes))
-	var quarantined []workflows.Refusal
+	s.db.mu.Lock()
+	defer s.db.mu.Unlock()
+	quarantined := 0
 	for _, a := range s.db.applies {
-		quarantined = append(quarantined, a.Quarantined...)
+		quarantined += len(a.Quarantined)
 	}
-	require.Len(t, quarantined, len(poison))
+	require.GreaterOrEqual(t, quarantined, len(poison), "more, where an answer of the database was lost with its workflow task")
 	s.end(in)
 }
 
@@ -128,21 +129,20 @@ func TestOutageLongerThanAWorkflowTask(t *testing.T) {
 	for seq := int64(2); seq <= 20; seq++ {
 		s.signal(in, batch(seq, delta(seq, fmt.Sprint("n", seq))))
 	}
-	progress := func() (p workflows.Progress) {
-		q, err := s.QueryWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.QueryProgress)
-		require.NoError(t, err)
-		require.NoError(t, q.Get(&p))
-		return p
-	}
-	drained, err := s.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	drained, err := s.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID: device.WorkflowID(in.Session), UpdateName: workflows.UpdateDrain, WaitForStage: client.WorkflowUpdateStageAccepted,
 	})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return time.Since(begun) > 11*time.Second && progress().Escalated }, 30*time.Second, 100*time.Millisecond)
-	require.Contains(t, progress().LastError, "connection refused")
+	var p workflows.Progress
+	require.Eventually(t, func() bool {
+		return s.query(in, workflows.QueryProgress, &p) == nil && p.Escalated && time.Since(begun) > 11*time.Second
+	}, patience, 100*time.Millisecond)
+	require.Contains(t, p.LastError, "connection refused")
 	down.Store(false)
 	var receipt workflows.Receipt
-	require.NoError(t, drained.Get(t.Context(), &receipt))
+	require.NoError(t, drained.Get(ctx, &receipt))
 	require.EqualValues(t, 20, receipt.AsOf)
 	require.EqualValues(t, 20, receipt.Events)
 	require.Equal(t, position(21), receipt.Positions)
@@ -152,8 +152,8 @@ func TestOutageLongerThanAWorkflowTask(t *testing.T) {
 	s.end(in)
 }
 
-// A gap under a stream of events through many runs: it is asked about once, it
-// heals, and nothing is lost.
+// A gap under a stream of events through many runs: it is asked about once, and
+// again only after the back-off; it heals, and nothing is lost.
 func TestResyncUnderAStream(t *testing.T) {
 	t.Parallel()
 	db := &database{}
@@ -165,17 +165,16 @@ func TestResyncUnderAStream(t *testing.T) {
 	offset, seq := int64(2), int64(3) // 2 is lost
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	asked := func() bool {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		return len(db.requests) > 0
+	}
+	begun := time.Now()
+	for ; !asked(); offset, seq = offset+1, seq+1 {
+		require.Less(t, time.Since(begun), patience, "a request")
 		<-tick.C
 		s.signal(in, batch(offset, delta(seq, "b")))
-		offset, seq = offset+1, seq+1
-		db.mu.Lock()
-		asked := len(db.requests)
-		db.mu.Unlock()
-		if asked > 0 {
-			break
-		}
-		require.Less(t, seq, int64(1500), "a request within half a minute")
 	}
 	s.signal(in, batch(offset, snapshot(seq, map[string]device.Attribute{
 		"a": delta(1, "a").Attributes["a"], "b": delta(seq-1, "b").Attributes["b"], "lost": delta(2, "lost").Attributes["lost"],
@@ -185,7 +184,14 @@ func TestResyncUnderAStream(t *testing.T) {
 	require.Empty(t, v.Check.Drift)
 	require.Equal(t, v.Hash, v.Check.Edge)
 	require.Equal(t, device.Hash(db.live()), v.Hash)
-	require.Len(t, db.requests, 1)
+	commands := map[string]bool{} // one may be tried twice
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for _, r := range db.requests {
+		commands[r.Nonce] = true
+	}
+	const backOff = 15 * time.Second // at least
+	require.LessOrEqual(t, len(commands), 1+int(time.Since(begun)/backOff))
 	t.Logf("%d events, %d runs", v.Counters.Events, v.Runs)
 	s.end(in)
 }
@@ -198,14 +204,13 @@ func TestCloseStartsWhatIsNotRunning(t *testing.T) {
 	in.Session = uuid.NewString()
 	in.Options.Idle = time.Second
 	run := s.signal(in, batch(1, delta(1, "a")))
-	var result workflows.Result
-	require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+	result := s.result(in, run)
 	require.True(t, result.Idle)
 
 	r, err := s.SignalWithStartWorkflow(t.Context(), device.WorkflowID(in.Session), workflows.SignalClose, workflows.Superseded(session),
 		workflows.StartOptions(s.queue, in.RAE, in.Session), workflows.DeviceSessionName, in)
 	require.NoError(t, err)
-	require.NoError(t, r.Get(t.Context(), &result))
+	result = s.result(in, r.GetRunID())
 	require.Equal(t, "superseded by "+session, result.Reason)
 	require.EqualValues(t, 1, result.Closed)
 	require.Equal(t, map[string]string{"a": "1"}, values(s.db.live()))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -28,22 +29,24 @@ func FuzzSignal(f *testing.F) {
 	f.Add([]byte("json/plain"), []byte(`[`))
 	f.Add([]byte("binary/null"), []byte(nil))
 	f.Fuzz(func(t *testing.T, encoding, data []byte) {
-		db := &database{}
-		h := newHarness(t, db)
-		payload := &commonpb.Payload{Metadata: map[string][]byte{converter.MetadataEncoding: encoding}, Data: data}
-		h.at(0, func() { h.signal(converter.NewRawValue(payload)) })
-		h.at(time.Second, func() { h.signal("not a batch") })
-		h.stop(time.Minute)
-		h.run(input())
-		if err := h.GetWorkflowError(); err != nil {
-			require.True(t, temporal.IsCanceledError(err), "%v", err)
-		} else {
-			require.NotZero(t, h.view().Closed)
-		}
-		v := h.view()
-		require.Zero(t, v.Waiting)
-		require.Equal(t, v.Positions, db.positions)
-		_, err := json.Marshal(v)
-		require.NoError(t, err)
+		synctest.Test(t, func(t *testing.T) {
+			db := &database{}
+			h := newHarness(t, db)
+			payload := &commonpb.Payload{Metadata: map[string][]byte{converter.MetadataEncoding: encoding}, Data: data}
+			h.at(0, func() { h.signal(converter.NewRawValue(payload)) })
+			h.at(time.Second, func() { h.signal("not a batch") })
+			h.stop(time.Minute)
+			h.run(input())
+			if err := h.GetWorkflowError(); err != nil {
+				require.True(t, temporal.IsCanceledError(err), "%v", err)
+			} else {
+				require.NotZero(t, h.view().Closed)
+			}
+			v := h.view()
+			require.Zero(t, v.Waiting)
+			require.Equal(t, v.Positions, db.positions)
+			_, err := json.Marshal(v)
+			require.NoError(t, err)
+		})
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,89 +18,93 @@ import (
 )
 
 func TestIdleSessionEndsAndIsStartedAgain(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.SetTestTimeout(time.Minute)
-	var ended time.Time
-	begun := time.Time{}
-	h.at(0, func() { begun = h.Now(); h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
-	h.at(24*time.Hour, func() { h.signal(batch(3, delta(3, "c"))) })
-	h.run(input())
-	ended = h.Now()
-	require.NoError(t, h.GetWorkflowError())
-	var result workflows.Result
-	require.NoError(t, h.GetWorkflowResult(&result))
-	require.True(t, result.Idle)
-	require.Zero(t, result.Closed)
-	require.EqualValues(t, 3, result.AsOf)
-	require.Greater(t, ended.Sub(begun), 96*time.Hour)
-	require.Less(t, ended.Sub(begun), 104*time.Hour)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		var ended time.Time
+		begun := time.Time{}
+		h.at(0, func() { begun = h.Now(); h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+		h.at(24*time.Hour, func() { h.signal(batch(3, delta(3, "c"))) })
+		h.run(input())
+		ended = h.Now()
+		require.NoError(t, h.GetWorkflowError())
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.True(t, result.Idle)
+		require.Zero(t, result.Closed)
+		require.EqualValues(t, 3, result.AsOf)
+		require.Greater(t, ended.Sub(begun), 96*time.Hour)
+		require.Less(t, ended.Sub(begun), 104*time.Hour)
 
-	h = newHarness(t, db)
-	h.at(0, func() { h.signal(batch(3, delta(3, "c"))) }) // a redelivery
-	h.at(time.Second, func() { h.signal(batch(4, delta(4, "a"))) })
-	h.stop(time.Minute)
-	h.run(input())
-	v := h.view()
-	require.EqualValues(t, 1, v.Counters.Duplicates)
-	require.EqualValues(t, 4, v.Counters.Events, "since its first")
-	require.Equal(t, map[string]string{"a": "4", "b": "2", "c": "3"}, values(v.Attributes))
+		h = newHarness(t, db)
+		h.at(0, func() { h.signal(batch(3, delta(3, "c"))) }) // a redelivery
+		h.at(time.Second, func() { h.signal(batch(4, delta(4, "a"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.EqualValues(t, 1, v.Counters.Duplicates)
+		require.EqualValues(t, 4, v.Counters.Events, "since its first")
+		require.Equal(t, map[string]string{"a": "4", "b": "2", "c": "3"}, values(v.Attributes))
+	})
 }
 
 // An event that comes while a session that is about to end still reads something
 // has it live on.
 func TestEventAtTheLastMoment(t *testing.T) {
-	life := func(lease time.Duration) (time.Duration, workflows.Result) {
-		db := &database{}
-		h := newHarness(t, db)
-		h.SetTestTimeout(time.Minute)
-		begun := h.Now()
-		if lease > 0 {
-			db.test = held("jana", begun.Add(lease))
+	synctest.Test(t, func(t *testing.T) {
+		life := func(lease time.Duration) (time.Duration, workflows.Result) {
+			db := &database{}
+			h := newHarness(t, db)
+			begun := h.Now()
+			if lease > 0 {
+				db.test = held("jana", begun.Add(lease))
+			}
+			db.reading = func() { h.signal(batch(2, delta(2, "b"))) }
+			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+			h.run(input())
+			require.NoError(t, h.GetWorkflowError())
+			var result workflows.Result
+			require.NoError(t, h.GetWorkflowResult(&result))
+			require.True(t, result.Idle)
+			return h.Now().Sub(begun), result
 		}
-		db.reading = func() { h.signal(batch(2, delta(2, "b"))) }
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.run(input())
-		require.NoError(t, h.GetWorkflowError())
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
-		require.True(t, result.Idle)
-		return h.Now().Sub(begun), result
-	}
-	usual, result := life(0)
-	require.EqualValues(t, 1, result.AsOf)
-	lived, result := life(usual) // at that very moment the lease ends too: what came after it is read
-	require.EqualValues(t, 2, result.AsOf)
-	require.GreaterOrEqual(t, lived, 2*usual)
+		usual, result := life(0)
+		require.EqualValues(t, 1, result.AsOf)
+		lived, result := life(usual) // at that very moment the lease ends too: what came after it is read
+		require.EqualValues(t, 2, result.AsOf)
+		require.GreaterOrEqual(t, lived, 2*usual)
+	})
 }
 
 // Sessions that fell silent at the same moment do not wake at the same moment,
 // and while they are idle they do nothing but that.
 func TestIdleSessionsDoNotWakeTogether(t *testing.T) {
-	const sessions = 300
-	perBucket := map[time.Duration]int{}
-	for range sessions {
-		id := uuid.NewString()
-		h := newHarness(t, &database{})
-		h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(id), TaskQueue: workflows.TaskQueue})
-		var timers []time.Duration
-		in := workflows.Input{RAE: rae, Session: id, Options: workflows.Options{Idle: 8 * time.Hour}}
-		h.at(0, func() {
-			b := batch(1, delta(1, "a"))
-			b.Fold.Session = id
-			h.SetOnTimerScheduledListener(func(_ string, d time.Duration) { timers = append(timers, d) })
-			h.signal(b)
-		})
-		h.run(in)
-		require.NoError(t, h.GetWorkflowError())
-		require.Len(t, timers, 1, "one timer for a life of silence")
-		require.GreaterOrEqual(t, timers[0], 8*time.Hour)
-		perBucket[timers[0].Truncate(5*time.Minute)]++
-	}
-	require.GreaterOrEqual(t, len(perBucket), 9, "48 minutes in fives")
-	for at, n := range perBucket {
-		require.Less(t, n, sessions/4, "%s: %v", at, perBucket)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const sessions = 300
+		perBucket := map[time.Duration]int{}
+		for range sessions {
+			id := uuid.NewString()
+			h := newHarness(t, &database{})
+			h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(id), TaskQueue: workflows.TaskQueue})
+			var timers []time.Duration
+			in := workflows.Input{RAE: rae, Session: id, Options: workflows.Options{Idle: 8 * time.Hour}}
+			h.at(0, func() {
+				b := batch(1, delta(1, "a"))
+				b.Fold.Session = id
+				h.SetOnTimerScheduledListener(func(_ string, d time.Duration) { timers = append(timers, d) })
+				h.signal(b)
+			})
+			h.run(in)
+			require.NoError(t, h.GetWorkflowError())
+			require.Len(t, timers, 1, "one timer for a life of silence")
+			require.GreaterOrEqual(t, timers[0], 8*time.Hour)
+			perBucket[timers[0].Truncate(5*time.Minute)]++
+		}
+		require.GreaterOrEqual(t, len(perBucket), 9, "48 minutes in fives")
+		for at, n := range perBucket {
+			require.Less(t, n, sessions/4, "%s: %v", at, perBucket)
+		}
+	})
 }
 
 func TestNewSessionOfADeviceClosesTheOlder(t *testing.T) {
@@ -122,7 +127,7 @@ func TestNewSessionOfADeviceClosesTheOlder(t *testing.T) {
 			h.at(2*time.Second, func() { h.signal(batch(3, mac(delta(3, "b")))) })
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			db := &database{older: []string{older}}
 			h := newHarness(t, db)
 			play(h)
@@ -147,7 +152,7 @@ func TestSessionGivesWayToANewerOneThatWasQuicker(t *testing.T) {
 			h.signal(batch(1, mac))
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			db := &database{newer: newer}
 			h := newHarness(t, db)
 			h.at(0, func() { first(h, db) })
@@ -174,7 +179,7 @@ func TestSessionGivesWayToANewerOneThatWasQuicker(t *testing.T) {
 // first, and the edge's own word of its end goes before.
 func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 	tell := func(h *harness) { h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X")) }
-	t.Run("it was closed by its edge", func(t *testing.T) {
+	bubble(t, "it was closed by its edge", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))); tell(h) })
 		h.at(time.Minute, func() { h.signal(batch(2, delta(2, "b"))) })
@@ -186,7 +191,7 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		require.Equal(t, "left", result.Reason)
 		require.Zero(t, result.Counters.AfterClose)
 	})
-	t.Run("told before its first event came", func(t *testing.T) {
+	bubble(t, "told before its first event came", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		h.at(0, func() { tell(h) })
 		h.at(time.Minute, func() { h.signal(batch(1, delta(1, "a"))) })
@@ -195,7 +200,7 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		require.NoError(t, h.GetWorkflowResult(&result))
 		require.EqualValues(t, 1, result.Closed)
 	})
-	t.Run("over a new run", func(t *testing.T) {
+	bubble(t, "over a new run", func(t *testing.T) {
 		db := &database{}
 		in := input()
 		in.Options.SignalsPerRun = 1
@@ -216,7 +221,7 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		require.EqualValues(t, 1, result.Closed)
 		require.Equal(t, "superseded by X", result.Reason)
 	})
-	t.Run("an update does not wait", func(t *testing.T) {
+	bubble(t, "an update does not wait", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		var a *answer
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))); tell(h) })
@@ -230,41 +235,45 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 // A word to close that comes while the last apply of a run is under way goes to
 // the next run.
 func TestSignalToCloseIsCarried(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	db.applied = func(workflows.ApplyRequest) {
-		h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X"))
-	}
-	in := input()
-	in.Options.SignalsPerRun = 1
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.run(in)
-	var can *workflow.ContinueAsNewError
-	require.ErrorAs(t, h.GetWorkflowError(), &can)
-	var next workflows.Input
-	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
-	require.Equal(t, "superseded by X", next.Carried.Closing)
-	require.NotZero(t, next.Carried.Quiet)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		db.applied = func(workflows.ApplyRequest) {
+			h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X"))
+		}
+		in := input()
+		in.Options.SignalsPerRun = 1
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(in)
+		var can *workflow.ContinueAsNewError
+		require.ErrorAs(t, h.GetWorkflowError(), &can)
+		var next workflows.Input
+		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+		require.Equal(t, "superseded by X", next.Carried.Closing)
+		require.NotZero(t, next.Carried.Quiet)
+	})
 }
 
 // Code below Level 2 closed at once, and its histories say so.
 func TestSupersededSessionOfOlderCodeClosesAtOnce(t *testing.T) {
-	db := &database{newer: "X"}
-	h := newHarness(t, db)
-	h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
-	in := input()
-	in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, State: device.State{
-		RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
-	}}
-	h.at(time.Second, func() { h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X")) })
-	h.at(2*time.Second, func() { require.EqualValues(t, 5, h.view().Closed) })
-	h.run(in)
-	require.NoError(t, h.GetWorkflowError())
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{newer: "X"}
+		h := newHarness(t, db)
+		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
+		in := input()
+		in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, State: device.State{
+			RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
+		}}
+		h.at(time.Second, func() { h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X")) })
+		h.at(2*time.Second, func() { require.EqualValues(t, 5, h.view().Closed) })
+		h.run(in)
+		require.NoError(t, h.GetWorkflowError())
+	})
 }
 
 func TestSignalToClose(t *testing.T) {
 	for name, payload := range map[string]any{"with a reason": workflows.Close{Reason: "superseded by X"}, "of whatever kind": []int{1}} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			db := &database{}
 			h := newHarness(t, db)
 			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
@@ -299,7 +308,7 @@ func TestSignalToClose(t *testing.T) {
 			require.NotEqual(t, "again", result.Reason)
 		})
 	}
-	t.Run("a session that nobody knows stays so", func(t *testing.T) {
+	bubble(t, "a session that nobody knows stays so", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		h.at(0, func() { h.SignalWorkflow(workflows.SignalClose, workflows.Close{Reason: "x"}) })
@@ -307,7 +316,7 @@ func TestSignalToClose(t *testing.T) {
 		h.run(input())
 		require.Empty(t, db.applies)
 	})
-	t.Run("is carried", func(t *testing.T) {
+	bubble(t, "is carried", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		in := input()

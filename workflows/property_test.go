@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"pgregory.net/rapid"
 
@@ -69,7 +69,8 @@ func TestAnyDeliveryComesToTheModel(t *testing.T) {
 // live sends all batches, some together, through as many runs as it takes.
 func live(t *testing.T, rt *rapid.T, db *database, in workflows.Input, batches []device.Batch) workflows.StateView {
 	for {
-		h := newHarness(t, db)
+		h := newHarness(t, db) // in no bubble, which rapid's failures do not leave: no order matters here
+		h.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
 		sent := 0
 		at := time.Duration(0)
 		for sent < len(batches) {
@@ -120,5 +121,3 @@ func allReached(db *database, batches []device.Batch) bool {
 	}
 	return true
 }
-
-type assertT = assert.CollectT

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -29,146 +30,158 @@ func gapAt(h *harness, at time.Duration) {
 }
 
 func TestGapAsksForASnapshotWhichHealsIt(t *testing.T) {
-	db := &database{search: true}
-	h := newHarness(t, db)
-	var syncs []string
-	h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(a arguments) { syncs = append(syncs, fmt.Sprint(a[0])) })
-	gapAt(h, 0)
-	h.at(2900*time.Millisecond, func() {
-		require.Equal(t, workflows.Gap, h.view().Sync, "what is late has two seconds at least")
-		require.Empty(t, db.requests)
-	})
-	h.at(12*time.Second, func() { // ten seconds after the gap was seen
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{search: true}
+		h := newHarness(t, db)
+		var syncs []string
+		h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(a arguments) { syncs = append(syncs, fmt.Sprint(a[0])) })
+		gapAt(h, 0)
+		h.at(2900*time.Millisecond, func() {
+			require.Equal(t, workflows.Gap, h.view().Sync, "what is late has two seconds at least")
+			require.Empty(t, db.requests)
+		})
+		h.at(12*time.Second, func() { // ten seconds after the gap was seen
+			v := h.view()
+			require.Equal(t, workflows.Resync, v.Sync)
+			require.Equal(t, 1, v.Repair.Sent)
+			require.Len(t, db.requests, 1)
+			require.Equal(t, rae, db.requests[0].RAE)
+			require.Equal(t, session, db.requests[0].Session)
+			require.Equal(t, "seq 2–4 missing", db.requests[0].Reason)
+			h.signal(batch(4, delta(7, "d"))) // newer ones go on being applied
+		})
+		h.at(13*time.Second, func() {
+			require.EqualValues(t, 7, h.view().AsOf)
+			require.Equal(t, workflows.Resync, h.view().Sync)
+			attributes := whole(8).Attributes
+			attributes["d"] = delta(7, "d").Attributes["d"]
+			h.signal(batch(5, snapshot(8, attributes)))
+		})
+		h.stop(time.Hour)
+		h.run(input())
 		v := h.view()
-		require.Equal(t, workflows.Resync, v.Sync)
-		require.Equal(t, 1, v.Repair.Sent)
+		require.Equal(t, workflows.Live, v.Sync)
+		require.Nil(t, v.Repair)
+		require.Equal(t, map[string]string{"a": "5", "b": "6", "c": "3", "d": "7"}, values(v.Attributes))
+		require.Equal(t, []string{"c"}, v.Check.Repaired)
+		require.Empty(t, v.Check.Drift)
+		require.Empty(t, v.Check.Cloud, "events were missing: there is nothing to compare")
+		require.Equal(t, v.Hash, v.Check.Edge)
 		require.Len(t, db.requests, 1)
-		require.Equal(t, rae, db.requests[0].RAE)
-		require.Equal(t, session, db.requests[0].Session)
-		require.Equal(t, "seq 2–4 missing", db.requests[0].Reason)
-		h.signal(batch(4, delta(7, "d"))) // newer ones go on being applied
+		require.EqualValues(t, 1, v.Counters.Requests)
+		require.Len(t, syncs, 4, "live, gap, resync, live: %v", syncs)
 	})
-	h.at(13*time.Second, func() {
-		require.EqualValues(t, 7, h.view().AsOf)
-		require.Equal(t, workflows.Resync, h.view().Sync)
-		attributes := whole(8).Attributes
-		attributes["d"] = delta(7, "d").Attributes["d"]
-		h.signal(batch(5, snapshot(8, attributes)))
-	})
-	h.stop(time.Hour)
-	h.run(input())
-	v := h.view()
-	require.Equal(t, workflows.Live, v.Sync)
-	require.Nil(t, v.Repair)
-	require.Equal(t, map[string]string{"a": "5", "b": "6", "c": "3", "d": "7"}, values(v.Attributes))
-	require.Equal(t, []string{"c"}, v.Check.Repaired)
-	require.Empty(t, v.Check.Drift)
-	require.Empty(t, v.Check.Cloud, "events were missing: there is nothing to compare")
-	require.Equal(t, v.Hash, v.Check.Edge)
-	require.Len(t, db.requests, 1)
-	require.EqualValues(t, 1, v.Counters.Requests)
-	require.Len(t, syncs, 4, "live, gap, resync, live: %v", syncs)
 }
 
 func TestLateEventsNeedNoSnapshot(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	gapAt(h, 0)
-	h.at(2*time.Second, func() { h.signal(batch(4, delta(2, "a"), delta(3, "b"), delta(4, "c"))) })
-	h.stop(time.Hour)
-	h.run(input())
-	require.Equal(t, workflows.Live, h.view().Sync)
-	require.Empty(t, db.requests)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		gapAt(h, 0)
+		h.at(2*time.Second, func() { h.signal(batch(4, delta(2, "a"), delta(3, "b"), delta(4, "c"))) })
+		h.stop(time.Hour)
+		h.run(input())
+		require.Equal(t, workflows.Live, h.view().Sync)
+		require.Empty(t, db.requests)
+	})
 }
 
 func TestRequestsBackOff(t *testing.T) {
-	var at []time.Time
-	db := &database{}
-	h := newHarness(t, db)
-	db.ask = func(workflows.SnapshotRequest) (workflows.Asked, error) {
-		at = append(at, h.Now())
-		return workflows.Asked{Outcome: workflows.Sent}, nil
-	}
-	gapAt(h, 0)
-	h.stop(12 * time.Hour)
-	h.run(input())
-	require.Greater(t, len(at), 14)
-	for i := 1; i < len(at); i++ {
-		pause := at[i].Sub(at[i-1])
-		most := min(30*time.Second<<(i-1), time.Hour)
-		require.LessOrEqual(t, pause, most, "pause %d", i)
-		require.GreaterOrEqual(t, pause, most/2, "pause %d", i)
-		require.GreaterOrEqual(t, db.requests[i-1].Life, 15*time.Second)
-		require.LessOrEqual(t, db.requests[i-1].Life, device.MaxCommandLife)
-	}
-	nonces := map[string]bool{}
-	for _, r := range db.requests {
-		nonces[r.Nonce] = true
-	}
-	require.Len(t, nonces, len(db.requests), "each is a command of its own")
-	require.Equal(t, len(at), h.view().Repair.Sent)
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Time
+		db := &database{}
+		h := newHarness(t, db)
+		db.ask = func(workflows.SnapshotRequest) (workflows.Asked, error) {
+			at = append(at, h.Now())
+			return workflows.Asked{Outcome: workflows.Sent}, nil
+		}
+		gapAt(h, 0)
+		h.stop(12 * time.Hour)
+		h.run(input())
+		require.Greater(t, len(at), 14)
+		for i := 1; i < len(at); i++ {
+			pause := at[i].Sub(at[i-1])
+			most := min(30*time.Second<<(i-1), time.Hour)
+			require.LessOrEqual(t, pause, most, "pause %d", i)
+			require.GreaterOrEqual(t, pause, most/2, "pause %d", i)
+			require.GreaterOrEqual(t, db.requests[i-1].Life, 15*time.Second)
+			require.LessOrEqual(t, db.requests[i-1].Life, device.MaxCommandLife)
+		}
+		nonces := map[string]bool{}
+		for _, r := range db.requests {
+			nonces[r.Nonce] = true
+		}
+		require.Len(t, nonces, len(db.requests), "each is a command of its own")
+		require.Equal(t, len(at), h.view().Repair.Sent)
+	})
 }
 
 // A session that keeps losing events asks no more often than one whose
 // snapshot does not come.
 func TestASessionThatKeepsLosingEventsIsHeldBack(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	offset := int64(1)
-	send := func(e device.Event) { h.signal(batch(offset, e)); offset++ }
-	h.at(0, func() { send(delta(1, "a")) })
-	for i := range int64(60) { // each minute a gap, and its snapshot half a minute later
-		h.at(time.Duration(i)*time.Minute+time.Second, func() { send(delta(3*i+3, "a")) })
-		h.at(time.Duration(i)*time.Minute+31*time.Second, func() {
-			send(snapshot(3*i+4, map[string]device.Attribute{"a": delta(3*i+3, "a").Attributes["a"]}))
-		})
-	}
-	h.stop(2 * time.Hour)
-	in := input()
-	in.Options.SignalsPerRun = 1000
-	h.run(in)
-	require.Equal(t, workflows.Live, h.view().Sync)
-	require.Less(t, len(db.requests), 12, "an hour of back-off from 30 s has no more")
-	require.NotEmpty(t, db.requests)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		offset := int64(1)
+		send := func(e device.Event) { h.signal(batch(offset, e)); offset++ }
+		h.at(0, func() { send(delta(1, "a")) })
+		for i := range int64(60) { // each minute a gap, and its snapshot half a minute later
+			h.at(time.Duration(i)*time.Minute+time.Second, func() { send(delta(3*i+3, "a")) })
+			h.at(time.Duration(i)*time.Minute+31*time.Second, func() {
+				send(snapshot(3*i+4, map[string]device.Attribute{"a": delta(3*i+3, "a").Attributes["a"]}))
+			})
+		}
+		h.stop(2 * time.Hour)
+		in := input()
+		in.Options.SignalsPerRun = 1000
+		h.run(in)
+		require.Equal(t, workflows.Live, h.view().Sync)
+		require.Less(t, len(db.requests), 12, "an hour of back-off from 30 s has no more")
+		require.NotEmpty(t, db.requests)
+	})
 }
 
 // What people ask for while nothing is missing does not put off what a gap asks.
 func TestWishesDoNotHoldBackAGap(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	for i := range 8 {
-		h.at(time.Second+time.Duration(i)*100*time.Millisecond, func() { h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: "I wonder"}) })
-	}
-	h.at(5*time.Second, func() { h.signal(batch(2, delta(3, "a"))) })
-	h.at(16*time.Second, func() { require.Equal(t, workflows.Resync, h.view().Sync) })
-	h.stop(17 * time.Second)
-	h.run(input())
-	require.Len(t, db.requests, 9)
-	nonces := map[string]bool{}
-	for _, r := range db.requests {
-		nonces[r.Nonce] = true
-	}
-	require.Len(t, nonces, 9)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		for i := range 8 {
+			h.at(time.Second+time.Duration(i)*100*time.Millisecond, func() { h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: "I wonder"}) })
+		}
+		h.at(5*time.Second, func() { h.signal(batch(2, delta(3, "a"))) })
+		h.at(16*time.Second, func() { require.Equal(t, workflows.Resync, h.view().Sync) })
+		h.stop(17 * time.Second)
+		h.run(input())
+		require.Len(t, db.requests, 9)
+		nonces := map[string]bool{}
+		for _, r := range db.requests {
+			nonces[r.Nonce] = true
+		}
+		require.Len(t, nonces, 9)
+	})
 }
 
 // A gap long after another begins its back-off anew.
 func TestBackOffIsForgotten(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	gapAt(h, 0)
-	h.at(6*time.Hour, func() { h.signal(batch(4, whole(7))) })
-	var before int
-	h.at(20*time.Hour, func() {
-		before = len(db.requests)
-		h.signal(batch(5, delta(9, "a")))
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		gapAt(h, 0)
+		h.at(6*time.Hour, func() { h.signal(batch(4, whole(7))) })
+		var before int
+		h.at(20*time.Hour, func() {
+			before = len(db.requests)
+			h.signal(batch(5, delta(9, "a")))
+		})
+		h.stop(20*time.Hour + 2*time.Minute)
+		in := input()
+		in.Options.SnapshotInterval = 24 * time.Hour
+		h.run(in)
+		require.Greater(t, before, 8)
+		require.GreaterOrEqual(t, len(db.requests)-before, 3, "within 10, 40 and 100 seconds")
 	})
-	h.stop(20*time.Hour + 2*time.Minute)
-	in := input()
-	in.Options.SnapshotInterval = 24 * time.Hour
-	h.run(in)
-	require.Greater(t, before, 8)
-	require.GreaterOrEqual(t, len(db.requests)-before, 3, "within 10, 40 and 100 seconds")
 }
 
 func TestRequestsThatCannotBeSent(t *testing.T) {
@@ -183,7 +196,7 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 		{"Kafka does not answer", workflows.Asked{}, errors.New("no brokers"), 6, 9},
 		{"the worker has no Kafka", workflows.Asked{Outcome: workflows.Disabled, Detail: "no Kafka"}, nil, 1, 2},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		bubble(t, tc.name, func(t *testing.T) {
 			db := &database{ask: func(workflows.SnapshotRequest) (workflows.Asked, error) { return tc.answer, tc.err }}
 			h := newHarness(t, db)
 			gapAt(h, 0)
@@ -202,101 +215,108 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 }
 
 func TestOverdueSnapshotCountsAsAGap(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	in := input()
-	in.Options.SnapshotInterval = time.Hour
-	snap := func(seq int64) func() {
-		return func() {
-			h.signal(batch(seq, snapshot(seq, map[string]device.Attribute{"a": delta(1, "a").Attributes["a"]})))
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		in := input()
+		in.Options.SnapshotInterval = time.Hour
+		snap := func(seq int64) func() {
+			return func() {
+				h.signal(batch(seq, snapshot(seq, map[string]device.Attribute{"a": delta(1, "a").Attributes["a"]})))
+			}
 		}
-	}
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.at(2*time.Hour, snap(2))
-	h.at(5*time.Hour-time.Minute, func() {
-		require.Equal(t, workflows.Live, h.view().Sync)
-		require.Empty(t, db.requests)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(2*time.Hour, snap(2))
+		h.at(5*time.Hour-time.Minute, func() {
+			require.Equal(t, workflows.Live, h.view().Sync)
+			require.Empty(t, db.requests)
+		})
+		h.at(5*time.Hour+31*time.Minute, func() {
+			v := h.view()
+			require.Equal(t, workflows.Resync, v.Sync)
+			require.Empty(t, v.Missing)
+			require.True(t, v.Repair.Overdue)
+			require.NotEmpty(t, db.requests)
+			require.Contains(t, db.requests[0].Reason, "a snapshot, the newest came before")
+			h.signal(batch(3, delta(3, "a"))) // an event is no snapshot
+		})
+		h.at(5*time.Hour+32*time.Minute, func() { require.Equal(t, workflows.Resync, h.view().Sync) })
+		h.at(6*time.Hour, func() {
+			h.signal(batch(4, snapshot(4, map[string]device.Attribute{"a": delta(3, "a").Attributes["a"]})))
+		})
+		h.at(6*time.Hour+time.Minute, func() {
+			v := h.view()
+			require.Equal(t, workflows.Live, v.Sync)
+			require.Equal(t, v.Hash, v.Check.Cloud)
+		})
+		h.stop(7 * time.Hour)
+		h.run(in)
 	})
-	h.at(5*time.Hour+31*time.Minute, func() {
-		v := h.view()
-		require.Equal(t, workflows.Resync, v.Sync)
-		require.Empty(t, v.Missing)
-		require.True(t, v.Repair.Overdue)
-		require.NotEmpty(t, db.requests)
-		require.Contains(t, db.requests[0].Reason, "a snapshot, the newest came before")
-		h.signal(batch(3, delta(3, "a"))) // an event is no snapshot
-	})
-	h.at(5*time.Hour+32*time.Minute, func() { require.Equal(t, workflows.Resync, h.view().Sync) })
-	h.at(6*time.Hour, func() {
-		h.signal(batch(4, snapshot(4, map[string]device.Attribute{"a": delta(3, "a").Attributes["a"]})))
-	})
-	h.at(6*time.Hour+time.Minute, func() {
-		v := h.view()
-		require.Equal(t, workflows.Live, v.Sync)
-		require.Equal(t, v.Hash, v.Check.Cloud)
-	})
-	h.stop(7 * time.Hour)
-	h.run(in)
 }
 
 // The sessions of a RAE that is switched off ask less and less, until they end.
 func TestSilentSessionHardlyAsks(t *testing.T) {
-	timers := 0
-	db := &database{}
-	h := newHarness(t, db)
-	h.SetTestTimeout(time.Minute)
-	h.SetOnTimerScheduledListener(func(string, time.Duration) { timers++ })
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.run(input())
-	var result workflows.Result
-	require.NoError(t, h.GetWorkflowResult(&result))
-	require.True(t, result.Idle)
-	require.Less(t, len(db.requests), 40, "in 72 hours")
-	require.Less(t, timers, 45)
+	synctest.Test(t, func(t *testing.T) {
+		timers := 0
+		db := &database{}
+		h := newHarness(t, db)
+		h.SetOnTimerScheduledListener(func(string, time.Duration) { timers++ })
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(input())
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.True(t, result.Idle)
+		require.Less(t, len(db.requests), 40, "in 72 hours")
+		require.Less(t, timers, 45)
+	})
 }
 
 // A run has one timer, however many events it sees.
 func TestOneTimerARun(t *testing.T) {
-	timers := 0
-	db := &database{}
-	h := newHarness(t, db)
-	h.SetOnTimerScheduledListener(func(string, time.Duration) { timers++ })
-	for seq := int64(1); seq <= 90; seq++ {
-		h.at(time.Duration(seq-1)*time.Minute, func() { h.signal(batch(seq, delta(seq, "a"))) })
-	}
-	h.stop(2 * time.Hour)
-	h.run(input())
-	require.EqualValues(t, 90, h.view().AsOf)
-	require.Equal(t, 1, timers)
+	synctest.Test(t, func(t *testing.T) {
+		timers := 0
+		db := &database{}
+		h := newHarness(t, db)
+		h.SetOnTimerScheduledListener(func(string, time.Duration) { timers++ })
+		for seq := int64(1); seq <= 90; seq++ {
+			h.at(time.Duration(seq-1)*time.Minute, func() { h.signal(batch(seq, delta(seq, "a"))) })
+		}
+		h.stop(2 * time.Hour)
+		h.run(input())
+		require.EqualValues(t, 90, h.view().AsOf)
+		require.Equal(t, 1, timers)
+	})
 }
 
 func TestGapIsCarriedFromRunToRun(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	in := input()
-	in.Options.SignalsPerRun = 3
-	gapAt(h, 0)
-	h.at(20*time.Second, func() { h.signal(batch(4, delta(7, "d"))) })
-	h.run(in)
-	var can *workflow.ContinueAsNewError
-	require.ErrorAs(t, h.GetWorkflowError(), &can)
-	var next workflows.Input
-	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
-	require.Equal(t, workflows.Resync, next.Carried.Sync)
-	require.Equal(t, workflows.Level, next.Carried.Level)
-	require.Len(t, db.requests, 1)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		in := input()
+		in.Options.SignalsPerRun = 3
+		gapAt(h, 0)
+		h.at(20*time.Second, func() { h.signal(batch(4, delta(7, "d"))) })
+		h.run(in)
+		var can *workflow.ContinueAsNewError
+		require.ErrorAs(t, h.GetWorkflowError(), &can)
+		var next workflows.Input
+		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+		require.Equal(t, workflows.Resync, next.Carried.Sync)
+		require.Equal(t, workflows.Level, next.Carried.Level)
+		require.Len(t, db.requests, 1)
 
-	h = newHarness(t, db)
-	h.SetStartTime(next.Carried.Repair.Last.Add(10 * time.Second))
-	h.stop(2 * time.Minute)
-	h.run(next)
-	require.Equal(t, workflows.Resync, h.view().Sync)
-	require.Len(t, db.requests, 3, "the back-off goes on where it was")
+		h = newHarness(t, db)
+		h.SetStartTime(next.Carried.Repair.Last.Add(10 * time.Second))
+		h.stop(2 * time.Minute)
+		h.run(next)
+		require.Equal(t, workflows.Resync, h.view().Sync)
+		require.Len(t, db.requests, 3, "the back-off goes on where it was")
+	})
 }
 
 // Code that came before Level 1 carried no level, and answered with none.
 func TestSessionsOfOlderCodeAreTakenOver(t *testing.T) {
-	t.Run("carried", func(t *testing.T) {
+	bubble(t, "carried", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		in := input()
@@ -309,7 +329,7 @@ func TestSessionsOfOlderCodeAreTakenOver(t *testing.T) {
 		require.Equal(t, workflows.Resync, h.view().Sync)
 		require.NotEmpty(t, db.requests)
 	})
-	t.Run("loaded", func(t *testing.T) {
+	bubble(t, "loaded", func(t *testing.T) {
 		db := &database{old: true}
 		h := newHarness(t, db)
 		gapAt(h, 0)
@@ -348,7 +368,7 @@ func TestDrift(t *testing.T) {
 		{"newer ones that came first, too", []device.Event{delta(5, "b")}, []device.Event{snapshot(4, other)}, nil, false},
 		{"events are missing", []device.Event{delta(5, "d")}, []device.Event{snapshot(6, list(map[string]int64{"a": 1, "d": 5}))}, nil, false},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		bubble(t, tc.name, func(t *testing.T) {
 			db := &database{}
 			h := newHarness(t, db)
 			offset := int64(1)
@@ -385,22 +405,24 @@ func TestDrift(t *testing.T) {
 // A session below Level 2 keeps what its database was never told otherwise: its
 // history may have no command that a correction would bring.
 func TestDriftOfOlderCodeStays(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
-	in := input()
-	in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, Positions: position(3), State: device.State{
-		RAE: rae, Session: session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
-		Attributes: map[string]device.Attribute{"a": delta(2, "a").Attributes["a"]},
-	}}
-	h.at(time.Second, func() {
-		h.signal(batch(3, snapshot(3, map[string]device.Attribute{"a": delta(1, "a").Attributes["a"]})))
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
+		in := input()
+		in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, Positions: position(3), State: device.State{
+			RAE: rae, Session: session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
+			Attributes: map[string]device.Attribute{"a": delta(2, "a").Attributes["a"]},
+		}}
+		h.at(time.Second, func() {
+			h.signal(batch(3, snapshot(3, map[string]device.Attribute{"a": delta(1, "a").Attributes["a"]})))
+		})
+		h.stop(2 * time.Second)
+		h.run(in)
+		v := h.view()
+		require.Equal(t, []string{"a"}, v.Check.Drift, "it is named all the same")
+		require.Equal(t, map[string]string{"a": "2"}, values(v.Attributes))
+		require.Empty(t, db.applies[0].Write)
+		require.Empty(t, db.applies[0].Corrected)
 	})
-	h.stop(2 * time.Second)
-	h.run(in)
-	v := h.view()
-	require.Equal(t, []string{"a"}, v.Check.Drift, "it is named all the same")
-	require.Equal(t, map[string]string{"a": "2"}, values(v.Attributes))
-	require.Empty(t, db.applies[0].Write)
-	require.Empty(t, db.applies[0].Corrected)
 }

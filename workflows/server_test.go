@@ -39,7 +39,12 @@ type server struct {
 	t     *testing.T
 	db    *database
 	queue string
+	again int // signals that were sent again, and so may have come twice
 }
+
+// patience bounds what a server has to do sometime. It is for one that never
+// does it, not for one that is slow.
+const patience = 2 * time.Minute
 
 func newServer(t *testing.T, db *database) *server {
 	t.Helper()
@@ -54,7 +59,9 @@ func newServerWithoutWorker(t *testing.T, db *database) *server {
 	if address == "" {
 		t.Skipf("no Temporal Server: start one (bin/devstack up --bare has one) and name it, host:port, in %s", addressVariable)
 	}
-	c, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}, Identity: "test"})
+	c, err := client.Dial(client.Options{
+		HostPort: address, Logger: quiet{}, Identity: "test", ConnectionOptions: client.ConnectionOptions{GetSystemInfoTimeout: patience},
+	})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	return &server{Client: c, t: t, db: db, queue: "test-" + uuid.NewString()}
@@ -77,34 +84,47 @@ func (s *server) signal(in workflows.Input, payload any) (run string) {
 		payload = b
 	}
 	// As a poller would: a session that just continues as new is busy.
-	require.EventuallyWithT(s.t, func(t *assertT) {
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		r, err := s.SignalWithStartWorkflow(s.t.Context(), device.WorkflowID(in.Session), device.SignalEvents, payload,
 			workflows.StartOptions(s.queue, in.RAE, in.Session), workflows.DeviceSessionName, in)
-		require.NoError(t, err)
-		run = r.GetRunID()
-	}, 20*time.Second, 20*time.Millisecond)
-	return run
+		if err == nil {
+			return r.GetRunID()
+		}
+		require.Less(s.t, time.Since(begun), patience, "%v", err)
+		s.again++
+	}
 }
 
-func (s *server) view(in workflows.Input) (v workflows.StateView, err error) {
+func (s *server) query(in workflows.Input, name string, out any) error {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 15*time.Second)
 	defer cancel()
-	q, err := s.QueryWorkflow(ctx, device.WorkflowID(in.Session), "", workflows.QueryState)
-	if err == nil {
-		err = q.Get(&v)
+	q, err := s.QueryWorkflow(ctx, device.WorkflowID(in.Session), "", name)
+	if err != nil {
+		return err
 	}
-	return v, err
+	return q.Get(out)
 }
 
 // until waits for what the query shows.
-func (s *server) until(in workflows.Input, what string, done func(workflows.StateView) bool) (v workflows.StateView) {
+func (s *server) until(in workflows.Input, what string, done func(workflows.StateView) bool) workflows.StateView {
 	s.t.Helper()
-	var err error
-	require.Eventually(s.t, func() bool {
-		v, err = s.view(in)
-		return err == nil && done(v)
-	}, 60*time.Second, 50*time.Millisecond, "%s: %+v", what, v)
-	return v
+	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		var v workflows.StateView
+		err := s.query(in, workflows.QueryState, &v)
+		if err == nil && done(v) {
+			return v
+		}
+		require.Less(s.t, time.Since(begun), patience, "%s: %+v, %v", what, v, err)
+	}
+}
+
+// result waits for the end of a run.
+func (s *server) result(in workflows.Input, run string) (result workflows.Result) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	require.NoError(s.t, s.GetWorkflow(ctx, device.WorkflowID(in.Session), run).Get(ctx, &result))
+	return result
 }
 
 func (s *server) asOf(in workflows.Input, seq int64) workflows.StateView {
@@ -114,11 +134,13 @@ func (s *server) asOf(in workflows.Input, seq int64) workflows.StateView {
 
 func (s *server) update(in workflows.Input, name string, out any, args ...any) {
 	s.t.Helper()
-	h, err := s.UpdateWorkflow(s.t.Context(), client.UpdateWorkflowOptions{
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	h, err := s.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID: device.WorkflowID(in.Session), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	require.NoError(s.t, err)
-	require.NoError(s.t, h.Get(s.t.Context(), out))
+	require.NoError(s.t, h.Get(ctx, out))
 }
 
 // reserve sets the device's test state as people do.
@@ -186,11 +208,11 @@ func TestRecord(t *testing.T) {
 		s.signal(in, batch(3, delta(3, "a"), snapshot(4, map[string]device.Attribute{"a": delta(3, "a").Attributes["a"], "b": delta(2, "b").Attributes["b"]})))
 		s.asOf(in, 4)
 		s.signal(in, batch(5, closed(5)))
-		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), nil))
+		s.result(in, run)
 		s.save("life", in, run)
 		late := s.signal(in, batch(6, delta(6, "a")))
 		require.NotEqual(t, run, late)
-		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), late).Get(t.Context(), nil))
+		s.result(in, late)
 		s.save("late", in, late)
 	})
 	scenario("gap", &database{search: true}, func(t *testing.T, s *server, in workflows.Input) {
@@ -328,8 +350,7 @@ func recordLevel2(t *testing.T, scenario func(string, *database, func(*testing.T
 		run := s.signal(in, batch(1, opened))
 		s.asOf(in, 1)
 		s.signal(in, batch(2, delta(2, "a")))
-		var result workflows.Result
-		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+		result := s.result(in, run)
 		require.EqualValues(t, 2, result.Closed)
 		require.Contains(t, result.Reason, "superseded by")
 		s.save("gives-way", in, run)
@@ -347,8 +368,7 @@ func recordLevel2(t *testing.T, scenario func(string, *database, func(*testing.T
 		s.asOf(in, 3)
 		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Superseded(session)))
 		s.signal(in, batch(4, delta(4, "a"))) // of the tail
-		var result workflows.Result
-		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+		result := s.result(in, run)
 		require.EqualValues(t, 4, result.Closed)
 		require.Zero(t, result.Counters.AfterClose)
 		s.save("upgrade-1", in, run)
@@ -385,7 +405,7 @@ func recordLevel1(t *testing.T, scenario func(string, *database, func(*testing.T
 		require.EqualValues(t, 2, receipt.AsOf)
 		s.update(in, workflows.UpdateClose, &receipt, workflows.Close{Reason: "sold"})
 		require.EqualValues(t, 2, receipt.Closed)
-		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), nil))
+		s.result(in, run)
 		s.save("updates", in, run)
 	})
 	opened := delta(1)
@@ -401,14 +421,13 @@ func recordLevel1(t *testing.T, scenario func(string, *database, func(*testing.T
 		run := s.signal(in, batch(1, delta(1, "a")))
 		s.asOf(in, 1)
 		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Close{Reason: "superseded by " + session}))
-		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), nil))
+		s.result(in, run)
 		s.save("superseded", in, run)
 	})
 	scenario("idle", &database{}, func(t *testing.T, s *server, in workflows.Input) {
 		in.Options = workflows.Options{Idle: 8 * time.Second, SnapshotInterval: time.Second} // and overdue before
 		run := s.signal(in, batch(1, delta(1, "a")))
-		var result workflows.Result
-		require.NoError(t, s.GetWorkflow(t.Context(), device.WorkflowID(in.Session), run).Get(t.Context(), &result))
+		result := s.result(in, run)
 		require.True(t, result.Idle)
 		require.Equal(t, workflows.Resync, result.Sync)
 		s.save("idle", in, run)
@@ -428,30 +447,35 @@ func recordLevel1(t *testing.T, scenario func(string, *database, func(*testing.T
 	})
 }
 
-// 50 signals a second into one session through ten runs: none lost, none
-// applied twice.
+// 50 signals a second into one session through ten runs, which take as many
+// signals as the worker is behind: none lost, none applied twice.
 func TestStreamThroughTenRuns(t *testing.T) {
 	db := &database{search: true}
 	s := newServer(t, db)
 	in := input()
 	in.Session = uuid.NewString()
 	in.Options.SignalsPerRun = 20
-	const events = 300
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for seq := int64(1); seq <= events; seq++ {
+	events, runs := int64(0), map[string]bool{}
+	for begun := time.Now(); len(runs) < 10; {
+		require.Less(t, time.Since(begun), patience, "%d runs", len(runs))
 		<-tick.C
-		s.signal(in, batch(seq, delta(seq, "a", fmt.Sprint("n", seq%50))))
+		events++
+		runs[s.signal(in, batch(events, delta(events, "a", fmt.Sprint("n", events%50))))] = true
 	}
 	v := s.asOf(in, events)
 	require.Empty(t, v.Missing)
 	require.EqualValues(t, events, v.Counters.Events)
-	require.EqualValues(t, events, v.Counters.Signals)
-	require.Zero(t, v.Counters.Duplicates)
+	require.GreaterOrEqual(t, v.Counters.Signals, events)
+	require.LessOrEqual(t, v.Counters.Signals, events+int64(s.again))
 	require.GreaterOrEqual(t, v.Runs, 10)
 	require.Equal(t, device.Hash(db.live()), v.Hash)
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	require.LessOrEqual(t, v.Counters.Duplicates, db.known+int64(s.again))
 	require.Equal(t, position(events+1), db.positions)
-	t.Logf("%d runs, %d applies", v.Runs, len(db.applies))
+	t.Logf("%d events, %d runs, %d applies", events, v.Runs, len(db.applies))
 	s.end(in)
 }
 
@@ -473,12 +497,10 @@ func TestShownOnARealServer(t *testing.T) {
 	require.Eventually(t, func() bool {
 		r, err := s.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
 		return err == nil && r.GetCount() == 1
-	}, 20*time.Second, 50*time.Millisecond, query)
+	}, patience, 50*time.Millisecond, query)
 
-	q, err := s.QueryWorkflow(t.Context(), device.WorkflowID(in.Session), "", "__temporal_workflow_metadata")
-	require.NoError(t, err)
 	var m sdk.WorkflowMetadata
-	require.NoError(t, q.Get(&m))
+	require.NoError(t, s.query(in, "__temporal_workflow_metadata", &m))
 	card := m.GetCurrentDetails()
 	require.Contains(t, card, "**gap** · as of seq 4 · 5 attributes")
 	require.Contains(t, card, "- host name: `bar'*`")
@@ -507,12 +529,14 @@ func TestWorkerLostInTheMiddleOfAnApply(t *testing.T) {
 	in := input()
 	in.Session = uuid.NewString()
 	s.signal(in, batch(1, delta(1, "a")))
-	require.Eventually(t, func() bool { return stuck.Load() > 0 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return stuck.Load() > 0 }, patience, 10*time.Millisecond)
 	first.Stop()
 	s.signal(in, batch(2, delta(2, "b")))
 	s.work()
 	v := s.asOf(in, 2)
 	require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(v.Attributes))
+	db.mu.Lock()
+	defer db.mu.Unlock()
 	require.Equal(t, position(3), db.positions)
 	s.end(in)
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -21,67 +22,73 @@ import (
 )
 
 func TestAppliesWhatItIsSent(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(10, delta(1, "a", "b"))) })
-	h.at(time.Second, func() { h.signal(batch(11, delta(2, "b"), delta(3, "c"))) })
-	h.stop(time.Minute)
-	h.run(input())
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(10, delta(1, "a", "b"))) })
+		h.at(time.Second, func() { h.signal(batch(11, delta(2, "b"), delta(3, "c"))) })
+		h.stop(time.Minute)
+		h.run(input())
 
-	require.True(t, temporal.IsCanceledError(h.GetWorkflowError()))
-	v := h.view()
-	require.Equal(t, map[string]string{"a": "1", "b": "2", "c": "3"}, values(v.Attributes))
-	require.EqualValues(t, 3, v.AsOf)
-	require.Equal(t, device.Hash(db.live()), v.Hash)
-	require.Equal(t, workflows.Live, v.Sync)
-	require.Empty(t, v.Missing)
-	require.Equal(t, position(13), v.Positions)
-	require.Equal(t, position(13), db.positions)
-	require.Equal(t, workflows.Counters{Signals: 2, Batches: 2, Events: 3, Records: 3}, v.Counters)
-	require.Equal(t, epoch.Add(time.Second), v.FirstObserved.UTC())
-	require.Equal(t, epoch.Add(3*time.Second), v.LastObserved.UTC())
-	require.Equal(t, epoch.Add(time.Hour+11*time.Second), v.LastReceived.UTC())
-	require.Equal(t, 2, db.local[workflows.ActivityApply])
-	require.Zero(t, db.regular[workflows.ActivityApply])
+		require.True(t, temporal.IsCanceledError(h.GetWorkflowError()))
+		v := h.view()
+		require.Equal(t, map[string]string{"a": "1", "b": "2", "c": "3"}, values(v.Attributes))
+		require.EqualValues(t, 3, v.AsOf)
+		require.Equal(t, device.Hash(db.live()), v.Hash)
+		require.Equal(t, workflows.Live, v.Sync)
+		require.Empty(t, v.Missing)
+		require.Equal(t, position(13), v.Positions)
+		require.Equal(t, position(13), db.positions)
+		require.Equal(t, workflows.Counters{Signals: 2, Batches: 2, Events: 3, Records: 3}, v.Counters)
+		require.Equal(t, epoch.Add(time.Second), v.FirstObserved.UTC())
+		require.Equal(t, epoch.Add(3*time.Second), v.LastObserved.UTC())
+		require.Equal(t, epoch.Add(time.Hour+11*time.Second), v.LastReceived.UTC())
+		require.Equal(t, 2, db.local[workflows.ActivityApply])
+		require.Zero(t, db.regular[workflows.ActivityApply])
+	})
 }
 
 func TestOneApplyTakesAllThatWaits(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() {
-		for seq := int64(1); seq <= 20; seq++ {
-			h.signal(batch(seq, delta(seq, "a")))
-		}
-	})
-	h.stop(time.Minute)
-	h.run(input())
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() {
+			for seq := int64(1); seq <= 20; seq++ {
+				h.signal(batch(seq, delta(seq, "a")))
+			}
+		})
+		h.stop(time.Minute)
+		h.run(input())
 
-	require.Len(t, db.applies, 1)
-	require.EqualValues(t, 20, db.applies[0].Events)
-	require.Len(t, db.applies[0].Write, 1)
-	require.EqualValues(t, 20, h.view().AsOf)
+		require.Len(t, db.applies, 1)
+		require.EqualValues(t, 20, db.applies[0].Events)
+		require.Len(t, db.applies[0].Write, 1)
+		require.EqualValues(t, 20, h.view().AsOf)
+	})
 }
 
 func TestTurnIsBoundedByBytes(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() {
-		for seq := int64(1); seq <= 20; seq++ {
-			h.signal(batch(seq, delta(seq, "a")))
-		}
-	})
-	h.stop(time.Minute)
-	in := input()
-	in.Options.TurnBytes = 1000
-	h.run(in)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() {
+			for seq := int64(1); seq <= 20; seq++ {
+				h.signal(batch(seq, delta(seq, "a")))
+			}
+		})
+		h.stop(time.Minute)
+		in := input()
+		in.Options.TurnBytes = 1000
+		h.run(in)
 
-	require.Greater(t, len(db.applies), 3)
-	require.EqualValues(t, 20, h.view().AsOf)
-	require.Equal(t, position(21), db.positions)
+		require.Greater(t, len(db.applies), 3)
+		require.EqualValues(t, 20, h.view().AsOf)
+		require.Equal(t, position(21), db.positions)
+	})
 }
 
 func TestDuplicates(t *testing.T) {
-	t.Run("the same batch again is not applied", func(t *testing.T) {
+	bubble(t, "the same batch again is not applied", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		b := batch(10, delta(1, "a"), delta(2, "b"))
@@ -93,7 +100,7 @@ func TestDuplicates(t *testing.T) {
 		require.EqualValues(t, 2, h.view().Counters.Duplicates)
 		require.EqualValues(t, 2, h.view().Counters.Events)
 	})
-	t.Run("twice in one turn counts once", func(t *testing.T) {
+	bubble(t, "twice in one turn counts once", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		b := batch(10, delta(1, "a"), delta(2, "b"))
@@ -105,7 +112,7 @@ func TestDuplicates(t *testing.T) {
 		require.EqualValues(t, 2, c.Records)
 		require.EqualValues(t, 2, c.Duplicates)
 	})
-	t.Run("known events at new offsets still move the position", func(t *testing.T) {
+	bubble(t, "known events at new offsets still move the position", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		h.at(0, func() { h.signal(batch(10, delta(1, "a"), delta(2, "b"))) })
@@ -118,7 +125,7 @@ func TestDuplicates(t *testing.T) {
 		require.EqualValues(t, 2, db.applies[1].Duplicates)
 		require.Zero(t, db.applies[1].Events)
 	})
-	t.Run("a topic made anew loses nothing", func(t *testing.T) {
+	bubble(t, "a topic made anew loses nothing", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		h.at(0, func() { h.signal(batch(5000, delta(1, "a"))) })
@@ -137,7 +144,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.at(time.Second, func() { h.signal(batch(2, delta(5, "a"), delta(6, "b"))) })
 	}
-	t.Run("reported, and newer events go on", func(t *testing.T) {
+	bubble(t, "reported, and newer events go on", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		gap(h)
@@ -149,7 +156,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		require.EqualValues(t, 6, v.AsOf)
 		require.Equal(t, device.SeqSet{{From: 2, To: 4}}, db.state.Missing)
 	})
-	t.Run("healed by what was late", func(t *testing.T) {
+	bubble(t, "healed by what was late", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		gap(h)
@@ -160,7 +167,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		require.Equal(t, workflows.Live, v.Sync)
 		require.Equal(t, map[string]string{"a": "5", "b": "6", "c": "4"}, values(v.Attributes))
 	})
-	t.Run("healed by a snapshot, which says what it repaired", func(t *testing.T) {
+	bubble(t, "healed by a snapshot, which says what it repaired", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		gap(h)
@@ -181,138 +188,150 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 }
 
 func TestOutageEscalatesToARegularActivity(t *testing.T) {
-	db := &database{}
-	tries := 0
-	db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-		if name != workflows.ActivityApply {
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		tries := 0
+		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+			if name != workflows.ActivityApply {
+				return nil
+			}
+			if tries++; tries <= 12 {
+				return outage()
+			}
 			return nil
 		}
-		if tries++; tries <= 12 {
-			return outage()
-		}
-		return nil
-	}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.at(6*time.Second, func() { // while the apply is in trouble the query shows what is applied
-		v := h.view()
-		require.Zero(t, v.AsOf)
-		require.Equal(t, 1, v.Waiting)
-		h.signal(batch(2, delta(2, "a")))
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(6*time.Second, func() { // while the apply is in trouble the query shows what is applied
+			v := h.view()
+			require.Zero(t, v.AsOf)
+			require.Equal(t, 1, v.Waiting)
+			h.signal(batch(2, delta(2, "a")))
+		})
+		h.stop(time.Hour)
+		h.run(input())
+		require.EqualValues(t, 2, h.view().AsOf)
+		require.Greater(t, db.regular[workflows.ActivityApply], 0)
+		require.Len(t, db.applies, 2)
+		require.Zero(t, h.view().Counters.Refused)
 	})
-	h.stop(time.Hour)
-	h.run(input())
-	require.EqualValues(t, 2, h.view().AsOf)
-	require.Greater(t, db.regular[workflows.ActivityApply], 0)
-	require.Len(t, db.applies, 2)
-	require.Zero(t, h.view().Counters.Refused)
 }
 
 func TestLoadEscalatesToo(t *testing.T) {
-	db := &database{}
-	db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-		if name == workflows.ActivityLoad && db.regular[name] < 3 {
-			return outage()
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+			if name == workflows.ActivityLoad && db.regular[name] < 3 {
+				return outage()
+			}
+			return nil
 		}
-		return nil
-	}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.at(5500*time.Millisecond, func() { require.Equal(t, workflows.Loading, h.view().Sync) })
-	h.stop(time.Hour)
-	h.run(input())
-	require.EqualValues(t, 1, h.view().AsOf)
-	require.Equal(t, workflows.Live, h.view().Sync)
-	require.Equal(t, 3, db.regular[workflows.ActivityLoad])
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(5500*time.Millisecond, func() { require.Equal(t, workflows.Loading, h.view().Sync) })
+		h.stop(time.Hour)
+		h.run(input())
+		require.EqualValues(t, 1, h.view().AsOf)
+		require.Equal(t, workflows.Live, h.view().Sync)
+		require.Equal(t, 3, db.regular[workflows.ActivityLoad])
+	})
 }
 
 // What a regular activity answers may be another build's word: it does not say
 // what the code that runs here may do.
 func TestLevelOfAnotherBuildDoesNotCount(t *testing.T) {
-	db := &database{}
-	db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-		if name == workflows.ActivityLoad && db.regular[name] == 0 {
-			return outage()
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+			if name == workflows.ActivityLoad && db.regular[name] == 0 {
+				return outage()
+			}
+			return nil
 		}
-		return nil
-	}
-	h := newHarness(t, db)
-	h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.DefaultVersion)
-	in := input()
-	in.Options.SignalsPerRun = 1
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.run(in)
-	var can *workflow.ContinueAsNewError
-	require.ErrorAs(t, h.GetWorkflowError(), &can)
-	var next workflows.Input
-	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
-	require.Zero(t, next.Carried.Level)
+		h := newHarness(t, db)
+		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.DefaultVersion)
+		in := input()
+		in.Options.SignalsPerRun = 1
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(in)
+		var can *workflow.ContinueAsNewError
+		require.ErrorAs(t, h.GetWorkflowError(), &can)
+		var next workflows.Input
+		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+		require.Zero(t, next.Carried.Level)
+	})
 }
 
 func TestDatabaseRefusalKeepsOutOnlyTheGuilty(t *testing.T) {
-	db := &database{}
-	db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-		if in != nil {
-			if _, bad := in.Write["bad"]; bad {
-				return databaseRefusal()
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+			if in != nil {
+				if _, bad := in.Write["bad"]; bad {
+					return databaseRefusal()
+				}
 			}
+			return nil
 		}
-		return nil
-	}
-	h := newHarness(t, db)
-	h.at(0, func() {
-		h.signal(batch(1, delta(1, "a")))
-		h.signal(batch(2, delta(2, "bad")))
-		h.signal(batch(3, delta(3, "c")))
-		h.signal(batch(4, delta(4, "bad")))
+		h := newHarness(t, db)
+		h.at(0, func() {
+			h.signal(batch(1, delta(1, "a")))
+			h.signal(batch(2, delta(2, "bad")))
+			h.signal(batch(3, delta(3, "c")))
+			h.signal(batch(4, delta(4, "bad")))
+		})
+		h.stop(time.Hour)
+		h.run(input())
+		v := h.view()
+		require.Equal(t, map[string]string{"a": "1", "c": "3"}, values(v.Attributes))
+		require.Equal(t, position(5), db.positions, "the poller waits for the last position")
+		require.EqualValues(t, 2, v.Counters.Refused)
+		require.Len(t, v.Refused, 2)
+		require.Equal(t, workflows.CauseDatabase, v.Refused[0].Cause)
+		require.EqualValues(t, 2, v.Refused[0].First)
+		require.Contains(t, v.Refused[0].Detail, "SQLSTATE 22021")
+		require.Equal(t, workflows.Resync, v.Sync, "what was refused is missing")
+		require.Equal(t, device.SeqSet{{From: 2, To: 2}}, v.Missing)
+		require.Zero(t, v.Waiting)
 	})
-	h.stop(time.Hour)
-	h.run(input())
-	v := h.view()
-	require.Equal(t, map[string]string{"a": "1", "c": "3"}, values(v.Attributes))
-	require.Equal(t, position(5), db.positions, "the poller waits for the last position")
-	require.EqualValues(t, 2, v.Counters.Refused)
-	require.Len(t, v.Refused, 2)
-	require.Equal(t, workflows.CauseDatabase, v.Refused[0].Cause)
-	require.EqualValues(t, 2, v.Refused[0].First)
-	require.Contains(t, v.Refused[0].Detail, "SQLSTATE 22021")
-	require.Equal(t, workflows.Resync, v.Sync, "what was refused is missing")
-	require.Equal(t, device.SeqSet{{From: 2, To: 2}}, v.Missing)
-	require.Zero(t, v.Waiting)
 }
 
 func TestFaultStopsTheTaskNotTheSession(t *testing.T) {
-	db := &database{fail: func(context.Context, string, *workflows.ApplyRequest) error {
-		return temporal.NewNonRetryableApplicationError("no such thing", "Other", nil)
-	}}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.run(input())
-	var p *temporal.PanicError // which a worker answers by failing the task
-	require.ErrorAs(t, h.GetWorkflowError(), &p)
-	require.Contains(t, p.Error(), "no such thing")
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{fail: func(context.Context, string, *workflows.ApplyRequest) error {
+			return temporal.NewNonRetryableApplicationError("no such thing", "Other", nil)
+		}}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.run(input())
+		var p *temporal.PanicError // which a worker answers by failing the task
+		require.ErrorAs(t, h.GetWorkflowError(), &p)
+		require.Contains(t, p.Error(), "no such thing")
+	})
 }
 
 func TestOutageWhileSteppingOverIsNeverRefused(t *testing.T) {
-	db := &database{}
-	skips := 0
-	db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-		if in == nil || !in.Skip {
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		skips := 0
+		db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+			if in == nil || !in.Skip {
+				return nil
+			}
+			if skips++; skips < 15 {
+				return outage()
+			}
 			return nil
 		}
-		if skips++; skips < 15 {
-			return outage()
-		}
-		return nil
-	}
-	h := newHarness(t, db)
-	b := batch(7, delta(1, "a"))
-	b.Version = 99
-	h.at(0, func() { h.signal(b) })
-	h.stop(time.Hour)
-	h.run(input())
-	require.Equal(t, position(8), db.positions)
-	require.EqualValues(t, 1, h.view().Counters.Refused)
+		h := newHarness(t, db)
+		b := batch(7, delta(1, "a"))
+		b.Version = 99
+		h.at(0, func() { h.signal(b) })
+		h.stop(time.Hour)
+		h.run(input())
+		require.Equal(t, position(8), db.positions)
+		require.EqualValues(t, 1, h.view().Counters.Refused)
+	})
 }
 
 func TestBadSignals(t *testing.T) {
@@ -358,7 +377,7 @@ func TestBadSignals(t *testing.T) {
 		{"an array", []int{1}, workflows.CausePayload, false},
 		{"an empty object", struct{}{}, workflows.CauseVersion, false},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		bubble(t, tc.name, func(t *testing.T) {
 			db := &database{}
 			h := newHarness(t, db)
 			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
@@ -386,53 +405,58 @@ func TestBadSignals(t *testing.T) {
 }
 
 func TestRefusalsRememberedAreBounded(t *testing.T) {
-	h := newHarness(t, &database{})
-	h.at(0, func() {
-		for i := range 100 {
-			h.signal(strings.Repeat("x", i))
-		}
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, &database{})
+		h.at(0, func() {
+			for i := range 100 {
+				h.signal(strings.Repeat("x", i))
+			}
+		})
+		h.stop(time.Minute)
+		h.run(input())
+		require.EqualValues(t, 100, h.view().Counters.Refused)
+		require.LessOrEqual(t, len(h.view().Refused), 16)
 	})
-	h.stop(time.Minute)
-	h.run(input())
-	require.EqualValues(t, 100, h.view().Counters.Refused)
-	require.LessOrEqual(t, len(h.view().Refused), 16)
 }
 
 func TestDatabaseRefusalIsQuarantinedWithItsPosition(t *testing.T) {
-	db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-		if in != nil && in.Write["bad"].Seq > 0 {
-			return databaseRefusal()
-		}
-		return nil
-	}}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.at(time.Second, func() { h.signal(batch(2, delta(2, "bad"))) })
-	h.stop(time.Minute)
-	h.run(input())
-	last := db.applies[len(db.applies)-1]
-	require.Equal(t, position(3), last.Positions)
-	require.Len(t, last.Quarantined, 1)
-	require.Equal(t, workflows.CauseDatabase, last.Quarantined[0].Cause)
-	require.EqualValues(t, 2, last.Quarantined[0].First)
-	require.Equal(t, topic, last.Quarantined[0].Topic)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+			if in != nil && in.Write["bad"].Seq > 0 {
+				return databaseRefusal()
+			}
+			return nil
+		}}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(time.Second, func() { h.signal(batch(2, delta(2, "bad"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		last := db.applies[len(db.applies)-1]
+		require.Equal(t, position(3), last.Positions)
+		require.Len(t, last.Quarantined, 1)
+		require.Equal(t, workflows.CauseDatabase, last.Quarantined[0].Cause)
+		require.EqualValues(t, 2, last.Quarantined[0].First)
+		require.Equal(t, topic, last.Quarantined[0].Topic)
+	})
 }
 
 func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
-	h.at(time.Second, func() { h.signal(batch(3, closed(3))) })
-	h.run(input())
-	require.NoError(t, h.GetWorkflowError())
 	var result workflows.Result
-	require.NoError(t, h.GetWorkflowResult(&result))
-	require.EqualValues(t, 3, result.Closed)
-	require.Equal(t, "left", result.Reason)
-	require.Equal(t, 2, result.Attributes)
-	require.Equal(t, device.Hash(db.live()), result.Hash)
-
-	t.Run("a late signal starts it again", func(t *testing.T) {
+	bubble(t, "it completes", func(t *testing.T) {
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+		h.at(time.Second, func() { h.signal(batch(3, closed(3))) })
+		h.run(input())
+		require.NoError(t, h.GetWorkflowError())
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.EqualValues(t, 3, result.Closed)
+		require.Equal(t, "left", result.Reason)
+		require.Equal(t, 2, result.Attributes)
+		require.Equal(t, device.Hash(db.live()), result.Hash)
+	})
+	bubble(t, "a late signal starts it again", func(t *testing.T) {
 		h := newHarness(t, db)
 		late := batch(4, delta(4, "a"), delta(5, "z"))
 		h.at(0, func() { h.signal(late) })
@@ -444,7 +468,7 @@ func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 		require.Equal(t, position(6), db.positions)
 		require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
 	})
-	t.Run("and the same again is a duplicate", func(t *testing.T) {
+	bubble(t, "and the same again is a duplicate", func(t *testing.T) {
 		h := newHarness(t, db)
 		n := len(db.applies)
 		h.at(0, func() { h.signal(batch(4, delta(4, "a"), delta(5, "z"))) })
@@ -457,128 +481,140 @@ func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 }
 
 func TestWhatComesAfterACloseDoesNotHideWhatCameBefore(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { // all of it waits in one turn
-		h.signal(batch(1, delta(1, "a"), delta(2, "b")))
-		h.signal(batch(3, closed(3)))
-		h.signal(batch(4, delta(4, "a", "z")))
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { // all of it waits in one turn
+			h.signal(batch(1, delta(1, "a"), delta(2, "b")))
+			h.signal(batch(3, closed(3)))
+			h.signal(batch(4, delta(4, "a", "z")))
+		})
+		h.run(input())
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.EqualValues(t, 1, result.Counters.AfterClose)
+		require.EqualValues(t, 3, result.AsOf)
+		require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
 	})
-	h.run(input())
-	var result workflows.Result
-	require.NoError(t, h.GetWorkflowResult(&result))
-	require.EqualValues(t, 1, result.Counters.AfterClose)
-	require.EqualValues(t, 3, result.AsOf)
-	require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
 }
 
 func TestFreshRunLoadsWhatTheDatabaseKnows(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"), delta(5, "c"))) })
-	h.stop(time.Minute) // stands for a termination
-	h.run(input())
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"), delta(5, "c"))) })
+		h.stop(time.Minute) // stands for a termination
+		h.run(input())
 
-	h = newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"), delta(5, "c"))) }) // redelivered
-	h.at(time.Second, func() {
-		require.Equal(t, workflows.Gap, h.view().Sync)
-		h.signal(batch(6, delta(6, "a"), delta(3, "x"), delta(4, "b")))
+		h = newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"), delta(5, "c"))) }) // redelivered
+		h.at(time.Second, func() {
+			require.Equal(t, workflows.Gap, h.view().Sync)
+			h.signal(batch(6, delta(6, "a"), delta(3, "x"), delta(4, "b")))
+		})
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.Equal(t, workflows.Live, v.Sync)
+		require.EqualValues(t, 3, v.Counters.Duplicates)
+		require.Equal(t, map[string]string{"a": "6", "b": "4", "c": "5", "x": "3"}, values(v.Attributes))
+		require.Equal(t, values(db.live()), values(v.Attributes))
 	})
-	h.stop(time.Minute)
-	h.run(input())
-	v := h.view()
-	require.Equal(t, workflows.Live, v.Sync)
-	require.EqualValues(t, 3, v.Counters.Duplicates)
-	require.Equal(t, map[string]string{"a": "6", "b": "4", "c": "5", "x": "3"}, values(v.Attributes))
-	require.Equal(t, values(db.live()), values(v.Attributes))
 }
 
 // The signal that starts a session is applied in the activity that finds it to
 // be new.
 func TestNewSessionCostsOneActivity(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
-	h.stop(time.Minute)
-	h.run(input())
-	v := h.view()
-	require.EqualValues(t, 2, v.AsOf)
-	require.EqualValues(t, 1, v.Counters.Batches)
-	require.EqualValues(t, 2, v.Counters.Events)
-	require.Len(t, db.applies, 1)
-	require.True(t, db.applies[0].New)
-	require.Equal(t, 1, db.activities)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.EqualValues(t, 2, v.AsOf)
+		require.EqualValues(t, 1, v.Counters.Batches)
+		require.EqualValues(t, 2, v.Counters.Events)
+		require.Len(t, db.applies, 1)
+		require.True(t, db.applies[0].New)
+		require.Equal(t, 1, db.activities)
+	})
 }
 
 // One that the database knows is not written by what was worked out from
 // nothing: not its row, and not from a RAE that is not its own.
 func TestKnownSessionIsLoadedBeforeItIsWritten(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
-	h.stop(time.Minute)
-	h.run(input())
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+		h.stop(time.Minute)
+		h.run(input())
 
-	h = newHarness(t, db)
-	h.at(0, func() { h.signal(batch(3, delta(3, "a"))) })
-	h.stop(time.Minute)
-	h.run(input())
-	require.Len(t, db.applies, 2)
-	require.False(t, db.applies[1].New)
-	require.Equal(t, device.SeqSet{{From: 1, To: 3}}, db.applies[1].Seen)
-	v := h.view()
-	require.Equal(t, map[string]string{"a": "3", "b": "2"}, values(v.Attributes))
-	require.EqualValues(t, 3, v.Counters.Events, "counters go on from the database's")
-	require.EqualValues(t, 1, v.Counters.Signals, "or begin, where it keeps none")
+		h = newHarness(t, db)
+		h.at(0, func() { h.signal(batch(3, delta(3, "a"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		require.Len(t, db.applies, 2)
+		require.False(t, db.applies[1].New)
+		require.Equal(t, device.SeqSet{{From: 1, To: 3}}, db.applies[1].Seen)
+		v := h.view()
+		require.Equal(t, map[string]string{"a": "3", "b": "2"}, values(v.Attributes))
+		require.EqualValues(t, 3, v.Counters.Events, "counters go on from the database's")
+		require.EqualValues(t, 1, v.Counters.Signals, "or begin, where it keeps none")
 
-	h = newHarness(t, db)
-	in := input()
-	in.RAE = "RAE-2"
-	foreign := batch(4, delta(4, "a"))
-	foreign.Fold.RAE = in.RAE
-	h.at(0, func() { h.signal(foreign) })
-	h.stop(time.Minute)
-	h.run(in)
-	v = h.view()
-	require.Equal(t, rae, v.RAE)
-	require.EqualValues(t, 3, v.AsOf)
-	require.Equal(t, workflows.CauseForeign, v.Refused[0].Cause)
-	require.Equal(t, position(5), v.Positions, "and is stepped over")
+		h = newHarness(t, db)
+		in := input()
+		in.RAE = "RAE-2"
+		foreign := batch(4, delta(4, "a"))
+		foreign.Fold.RAE = in.RAE
+		h.at(0, func() { h.signal(foreign) })
+		h.stop(time.Minute)
+		h.run(in)
+		v = h.view()
+		require.Equal(t, rae, v.RAE)
+		require.EqualValues(t, 3, v.AsOf)
+		require.Equal(t, workflows.CauseForeign, v.Refused[0].Cause)
+		require.Equal(t, position(5), v.Positions, "and is stepped over")
+	})
 }
 
 func TestRefusalOfANewSession(t *testing.T) {
-	db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-		if in != nil && len(in.Write) > 0 {
-			return databaseRefusal()
-		}
-		return nil
-	}}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "bad"))) })
-	h.stop(time.Minute)
-	h.run(input())
-	v := h.view()
-	require.Equal(t, workflows.Live, v.Sync)
-	require.EqualValues(t, 1, v.Counters.Refused)
-	require.Equal(t, position(2), v.Positions)
-	require.Zero(t, v.Waiting)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
+			if in != nil && len(in.Write) > 0 {
+				return databaseRefusal()
+			}
+			return nil
+		}}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "bad"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.Equal(t, workflows.Live, v.Sync)
+		require.EqualValues(t, 1, v.Counters.Refused)
+		require.Equal(t, position(2), v.Positions)
+		require.Zero(t, v.Waiting)
+	})
 }
 
 func TestPositionsOnlyRowIsNoSession(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	b := batch(7, delta(1, "a"))
-	b.Version = 99
-	h.at(0, func() { h.signal(b) })
-	h.stop(time.Minute)
-	h.run(input())
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		b := batch(7, delta(1, "a"))
+		b.Version = 99
+		h.at(0, func() { h.signal(b) })
+		h.stop(time.Minute)
+		h.run(input())
 
-	h = newHarness(t, db)
-	h.at(0, func() { h.signal(batch(8, delta(1, "a"))) })
-	h.stop(time.Minute)
-	h.run(input())
-	require.Equal(t, epoch.Add(time.Second), h.view().FirstObserved.UTC())
+		h = newHarness(t, db)
+		h.at(0, func() { h.signal(batch(8, delta(1, "a"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		require.Equal(t, epoch.Add(time.Second), h.view().FirstObserved.UTC())
+	})
 }
 
 func TestContinueAsNew(t *testing.T) {
@@ -591,7 +627,7 @@ func TestContinueAsNew(t *testing.T) {
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &in))
 		return in
 	}
-	t.Run("after so many signals, with all that waits", func(t *testing.T) {
+	bubble(t, "after so many signals, with all that waits", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		in := input()
@@ -629,7 +665,7 @@ func TestContinueAsNew(t *testing.T) {
 		require.EqualValues(t, 1, v.Counters.Refused)
 		require.Equal(t, 1, db.loads, "only the first run of a chain asks the database")
 	})
-	t.Run("applies first what is too much to carry", func(t *testing.T) {
+	bubble(t, "applies first what is too much to carry", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		in := input()
@@ -657,14 +693,14 @@ func TestContinueAsNew(t *testing.T) {
 		}
 		require.EqualValues(t, 30, last, "none lost")
 	})
-	t.Run("when the server suggests it", func(t *testing.T) {
+	bubble(t, "when the server suggests it", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		h.SetContinueAsNewSuggested(true)
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.run(input())
 		require.Equal(t, 1, next(t, h).Carried.Runs)
 	})
-	t.Run("when the deployment has a new version, on which the next run starts", func(t *testing.T) {
+	bubble(t, "when the deployment has a new version, on which the next run starts", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		h.SetTargetWorkerDeploymentVersionChanged(true)
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
@@ -674,14 +710,14 @@ func TestContinueAsNew(t *testing.T) {
 		require.ErrorAs(t, h.GetWorkflowError(), &can)
 		require.Equal(t, workflow.ContinueAsNewVersioningBehavior(workflow.ContinueAsNewVersioningBehaviorAutoUpgrade), can.InitialVersioningBehavior)
 	})
-	t.Run("a closed session ends instead", func(t *testing.T) {
+	bubble(t, "a closed session ends instead", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		h.SetContinueAsNewSuggested(true)
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"), closed(2))) })
 		h.run(input())
 		require.NoError(t, h.GetWorkflowError())
 	})
-	t.Run("a state of an unknown version blocks the task, not the session", func(t *testing.T) {
+	bubble(t, "a state of an unknown version blocks the task, not the session", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		in := input()
 		in.Carried = &workflows.Carried{Version: 99}
@@ -693,56 +729,62 @@ func TestContinueAsNew(t *testing.T) {
 }
 
 func TestCancelFinishesWhatItHas(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() {
-		h.signal(batch(1, delta(1, "a")))
-		h.CancelWorkflow()
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() {
+			h.signal(batch(1, delta(1, "a")))
+			h.CancelWorkflow()
+		})
+		h.run(input())
+		require.True(t, temporal.IsCanceledError(h.GetWorkflowError()))
+		require.Equal(t, position(2), db.positions)
 	})
-	h.run(input())
-	require.True(t, temporal.IsCanceledError(h.GetWorkflowError()))
-	require.Equal(t, position(2), db.positions)
 }
 
 func TestLimits(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	first := delta(1)
-	for i := range device.MaxAttributes {
-		name := fmt.Sprintf("n%03d", i)
-		first.Attributes[name] = device.Attribute{Value: json.RawMessage("1"), Seq: 1, At: first.Time}
-	}
-	h.at(0, func() { h.signal(batch(1, first)) })
-	h.at(time.Second, func() { h.signal(batch(2, delta(2, "one.too.many", "n000"))) })
-	h.stop(time.Minute)
-	h.run(input())
-	v := h.view()
-	require.Len(t, v.Attributes, device.MaxAttributes)
-	require.EqualValues(t, 1, v.Counters.OverLimit)
-	require.Equal(t, []string{"one.too.many"}, db.applies[1].OverLimit)
-	require.Equal(t, "2", string(v.Attributes["n000"].Value))
-	require.EqualValues(t, 2, v.AsOf)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		first := delta(1)
+		for i := range device.MaxAttributes {
+			name := fmt.Sprintf("n%03d", i)
+			first.Attributes[name] = device.Attribute{Value: json.RawMessage("1"), Seq: 1, At: first.Time}
+		}
+		h.at(0, func() { h.signal(batch(1, first)) })
+		h.at(time.Second, func() { h.signal(batch(2, delta(2, "one.too.many", "n000"))) })
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.Len(t, v.Attributes, device.MaxAttributes)
+		require.EqualValues(t, 1, v.Counters.OverLimit)
+		require.Equal(t, []string{"one.too.many"}, db.applies[1].OverLimit)
+		require.Equal(t, "2", string(v.Attributes["n000"].Value))
+		require.EqualValues(t, 2, v.AsOf)
+	})
 }
 
 func TestSearchAttributesOnlyWhereTheyAreKnown(t *testing.T) {
-	upserts := func(t *testing.T, search bool) int {
-		db := &database{search: search}
-		h := newHarness(t, db)
-		n := 0
-		h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(arguments) { n++ })
-		e := delta(1)
-		e.Attributes["connection.status"] = device.Attribute{Value: json.RawMessage(`"up"`), Seq: 1, At: e.Time}
-		h.at(0, func() { h.signal(batch(1, e)) })
-		for seq := int64(2); seq < 9; seq++ { // nothing of this is shown
-			h.at(time.Duration(seq)*time.Second, func() { h.signal(batch(seq, delta(seq, "a"))) })
+	synctest.Test(t, func(t *testing.T) {
+		upserts := func(t *testing.T, search bool) int {
+			db := &database{search: search}
+			h := newHarness(t, db)
+			n := 0
+			h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(arguments) { n++ })
+			e := delta(1)
+			e.Attributes["connection.status"] = device.Attribute{Value: json.RawMessage(`"up"`), Seq: 1, At: e.Time}
+			h.at(0, func() { h.signal(batch(1, e)) })
+			for seq := int64(2); seq < 9; seq++ { // nothing of this is shown
+				h.at(time.Duration(seq)*time.Second, func() { h.signal(batch(seq, delta(seq, "a"))) })
+			}
+			h.stop(time.Minute)
+			h.run(input())
+			return n
 		}
-		h.stop(time.Minute)
-		h.run(input())
-		return n
-	}
-	require.Zero(t, upserts(t, false))
-	require.Equal(t, 1, upserts(t, true), "with the first event, which brings the status")
-	require.Equal(t, []string{"RaeSerial", "SyncState", "ConnectionStatus", "DeviceModel", "Esn", "TestState"}, workflows.SearchAttributes())
+		require.Zero(t, upserts(t, false))
+		require.Equal(t, 1, upserts(t, true), "with the first event, which brings the status")
+		require.Equal(t, []string{"RaeSerial", "SyncState", "ConnectionStatus", "DeviceModel", "Esn", "TestState"}, workflows.SearchAttributes())
+	})
 }
 
 func TestRefusesToStartForWhatIsNoSession(t *testing.T) {
@@ -751,7 +793,7 @@ func TestRefusesToStartForWhatIsNoSession(t *testing.T) {
 		"no RAE":              func(in *workflows.Input, _ *client.StartWorkflowOptions) { in.RAE = "" },
 		"another workflow ID": func(_ *workflows.Input, o *client.StartWorkflowOptions) { o.ID = "mine" },
 	} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			h := newHarness(t, &database{})
 			in, options := input(), client.StartWorkflowOptions{ID: device.WorkflowID(session)}
 			change(&in, &options)

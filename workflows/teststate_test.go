@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -43,40 +44,42 @@ func edgeSays(seq int64, value string) device.Event {
 // What a person reserves is shown, and what the edge says of tests is not. It is
 // no event, and costs a read only when something changed.
 func TestReservationIsShown(t *testing.T) {
-	db := &database{search: true}
-	h := newHarness(t, db)
-	shown := testStates(h)
-	h.at(0, func() { h.signal(batch(1, edgeSays(1, `"running"`))) })
-	h.at(time.Minute, func() {
-		require.Equal(t, "available", h.view().Test.State)
-		require.Zero(t, db.reads, "it came with the first apply")
-		db.test = held("jana", h.Now().Add(time.Hour))
-		tell(h)
-		tell(h)
-		h.SignalWorkflow(workflows.SignalTestState, "with a payload")
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{search: true}
+		h := newHarness(t, db)
+		shown := testStates(h)
+		h.at(0, func() { h.signal(batch(1, edgeSays(1, `"running"`))) })
+		h.at(time.Minute, func() {
+			require.Equal(t, "available", h.view().Test.State)
+			require.Zero(t, db.reads, "it came with the first apply")
+			db.test = held("jana", h.Now().Add(time.Hour))
+			tell(h)
+			tell(h)
+			h.SignalWorkflow(workflows.SignalTestState, "with a payload")
+		})
+		h.at(2*time.Minute, func() {
+			require.Equal(t, db.test, h.view().Test)
+			require.Equal(t, 2, db.reads, "one for the first, one for all that came meanwhile")
+			h.signal(batch(2, edgeSays(2, `"failed"`)))
+		})
+		h.at(3*time.Minute, func() {
+			db.test = &workflows.TestState{State: "quarantined", Holder: "ops"}
+			tell(h)
+		})
+		h.at(4*time.Minute, func() { db.test = nil; tell(h) })
+		h.stop(3 * time.Hour)
+		h.run(input())
+		require.Equal(t, []string{"available", "in_test", "quarantined", "available"}, *shown)
+		require.Equal(t, 4, db.reads)
+		require.Len(t, db.applies, 2)
+		require.Equal(t, workflows.Counters{Signals: 2, Batches: 2, Events: 2, Records: 2}, h.view().Counters)
 	})
-	h.at(2*time.Minute, func() {
-		require.Equal(t, db.test, h.view().Test)
-		require.Equal(t, 2, db.reads, "one for the first, one for all that came meanwhile")
-		h.signal(batch(2, edgeSays(2, `"failed"`)))
-	})
-	h.at(3*time.Minute, func() {
-		db.test = &workflows.TestState{State: "quarantined", Holder: "ops"}
-		tell(h)
-	})
-	h.at(4*time.Minute, func() { db.test = nil; tell(h) })
-	h.stop(3 * time.Hour)
-	h.run(input())
-	require.Equal(t, []string{"available", "in_test", "quarantined", "available"}, *shown)
-	require.Equal(t, 4, db.reads)
-	require.Len(t, db.applies, 2)
-	require.Equal(t, workflows.Counters{Signals: 2, Batches: 2, Events: 2, Records: 2}, h.view().Counters)
 }
 
 // A session that begins again knows it from its first moment on.
 func TestReservationIsKnownToASessionThatBegins(t *testing.T) {
 	for name, old := range map[string]bool{"with the answer": false, "of a worker that does not tell": true} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			db := &database{search: true}
 			h := newHarness(t, db)
 			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
@@ -97,20 +100,22 @@ func TestReservationIsKnownToASessionThatBegins(t *testing.T) {
 
 // The event that says which device the session is of brings its test state, too.
 func TestReservationComesWithTheDevice(t *testing.T) {
-	db := &database{search: true}
-	h := newHarness(t, db)
-	shown := testStates(h)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.at(time.Second, func() {
-		db.people(held("jana", h.Now().Add(time.Hour)))
-		mac := delta(2)
-		mac.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 2, At: mac.Time}
-		h.signal(batch(2, mac))
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{search: true}
+		h := newHarness(t, db)
+		shown := testStates(h)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(time.Second, func() {
+			db.people(held("jana", h.Now().Add(time.Hour)))
+			mac := delta(2)
+			mac.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 2, At: mac.Time}
+			h.signal(batch(2, mac))
+		})
+		h.stop(time.Minute)
+		h.run(input())
+		require.Equal(t, []string{"available", "in_test"}, *shown)
+		require.Zero(t, db.reads)
 	})
-	h.stop(time.Minute)
-	h.run(input())
-	require.Equal(t, []string{"available", "in_test"}, *shown)
-	require.Zero(t, db.reads)
 }
 
 // A lease needs nobody to end it. One that was renewed, and of which nobody told
@@ -125,7 +130,7 @@ func TestLeaseEnds(t *testing.T) {
 		"by this clock":            {func(*database) {}, []string{"in_test", "available"}, 1},
 		"later, which nobody told": {func(db *database) { db.test = held("jana", db.test.Until.Add(time.Hour)) }, []string{"in_test", "available"}, 2},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			db := &database{search: true}
 			h := newHarness(t, db)
 			shown := testStates(h)
@@ -151,30 +156,31 @@ func TestLeaseEnds(t *testing.T) {
 
 // Being told is no event: it keeps no session from ending as idle.
 func TestReservedSessionEndsAsIdle(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.SetTestTimeout(time.Minute)
-	begun := h.Now()
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
-	for day := range 4 {
-		h.at(time.Duration(day)*24*time.Hour, func() {
-			db.test = held("jana", h.Now().Add(30*24*time.Hour))
-			tell(h)
-		})
-	}
-	h.run(input())
-	require.NoError(t, h.GetWorkflowError())
-	var result workflows.Result
-	require.NoError(t, h.GetWorkflowResult(&result))
-	require.True(t, result.Idle)
-	require.LessOrEqual(t, h.Now().Sub(begun), 80*time.Hour)
-	require.EqualValues(t, 1, result.Counters.Signals)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		begun := h.Now()
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
+		for day := range 4 {
+			h.at(time.Duration(day)*24*time.Hour, func() {
+				db.test = held("jana", h.Now().Add(30*24*time.Hour))
+				tell(h)
+			})
+		}
+		h.run(input())
+		require.NoError(t, h.GetWorkflowError())
+		var result workflows.Result
+		require.NoError(t, h.GetWorkflowResult(&result))
+		require.True(t, result.Idle)
+		require.LessOrEqual(t, h.Now().Sub(begun), 80*time.Hour)
+		require.EqualValues(t, 1, result.Counters.Signals)
+	})
 }
 
 // A session that goes on as new loses no word of it, be it the very last.
 func TestReservationIsCarried(t *testing.T) {
 	for name, late := range map[string]bool{"read": false, "told and not read": true} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			db := &database{search: true}
 			h := newHarness(t, db)
 			in := input()
@@ -212,7 +218,7 @@ func TestReservationIsCarried(t *testing.T) {
 // code that takes over reads what it was not told.
 func TestTestStateOfOlderCode(t *testing.T) {
 	for name, level := range map[string]int{"replayed": 2, "taken over": workflows.Level} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			db := &database{search: true, test: &workflows.TestState{State: "maintenance", Holder: "ops"}}
 			h := newHarness(t, db)
 			h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(level))
@@ -243,38 +249,42 @@ func TestTestStateOfOlderCode(t *testing.T) {
 }
 
 func TestClosedSessionReadsNoTestState(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	db.reading = func() { // so that both come together
-		h.signal(batch(2, closed(2)))
-		tell(h)
-	}
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.at(time.Second, func() { tell(h) })
-	h.run(input())
-	require.NoError(t, h.GetWorkflowError())
-	require.Equal(t, 1, db.reads)
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		db.reading = func() { // so that both come together
+			h.signal(batch(2, closed(2)))
+			tell(h)
+		}
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(time.Second, func() { tell(h) })
+		h.run(input())
+		require.NoError(t, h.GetWorkflowError())
+		require.Equal(t, 1, db.reads)
+	})
 }
 
 // A database that is down when the state is to be read stops nothing for good.
 func TestTestStateIsReadAfterAnOutage(t *testing.T) {
-	db := &database{}
-	h := newHarness(t, db)
-	h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-	h.at(time.Minute, func() {
-		db.test = held("jana", h.Now().Add(24*time.Hour))
-		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-			if name == workflows.ActivityTestState && db.regular[name] < 3 {
-				return outage()
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		h.at(time.Minute, func() {
+			db.test = held("jana", h.Now().Add(24*time.Hour))
+			db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+				if name == workflows.ActivityTestState && db.regular[name] < 3 {
+					return outage()
+				}
+				return nil
 			}
-			return nil
-		}
-		tell(h)
-		h.signal(batch(2, delta(2, "a")))
+			tell(h)
+			h.signal(batch(2, delta(2, "a")))
+		})
+		h.stop(time.Hour)
+		h.run(input())
+		require.EqualValues(t, 2, h.view().AsOf)
+		require.Equal(t, "jana", h.view().Test.Holder)
+		require.Equal(t, 3, db.regular[workflows.ActivityTestState])
 	})
-	h.stop(time.Hour)
-	h.run(input())
-	require.EqualValues(t, 2, h.view().AsOf)
-	require.Equal(t, "jana", h.view().Test.Holder)
-	require.Equal(t, 3, db.regular[workflows.ActivityTestState])
 }
