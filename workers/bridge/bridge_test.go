@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
 
@@ -29,13 +29,13 @@ func TestForwardsByTheShapeOfTheTopic(t *testing.T) {
 	f := newForwarder(t, fake.ListenAddrs(), func(o *bridge.ForwarderOptions) {
 		o.Now = func() time.Time { return time.UnixMilli(1_700_000_000_123) }
 	})
-	require.NoError(t, f.Wait(t.Context()))
+	require.NoError(t, f.Wait(bounded(t)))
 	session := "rollcall/v1/r/sessions/00000000-0000-4000-8000-000000000001/"
-	require.NoError(t, f.Forward(t.Context(), session+"events", []byte("payload\x00as it is")))
-	require.NoError(t, f.Forward(t.Context(), session+"replies", nil))
-	require.NoError(t, f.Forward(t.Context(), "rollcall/v1/r/sessions/no-uuid/events", []byte("e")), "the poller dead-letters it")
+	require.NoError(t, f.Forward(bounded(t), session+"events", []byte("payload\x00as it is")))
+	require.NoError(t, f.Forward(bounded(t), session+"replies", nil))
+	require.NoError(t, f.Forward(bounded(t), "rollcall/v1/r/sessions/no-uuid/events", []byte("e")), "the poller dead-letters it")
 	for _, topic := range []string{session + "commands", "rollcall/v1/r/presence", "rollcall/v1/r/sessions/x/y/events", "rollcall/v2/r/sessions/x/events", ""} {
-		require.ErrorIs(t, f.Forward(t.Context(), topic, nil), bridge.ErrTopic)
+		require.ErrorIs(t, f.Forward(bounded(t), topic, nil), bridge.ErrTopic)
 	}
 	events, replies := readLog(t, fake.ListenAddrs(), device.KafkaEvents), readLog(t, fake.ListenAddrs(), device.KafkaReplies)
 	eventually(t, func() bool { return len(events.all()) == 2 && len(replies.all()) == 1 }, "all is there")
@@ -51,8 +51,7 @@ func TestForwardReturnsOnlyAfterKafkasAck(t *testing.T) {
 	f := newForwarder(t, fake.ListenAddrs())
 	var open atomic.Bool
 	fault := fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1, When: func(kmsg.Request) bool { return !open.Load() }})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx := bounded(t)
 	result := make(chan error, 1)
 	f.ForwardAsync(ctx, topicOf(0), []byte("b"), func(err error) { result <- err })
 	require.NoError(t, fault.Wait(ctx, 2))
@@ -70,7 +69,7 @@ func TestForwardDeadLettersWhatKafkaNeverTakes(t *testing.T) {
 	f := newForwarder(t, fake.ListenAddrs())
 	fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: device.KafkaDeadLetters, Err: kerr.TopicAuthorizationFailed, Count: 2})
 	payload := bytes.Repeat([]byte("x"), 2<<20)
-	require.NoError(t, f.Forward(t.Context(), topicOf(0), payload))
+	require.NoError(t, f.Forward(bounded(t), topicOf(0), payload))
 	l := readLog(t, fake.ListenAddrs(), device.KafkaDeadLetters)
 	eventually(t, func() bool { return len(l.all()) == 1 }, "dead-lettered")
 	r := l.all()[0]
@@ -88,32 +87,28 @@ func TestPubackOnlyAfterKafkasAck(t *testing.T) {
 	s := start(t, addr, newForwarder(t, fake.ListenAddrs()))
 	publish := edge(t, addr)
 	publishes(publish, 3, 0, 5)
-	require.NoError(t, fault.Wait(t.Context(), 3))
+	require.NoError(t, fault.Wait(bounded(t), 3))
 	require.Zero(t, s.pubacks.Load())
 	open.Store(true)
-	eventually(t, func() bool { return s.pubacks.Load() == 15 }, "all is acknowledged")
+	eventually(t, func() bool { return s.pubacks.Load() >= 15 }, "all is acknowledged")
 	require.NoError(t, readLogNow(t, fake).wait(t, 3, 5))
 }
 
 func TestKafkaDownThenUp(t *testing.T) {
 	t.Parallel()
-	addr, dir := mosquitto(t), t.TempDir()
-	fake := newKafka(t, kfake.DataDir(dir))
+	addr, dir, port := mosquitto(t), t.TempDir(), porttest.Port(t)
+	fake := newKafka(t, kfake.DataDir(dir), kfake.Ports(port))
 	brokers := fake.ListenAddrs()
 	s := start(t, addr, newForwarder(t, brokers))
 	publish := edge(t, addr)
 	publishes(publish, 4, 0, 20)
-	eventually(t, func() bool { return s.pubacks.Load() == 80 }, "the first are through")
+	eventually(t, func() bool { return s.pubacks.Load() >= 80 }, "the first are through")
 	fake.Close()
 	publishes(publish, 4, 20, 60)
-	_, port, err := net.SplitHostPort(brokers[0])
-	require.NoError(t, err)
-	n, err := strconv.Atoi(port)
-	require.NoError(t, err)
-	fake = newKafka(t, kfake.DataDir(dir), kfake.Ports(n))
+	fake = newKafka(t, kfake.DataDir(dir), kfake.Ports(port))
 	publishes(publish, 4, 80, 20)
 	require.NoError(t, readLogNow(t, fake).wait(t, 4, 100))
-	require.NoError(t, s.Ready())
+	eventually(t, func() bool { return s.Ready() == nil }, "it is connected")
 }
 
 // A failure that is not an outage costs the connection; the broker delivers again.
@@ -184,7 +179,7 @@ func TestStopFlushesAcks(t *testing.T) {
 	t.Parallel()
 	addr, fake := mosquitto(t), newKafka(t)
 	f := &gated{Forwarder: newForwarder(t, fake.ListenAddrs()), gate: make(chan struct{})}
-	s := start(t, addr, f)
+	s := start(t, addr, f, func(o *bridge.SubscriberOptions) { o.DrainTimeout = patience })
 	publishes(edge(t, addr), 1, 0, 20)
 	eventually(t, func() bool { return f.given.Load() == 20 }, "all is in flight")
 	s.stop()
@@ -235,7 +230,7 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	f := newForwarder(t, fake.ListenAddrs(), func(o *bridge.ForwarderOptions) { o.Registerer = metrics })
 	_, err := bridge.NewSubscriber(bridge.SubscriberOptions{URL: "mqtt://127.0.0.1", Forwarder: f, Registerer: metrics})
 	require.NoError(t, err)
-	require.NoError(t, f.Forward(t.Context(), topicOf(0), make([]byte, 2<<20)))
+	require.NoError(t, f.Forward(bounded(t), topicOf(0), make([]byte, 2<<20)))
 	families, err := metrics.Gather()
 	require.NoError(t, err)
 	var names []string
@@ -261,7 +256,5 @@ func TestForwardAfterOneThatWasGivenUp(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, f.Forward(short, topicOf(0), []byte("a")), context.DeadlineExceeded)
 	fault.Remove()
-	ctx, stop := context.WithTimeout(t.Context(), patience)
-	defer stop()
-	require.NoError(t, f.Forward(ctx, topicOf(0), []byte("b")))
+	require.NoError(t, f.Forward(bounded(t), topicOf(0), []byte("b")))
 }

@@ -15,9 +15,12 @@ import (
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
+	"github.com/eclipse/paho.golang/paho/session"
+	"github.com/eclipse/paho.golang/paho/session/state"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
 // ackInterval is how often paho sends the acks that are due, in order.
@@ -152,6 +155,7 @@ type connection struct {
 	s      *Subscriber
 	conn   net.Conn
 	client *paho.Client
+	acks   acks
 	failed chan error
 	ctx    context.Context // of what is forwarded
 	cancel context.CancelFunc
@@ -163,7 +167,7 @@ type connection struct {
 
 // serve runs one connection. served tells that it was subscribed.
 func (s *Subscriber) serve(ctx context.Context) (served bool, err error) {
-	c := &connection{s: s, failed: make(chan error, 1)}
+	c := &connection{s: s, failed: make(chan error, 1), acks: acks{SessionManager: state.NewInMemory()}}
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer c.cancel()
 	if err := c.open(ctx); err != nil {
@@ -194,7 +198,7 @@ func (c *connection) open(ctx context.Context) error {
 	}
 	c.conn = conn
 	c.client = paho.NewClient(paho.ClientConfig{
-		ClientID: o.ClientID, Conn: packets.NewThreadSafeConn(conn),
+		ClientID: o.ClientID, Conn: packets.NewThreadSafeConn(conn), Session: &c.acks,
 		EnableManualAcknowledgment: true, SendAcksInterval: ackInterval,
 		OnPublishReceived:  []func(paho.PublishReceived) (bool, error){c.receive},
 		OnServerDisconnect: func(d *paho.Disconnect) { c.fail(fmt.Errorf("broker disconnected, reason code %#x", d.ReasonCode)) },
@@ -252,7 +256,9 @@ func (c *connection) receive(p paho.PublishReceived) (bool, error) {
 			c.fail(err)
 			return
 		}
-		_ = p.Client.Ack(m) // it fails only where the connection is gone
+		if p.Client.Ack(m) == nil { // it fails only where the connection is gone
+			c.acks.due.Add(1)
+		}
 	})
 	return true, nil
 }
@@ -278,20 +284,44 @@ func (c *connection) abandon() {
 // in an orderly way, which keeps the session.
 func (c *connection) drain() error {
 	c.stop()
+	ctx, cancel := context.WithTimeout(c.ctx, c.s.opts.DrainTimeout)
+	defer cancel()
 	settled := make(chan struct{})
-	go func() { c.pending.Wait(); close(settled) }()
-	t := time.NewTimer(c.s.opts.DrainTimeout)
-	defer t.Stop()
+	go func() {
+		defer close(settled)
+		c.pending.Wait()
+		for !c.acks.written() && kafka.Sleep(ctx, ackInterval) == nil {
+		}
+	}()
 	select {
 	case <-settled:
-		// Acks are sent at an interval, and lost if the connection ends first.
-		time.Sleep(5 * ackInterval)
 	case err := <-c.failed:
 		c.abandon()
 		return err
-	case <-t.C:
+	case <-ctx.Done():
 		c.s.log.Warn("Kafka did not acknowledge in time: the broker will deliver again", "after", c.s.opts.DrainTimeout)
 		c.cancel()
 	}
 	return c.client.Disconnect(&paho.Disconnect{})
 }
+
+// acks is a client's session, and knows which acks are written: paho sends those
+// that are due at an interval, and they are lost if the connection ends first.
+type acks struct {
+	session.SessionManager
+	due, sent atomic.Int64
+}
+
+// Ack implements session.SessionManager.
+func (a *acks) Ack(p *packets.Publish) error {
+	defer a.sent.Add(1)
+	return a.SessionManager.Ack(p)
+}
+
+// ConnectionLost implements session.SessionManager. It also ends what waits for
+// an answer, as paho does with a session of its own.
+func (a *acks) ConnectionLost(d *packets.Disconnect) error {
+	return errors.Join(a.SessionManager.ConnectionLost(d), a.Close())
+}
+
+func (a *acks) written() bool { return a.sent.Load() >= a.due.Load() }

@@ -25,10 +25,19 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
 
-const patience = 15 * time.Second
+// patience only bounds a failure.
+const patience = time.Minute
+
+// bounded is the test's context, with patience.
+func bounded(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
 
 func eventually(t testing.TB, ok func() bool, msg string, args ...any) {
 	t.Helper()
@@ -117,10 +126,7 @@ func newMosquitto(t testing.TB) *mosquittoBroker {
 			t.Skip("no mosquitto: apt-get install mosquitto")
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
+	addr := porttest.Addr(t)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "mosquitto.conf")
 	_, port, _ := net.SplitHostPort(addr)
@@ -164,7 +170,7 @@ func (b *mosquittoBroker) stop() {
 func edge(t testing.TB, addr string) func(topic, payload string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cm, err := autopaho.NewConnection(ctx, autopaho.ClientConfig{
-		ServerUrls: []*url.URL{{Scheme: "mqtt", Host: addr}}, KeepAlive: 30, ClientConfig: paho.ClientConfig{ClientID: "edge"},
+		ServerUrls: []*url.URL{{Scheme: "mqtt", Host: addr}}, KeepAlive: 30, ClientConfig: paho.ClientConfig{ClientID: "edge", PacketTimeout: patience},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { cancel(); <-cm.Done() })
