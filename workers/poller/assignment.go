@@ -27,6 +27,7 @@ type assignment struct {
 	ctx       context.Context // ends when the assignment is closed
 	cancel    context.CancelFunc
 	total     *budget
+	tally     *tally
 
 	mu      sync.Mutex
 	tracker tracker
@@ -48,9 +49,9 @@ type assignment struct {
 // newAssignment is for a partition that was just assigned. maxSpan is how many
 // records past the committed offset an earlier owner may have sent. That, and
 // the partition's end at the first fetch, bound what may be a replay.
-func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget) *assignment {
+func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget, tally *tally) *assignment {
 	a := &assignment{
-		topic: topic, partition: partition, total: total, tracker: newTracker(), lanes: map[string]*lane{}, seqs: newSeqs(),
+		topic: topic, partition: partition, total: total, tally: tally, tracker: newTracker(), lanes: map[string]*lane{}, seqs: newSeqs(),
 		settled: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
@@ -183,6 +184,11 @@ func (a *assignment) applied(f *flight) (records int, again bool) {
 	if a.tracker.complete(&f.chunk.unit) {
 		records = f.chunk.records
 		a.grow(-f.chunk.bytes - records*recordBytes)
+		if f.signalled.IsZero() {
+			a.tally.duplicates.Add(int64(records))
+		} else {
+			a.tally.applied.Add(int64(records))
+		}
 	}
 	if again = len(l.waiting) > 0; again {
 		l.ready()
@@ -218,6 +224,7 @@ func (a *assignment) buried(l *letter) bool {
 	done := a.tracker.complete(l.unit)
 	if done {
 		a.grow(-l.bytes - recordBytes)
+		a.tally.deadLettered.Add(1)
 	}
 	a.landed()
 	return done

@@ -284,7 +284,6 @@ func (p *consumer) skip(e *kgo.ErrDecompressTooLarge) {
 // buried is called when a dead letter's produce was acknowledged.
 func (p *consumer) buried(l *letter) {
 	if l.a.buried(l) {
-		p.tally.deadLettered.Add(1)
 		p.completed(l.a, 1)
 	}
 }

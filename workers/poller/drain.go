@@ -10,7 +10,9 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
-// tally counts records over all lives of the consumer.
+// tally counts records over all lives of the consumer. Those that are done are
+// counted under their assignment's lock: who sees nothing left to do sees all of
+// it counted.
 type tally struct{ fetched, applied, deadLettered, duplicates, handedOver atomic.Int64 }
 
 // Receipt is what a Run came to. Fetched is the sum of Applied, DeadLettered,
@@ -91,9 +93,8 @@ func (p *consumer) drain() {
 	ctx, cancel = context.WithTimeout(p.work, commitTimeout)
 	defer cancel()
 	err := p.commits.close(ctx, as)
-	p.release(as, false)
 	left := []Left{}
-	for _, a := range as {
+	for _, a := range p.release(as, false) { // a revoke may have been first: that was handed over
 		if a.left.Records > 0 {
 			left = append(left, a.left)
 		}

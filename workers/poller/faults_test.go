@@ -49,8 +49,9 @@ func TestSlowSinkPausesAndResumes(t *testing.T) {
 
 	s.open()
 	eventually(t, func() bool { return c.left(t) == 0 }, "all is committed")
-	require.Zero(t, r.metric(t, "paused_partitions"))
-	eventually(t, func() bool { return r.metric(t, "buffered_bytes") == 0 && r.metric(t, "lag_records") == 0 }, "nothing is held")
+	eventually(t, func() bool {
+		return r.metric(t, "paused_partitions") == 0 && r.metric(t, "buffered_bytes") == 0 && r.metric(t, "lag_records") == 0
+	}, "nothing is held")
 	s.equal(t, h)
 }
 
@@ -75,8 +76,8 @@ func TestBacklogFoldsIntoBoundedMemory(t *testing.T) {
 // A deep backlog is folded before it is applied, though the sink is ready.
 func TestDeepBacklogIsReadBeforeItIsApplied(t *testing.T) {
 	t.Parallel()
-	const sessions, each = 20, 1500
-	c, s := newFake(t, 2), newTables()
+	const sessions, each = 20, 750
+	c, s := newFake(t, 1), newTables()
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	var records []*kgo.Record
 	e := device.Event{RAE: "rae-1", Type: device.Opened, Time: at}
@@ -95,7 +96,8 @@ func TestDeepBacklogIsReadBeforeItIsApplied(t *testing.T) {
 	eventually(t, func() bool { return c.left(t) == 0 }, "all is committed")
 	signals, _, _ := s.counts()
 	oneAtATime := int(time.Since(begun) / look)
-	require.LessOrEqual(t, signals, oneAtATime+2*sessions, "of %d records", len(records))
+	// Beside these go those of the first turn and of the last two.
+	require.LessOrEqual(t, signals, oneAtATime+3*sessions, "of %d records", len(records))
 }
 
 func TestUncommittedSpanIsBounded(t *testing.T) {
@@ -298,8 +300,12 @@ func TestBrokerRestart(t *testing.T) {
 		if len(ports) > 0 {
 			opts = append(opts, kfake.Ports(ports...))
 		}
-		fake, err := kfake.NewCluster(opts...)
-		require.NoError(t, err)
+		var fake *kfake.Cluster
+		eventually(t, func() (ok bool) { // somebody's connection may come from the port for a moment
+			var err error
+			fake, err = kfake.NewCluster(opts...)
+			return err == nil
+		}, "the broker starts")
 		return fake
 	}
 	fake := begin()
@@ -310,9 +316,8 @@ func TestBrokerRestart(t *testing.T) {
 	start(t, c, s)
 	c.produce(t, h.records[:half]...)
 	eventually(t, func() bool { return c.left(t) == 0 }, "the first half")
-	port := portOf(t, c.brokers[0])
 	fake.Close()
-	fake = begin(port)
+	fake = begin(portOf(t, c.brokers[0]))
 	t.Cleanup(fake.Close)
 	c.produce(t, h.records[half:]...)
 	eventually(t, func() bool { return c.left(t) == 0 }, "the second half")
@@ -325,8 +330,10 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	h := newHistory(t, c.topic, 2, 2)
 	c.produce(t, append(h.records, &kgo.Record{Topic: c.topic})...)
 	r := start(t, c, s)
-	eventually(t, func() bool { return c.left(t) == 0 && r.metric(t, "ack_reads_total") > 0 }, "it has worked")
-	eventually(t, func() bool { return r.has(t, "lag_records") }, "it has told")
+	eventually(t, func() bool {
+		told := r.has(t, "lag_records") && r.has(t, "ready_lanes") && r.has(t, "in_flight")
+		return told && c.left(t) == 0 && r.has(t, "commits_total") && r.has(t, "ack_reads_total")
+	}, "it has worked, and told")
 	families, err := r.metrics.Gather()
 	require.NoError(t, err)
 	var names []string

@@ -18,7 +18,7 @@ func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[str
 	p.progress.Store(time.Now().UnixNano())
 	p.metrics.rebalances.WithLabelValues("assigned").Inc()
 	for _, n := range partitions[p.opts.Topic] {
-		a := newAssignment(p.work, p.opts.Topic, n, p.opts.PartitionRecords, &p.total)
+		a := newAssignment(p.work, p.opts.Topic, n, p.opts.PartitionRecords, &p.total, &p.tally)
 		p.mu.Lock()
 		p.assignments[n] = a
 		p.mu.Unlock()
@@ -73,12 +73,13 @@ func (p *consumer) of(partitions map[string][]int32) []*assignment {
 	return as
 }
 
-// release forgets closed assignments. What was left of them is others' to do
-// where it is handed over.
-func (p *consumer) release(as []*assignment, handedOver bool) {
+// release forgets closed assignments, and returns those that nobody has before.
+// What was left of them is others' to do where it is handed over.
+func (p *consumer) release(as []*assignment, handedOver bool) (released []*assignment) {
 	for _, a := range as {
 		p.mu.Lock()
 		if p.assignments[a.partition] == a {
+			released = append(released, a)
 			delete(p.assignments, a.partition)
 			p.metrics.lag.DeleteLabelValues(label(a.partition))
 			p.metrics.lagSeconds.DeleteLabelValues(label(a.partition))
@@ -90,6 +91,7 @@ func (p *consumer) release(as []*assignment, handedOver bool) {
 		p.sched.forget(a)
 		p.valve.forget(a)
 	}
+	return released
 }
 
 // waitFor waits until nothing of as is in flight, and reports whether that came

@@ -83,11 +83,9 @@ func (p *consumer) land(f *flight) {
 	if records > 0 {
 		if f.signalled.IsZero() {
 			p.metrics.duplicates.Add(float64(records))
-			p.tally.duplicates.Add(int64(records))
 		} else {
 			p.metrics.ackSeconds.Observe(time.Since(f.signalled).Seconds())
 			p.metrics.applied.Add(float64(records))
-			p.tally.applied.Add(int64(records))
 		}
 		p.completed(a, records)
 	}

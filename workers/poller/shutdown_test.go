@@ -168,9 +168,8 @@ func TestPauseAcrossARebalance(t *testing.T) {
 	second.drain(t)
 	eventually(t, func() bool { return first.metric(t, "paused_partitions") == 2 }, "the first has both, fetched again and paused again")
 	s.open()
-	eventually(t, func() bool { return c.left(t) == 0 }, "and resumed")
+	eventually(t, func() bool { return c.left(t) == 0 && first.metric(t, "paused_partitions") == 0 }, "and resumed")
 	s.equal(t, h)
-	require.Zero(t, first.metric(t, "paused_partitions"))
 }
 
 // A flood of one class leaves the others their share of the window.
@@ -208,11 +207,14 @@ func TestBurstOfOneClassLeavesOthersTheirShare(t *testing.T) {
 		signals++
 		return nil
 	})
-	s.delay.Store(int64(2 * time.Millisecond))
+	waits := func() bool { mu.Lock(); defer mu.Unlock(); return len(served) < 200 }
+	for waits() { // a window at a time: who is quicker than another does not count
+		eventually(t, func() bool { return s.held() == 10 }, "the window is full")
+		s.step()
+	}
+	// 8 of 10 places are theirs: 200 of them are served with 50 of the flood.
+	require.Less(t, slices.Max(slices.Collect(maps.Values(served))), 270)
 	s.open()
 	eventually(t, func() bool { return c.left(t) == 0 }, "all is committed")
 	s.equal(t, h)
-	require.Len(t, served, 200)
-	// 8 of 10 places are theirs: 200 of them are served with 50 of the flood.
-	require.Less(t, slices.Max(slices.Collect(maps.Values(served))), 320)
 }
