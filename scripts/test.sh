@@ -32,7 +32,8 @@ run() {
 # The tests of workflows against a real server get that of the development
 # stack, unless ROLLCALL_TEST_TEMPORAL_ADDRESS names another one.
 start_temporal() {
-    local port=$((20000 + $$ % 20000))
+    # Five ports, below those of internal/porttest, which are below the kernel's.
+    local port=$((20000 + $$ % 400 * 5))
     printf '== a Temporal Server for the tests (the first build takes minutes)\n'
     (cd cmd/devstack && go build -o "$results/devstack" .)
     "$results/devstack" up --bare --plain --data-dir "$results/stack" --temporal-port $port --ui-port $((port + 1)) \
@@ -40,7 +41,7 @@ start_temporal() {
     stack=$!
     disown
     # The admin listener comes last.
-    for _ in $(seq 600); do
+    for _ in $(seq 3000); do
         if (: <>"/dev/tcp/127.0.0.1/$((port + 4))") 2>/dev/null; then
             export ROLLCALL_TEST_TEMPORAL_ADDRESS=127.0.0.1:$port
             return

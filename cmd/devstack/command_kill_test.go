@@ -8,18 +8,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/kafka"
 	"github.com/rollcall-platform/rollcall/edge"
+	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	kafkaclient "github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/internal/request"
 )
 
@@ -47,7 +49,7 @@ func mosquitto(t *testing.T, port int) []string {
 // the broker restarted, while a real edge is asked for snapshots: every command
 // is answered, and none is done twice.
 func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
-	port, kafkaPort := freePort(t), freePort(t)
+	port, kafkaPort := porttest.Port(t), porttest.Port(t)
 	args := mosquitto(t, port)
 	rollcall := build(t, "../..", "./cmd/rollcall")
 	log := testLog(t)
@@ -65,7 +67,7 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 			_ = c.Close()
 		}
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	bridge := &process{t: t, log: log, args: []string{rollcall, "bridge", "--mqtt-url", "mqtt://" + loopback(port), "--kafka-brokers", broker.Addr(), "--admin-addr", "127.0.0.1:0"}}
 	bridge.start()
 	t.Cleanup(bridge.kill)
@@ -77,8 +79,8 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 	s := &stack{failed: make(chan error, 8)}
 	stop := s.run("RAE-1", rae.Run)
 	t.Cleanup(func() { require.NoError(t, stop(context.Background())) })
-	<-rae.Ended()
-	require.Eventually(t, func() bool { n, _ := rae.Pending(); return n == 0 }, time.Minute, 10*time.Millisecond)
+	replayed(t, rae)
+	require.Eventually(t, func() bool { n, _ := rae.Pending(); return n == 0 }, patience, 10*time.Millisecond)
 
 	r, err := request.Open(t.Context(), request.Options{Kafka: kafkaclient.Options{Brokers: []string{broker.Addr()}}, Logger: quiet})
 	require.NoError(t, err)
@@ -104,10 +106,9 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 		bridge.start()
 	}
 
-	seqs := map[string]int64{}
-	replies := reader(t, broker.Addr(), device.KafkaReplies)
 	require.Eventually(t, func() bool {
-		for _, record := range replies(100 * time.Millisecond) {
+		seqs := map[string]int64{}
+		for _, record := range records(t, broker.Addr(), device.KafkaReplies) {
 			reply, err := device.DecodeReply(string(record.Key), record.Value)
 			require.NoError(t, err)
 			require.Equal(t, device.Done, reply.Outcome, reply.Detail)
@@ -118,32 +119,22 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 			seqs[reply.Command] = reply.Seq
 		}
 		return len(seqs) == len(asked)
-	}, time.Minute, time.Millisecond, "every command is answered")
-	require.Eventually(t, func() bool { n, _ := rae.Pending(); return n == 0 }, time.Minute, 10*time.Millisecond)
+	}, patience, 100*time.Millisecond, "every command is answered")
+	require.Eventually(t, func() bool { n, _ := rae.Pending(); return n == 0 }, patience, 10*time.Millisecond)
 
 	snapshots := map[string]bool{}
-	events := reader(t, broker.Addr(), device.KafkaEvents)
-	for records := events(time.Second); len(records) > 0; records = events(time.Second) {
-		for _, record := range records {
-			if e, err := device.DecodeRecord(string(record.Key), record.Value); err == nil && e.Type == device.Snapshot {
+	require.Eventually(t, func() bool { // the bridge may have the last ones still
+		newest := map[string]int64{}
+		for _, record := range records(t, broker.Addr(), device.KafkaEvents) {
+			e, err := device.DecodeRecord(string(record.Key), record.Value)
+			require.NoError(t, err)
+			newest[e.Session] = max(newest[e.Session], e.Seq)
+			if e.Type == device.Snapshot {
 				snapshots[e.ID()] = true
 			}
 		}
-	}
+		return !slices.ContainsFunc(rae.Devices(), func(d registry.Device) bool { return newest[d.Session] < d.Seq })
+	}, patience, 100*time.Millisecond, "every event is in Kafka")
 	require.Len(t, snapshots, len(asked), "one snapshot a command")
 	t.Logf("%d commands to %d sessions", len(asked), len(devices))
-}
-
-// reader returns what a topic has more, from its start on, each time it is
-// called; nothing when nothing comes for so long.
-func reader(t *testing.T, addr, topic string) func(time.Duration) []*kgo.Record {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumeTopics(topic), kgo.FetchMaxWait(100*time.Millisecond),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	require.NoError(t, err)
-	t.Cleanup(cl.Close)
-	return func(patience time.Duration) []*kgo.Record {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		return cl.PollFetches(ctx).Records()
-	}
 }

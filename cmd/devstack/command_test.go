@@ -23,12 +23,12 @@ func TestRequestSnapshotEndToEnd(t *testing.T) {
 	demo := &demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1}
 	raes, err := s.startRAEs(demo)
 	require.NoError(t, err)
-	<-raes[0].edge.Ended()
-	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), time.Minute))
+	replayed(t, raes[0].edge)
+	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), patience))
 	before := raes[0].edge.Devices()[0]
 
 	cli := func(args ...string) (requested map[string]any, code int, text string) {
-		cmd := exec.CommandContext(t.Context(), rollcall, append([]string{"device", "request-snapshot", "-o", "json", "--wait", "20s"}, args...)...)
+		cmd := exec.CommandContext(t.Context(), rollcall, append([]string{"device", "request-snapshot", "-o", "json", "--wait", "2m"}, args...)...)
 		cmd.Env = append(os.Environ(), "ROLLCALL_DATABASE_URL="+s.databaseURL, "ROLLCALL_KAFKA_BROKERS="+s.kafkaAddr)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
@@ -49,7 +49,7 @@ func TestRequestSnapshotEndToEnd(t *testing.T) {
 		d, err := s.store.GetDevice(t.Context(), before.Session)
 		require.NoError(t, err)
 		return d.AsOf == before.Seq+1 && d.Snapshot == before.Seq+1
-	}, time.Minute, 20*time.Millisecond, "the snapshot is in the database")
+	}, patience, 20*time.Millisecond, "the snapshot is in the database")
 
 	// The RAE forgets the device: the database still knows the session.
 	require.NoError(t, raes[0].edge.Forget(t.Context(), before.MAC, "a test"))

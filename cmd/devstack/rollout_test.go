@@ -5,11 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -36,20 +34,10 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, rollcall: build(t, "../..", "./cmd/rollcall")}
-	var err error
-	r.log, err = os.Create(filepath.Join(t.TempDir(), "processes.log"))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		if b, err := os.ReadFile(r.log.Name()); err == nil && t.Failed() {
-			t.Logf("%s", b)
-		}
-	})
+	r := &rig{t: t, rollcall: build(t, "../..", "./cmd/rollcall"), log: testLog(t)}
 	flags := testFlags(t, t.TempDir())
 	flags.bare = true
-	r.stack, err = startStack(t.Context(), flags, slog.New(slog.NewTextHandler(r.log, nil)), func(string) {})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, r.stop()) })
+	r.stack = testStack(t, flags, r.log)
 	r.env = []string{
 		"ROLLCALL_DATABASE_URL=" + r.databaseURL, "ROLLCALL_KAFKA_BROKERS=" + r.kafkaAddr,
 		"TEMPORAL_ADDRESS=" + loopback(flags.TemporalPort), "ROLLCALL_ADMIN_ADDR=127.0.0.1:0",
@@ -90,6 +78,9 @@ type traffic struct {
 	done     sync.WaitGroup
 }
 
+// opening is how many events each session begins with.
+const opening = 3
+
 func (r *rig) traffic(sessions, busy, rate int) *traffic {
 	ctx, stop := context.WithCancel(r.t.Context())
 	l := &traffic{t: r.t, kafka: r.kafka, seqs: map[string]int64{}, stop: stop}
@@ -97,7 +88,7 @@ func (r *rig) traffic(sessions, busy, rate int) *traffic {
 		l.sessions = append(l.sessions, uuid.NewString())
 	}
 	for _, s := range l.sessions {
-		for range 3 {
+		for range opening {
 			l.produce(s)
 		}
 	}
@@ -157,17 +148,23 @@ func (l *traffic) events() (n int64) {
 	return n
 }
 
+// at waits until a session's workflow has applied all up to seq.
+func (r *rig) at(session string, seq int64) (view workflows.StateView) {
+	require.Eventually(r.t, func() bool {
+		view = workflows.StateView{}
+		q, err := r.temporal.QueryWorkflow(r.t.Context(), device.WorkflowID(session), "", workflows.QueryState)
+		return err == nil && q.Get(&view) == nil && view.AsOf == seq
+	}, patience, 20*time.Millisecond, "session %s does not come to seq %d", session, seq)
+	require.Empty(r.t, view.Missing)
+	return view
+}
+
 // applied waits until every session's workflow has applied all, and returns how
 // many events each build has.
 func (l *traffic) applied(r *rig) map[string]int64 {
 	builds := map[string]int64{}
 	for _, s := range l.sessions {
-		var view workflows.StateView
-		require.Eventually(l.t, func() bool {
-			q, err := r.temporal.QueryWorkflow(l.t.Context(), device.WorkflowID(s), "", workflows.QueryState)
-			return err == nil && q.Get(&view) == nil && view.AsOf == l.seqs[s]
-		}, 30*time.Second, 20*time.Millisecond, "session %s at seq %d, not %d", s, view.AsOf, l.seqs[s])
-		require.Empty(l.t, view.Missing)
+		view := r.at(s, l.seqs[s])
 		for _, b := range view.Builds {
 			builds[b.ID] += b.Events
 		}
@@ -185,14 +182,18 @@ func TestRollMovesLiveSessions(t *testing.T) {
 	_, err := r.roll("v1", "--ramp=")
 	require.NoError(t, err, "the first version, from none")
 
-	load := r.traffic(60, 40, 150)
+	const sessions, busy = 60, 40
+	load := r.traffic(sessions, busy, 150)
 	require.Eventually(t, func() bool {
 		s, err := rollout.Look(t.Context(), r.temporal, "default", workflows.TaskQueue, "rollcall")
-		return err == nil && s.Versions[0].Sessions == 60 && s.Unversioned.Sessions == 0
-	}, 30*time.Second, 50*time.Millisecond, "all sessions run on v1")
+		return err == nil && s.Versions[0].Sessions == sessions && s.Unversioned.Sessions == 0
+	}, patience, 50*time.Millisecond, "all sessions run on v1")
+	for _, s := range load.sessions[busy:] {
+		r.at(s, opening) // it has no more work, with which it could move by itself
+	}
 
 	r.worker("v2")
-	receipt, err := r.roll("v2", "--ramp=30", "--hold=3s", "--nudge-rate=200", "--drain-timeout=40s")
+	receipt, err := r.roll("v2", "--ramp=30", "--hold=3s", "--nudge-rate=200", "--drain-timeout=3m")
 	b, _ := json.Marshal(receipt)
 	t.Logf("receipt: %s", b)
 	require.NoError(t, err)
@@ -202,7 +203,7 @@ func TestRollMovesLiveSessions(t *testing.T) {
 	require.True(t, receipt.Complete)
 	require.True(t, receipt.Drained)
 	require.Equal(t, "v1", receipt.From)
-	require.Equal(t, rollout.Sessions{Before: 60, Moved: 60, Now: 60}, receipt.Sessions)
+	require.Equal(t, rollout.Sessions{Before: sessions, Moved: sessions, Now: sessions}, receipt.Sessions)
 	require.GreaterOrEqual(t, receipt.Nudges, 15, "the idle ones, but for those that the ramp took")
 	require.Positive(t, receipt.EventsApplied["v1"])
 	require.Positive(t, receipt.EventsApplied["v2"])

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -44,7 +45,7 @@ func (a *applied) Rivals(context.Context, string) (store.Rivals, error) { return
 // lost, and none counts twice.
 func TestRestartedTemporalLosesNoEvent(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
-	addr, dir := loopback(freePort(t)), t.TempDir()
+	addr, dir := loopback(porttest.Port(t)), t.TempDir()
 	start := func() *temporal.Server {
 		s, err := temporal.Start(t.Context(), temporal.Options{DataDir: dir, Logger: quiet, FrontendAddr: addr})
 		require.NoError(t, err)
@@ -80,20 +81,22 @@ func TestRestartedTemporalLosesNoEvent(t *testing.T) {
 	}
 	for seq := int64(1); seq <= events; seq++ {
 		if seq == events/2 {
-			stop, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			stop, cancel := context.WithTimeout(t.Context(), patience)
 			require.NoError(t, server.Close(stop))
 			cancel()
 			require.Error(t, signal(seq), "the server is away")
 			server = start()
 		}
-		require.Eventually(t, func() bool { return signal(seq) == nil }, time.Minute, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return signal(seq) == nil }, patience, 20*time.Millisecond)
 	}
 	var receipt workflows.Receipt
-	h, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
+	asking, cancelAsking := context.WithTimeout(t.Context(), patience)
+	defer cancelAsking()
+	h, err := c.UpdateWorkflow(asking, client.UpdateWorkflowOptions{
 		WorkflowID: device.WorkflowID(id), UpdateName: workflows.UpdateDrain, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	require.NoError(t, err)
-	require.NoError(t, h.Get(t.Context(), &receipt))
+	require.NoError(t, h.Get(asking, &receipt))
 	require.EqualValues(t, events, receipt.AsOf)
 	require.EqualValues(t, events, receipt.Events, "each once")
 	require.Equal(t, []device.Position{{Topic: device.KafkaEvents, Next: events + 1}}, receipt.Positions)
@@ -103,7 +106,7 @@ func TestRestartedTemporalLosesNoEvent(t *testing.T) {
 	require.Equal(t, device.SeqSet{{From: 1, To: events}}, last.Seen)
 	cancel()
 	<-done
-	stop, cancelStop := context.WithTimeout(context.Background(), 30*time.Second)
+	stop, cancelStop := context.WithTimeout(context.Background(), patience)
 	defer cancelStop()
 	require.NoError(t, server.Close(stop))
 }

@@ -31,7 +31,7 @@ func reservations(t *testing.T, s *stack, session string, command func(...string
 				got = append(got, e.GetExecution().GetWorkflowId())
 			}
 			require.Equal(t, want, got)
-		}, time.Minute, 100*time.Millisecond)
+		}, patience, 100*time.Millisecond)
 	}
 	do := func(args ...string) {
 		t.Helper()
@@ -44,8 +44,9 @@ func reservations(t *testing.T, s *stack, session string, command func(...string
 	listed(device.WorkflowID(session))
 	do("release", session, "--holder", "ci-1")
 	listed()
-	do("reserve", session, "--holder", "ci-1", "--for", "8s")
+	do("reserve", session, "--holder", "ci-1", "--for", "2h")
 	listed(device.WorkflowID(session))
+	do("renew", session, "--holder", "ci-1", "--for", "2s")
 	listed() // the lease ends by itself
 }
 
@@ -59,8 +60,8 @@ func TestVerifyEndToEnd(t *testing.T) {
 	s := testStack(t, flags, log)
 	raes, err := s.startRAEs(&demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1})
 	require.NoError(t, err)
-	<-raes[0].edge.Ended()
-	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), time.Minute))
+	replayed(t, raes[0].edge)
+	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), patience))
 
 	command := func(args ...string) (code int, stdout, stderr string) {
 		cmd := exec.CommandContext(t.Context(), rollcall, args...)

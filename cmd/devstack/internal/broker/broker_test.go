@@ -24,6 +24,8 @@ const (
 	session = "0b0f3a5e-6a6b-4d0c-9f3a-1d2e3f405162"
 	events  = "rollcall/v1/" + rae + "/sessions/" + session + "/events"
 	replies = "rollcall/v1/" + rae + "/sessions/" + session + "/replies"
+
+	patience = time.Minute // bounds failures only
 )
 
 // forwarder records what it is given and answers as told.
@@ -65,7 +67,7 @@ func start(t *testing.T, o broker.Options) *broker.Broker {
 	b, err := broker.Start(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		require.NoError(t, b.Close(ctx))
 	})
@@ -79,13 +81,13 @@ func connect(t *testing.T, b *broker.Broker, user string, opts ...connectOption)
 	t.Helper()
 	conn, err := net.Dial("tcp", b.Addr())
 	require.NoError(t, err)
-	cfg := paho.ClientConfig{Conn: conn, PacketTimeout: 5 * time.Second}
+	cfg := paho.ClientConfig{Conn: conn, PacketTimeout: patience}
 	cp := &paho.Connect{ClientID: user, KeepAlive: 30, CleanStart: true, UsernameFlag: true, Username: user, PasswordFlag: true, Password: []byte("secret")}
 	for _, o := range opts {
 		o(&cfg, cp)
 	}
 	client := paho.NewClient(cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ack, err := client.Connect(ctx, cp)
 	if err == nil {
@@ -101,8 +103,20 @@ func mustConnect(t *testing.T, b *broker.Broker, user string, opts ...connectOpt
 	return client
 }
 
+// next is what comes from a channel.
+func next(t *testing.T, from <-chan string) string {
+	t.Helper()
+	select {
+	case got := <-from:
+		return got
+	case <-time.After(patience):
+		require.Fail(t, "nothing came")
+		return ""
+	}
+}
+
 func publish(client *paho.Client, topic, payload string) (*paho.PublishResponse, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return client.Publish(ctx, &paho.Publish{QoS: 1, Topic: topic, Payload: []byte(payload)})
 }
@@ -115,7 +129,7 @@ func TestPubackWaitsForForward(t *testing.T) {
 
 	acked := make(chan error, 1)
 	go func() { _, err := publish(client, events, "one"); acked <- err }()
-	require.Equal(t, "one", <-f.entered)
+	require.Equal(t, "one", next(t, f.entered))
 	select {
 	case err := <-acked:
 		t.Fatalf("PUBACK while Forward runs: %v", err)
@@ -170,8 +184,8 @@ func TestStoppingRefusesWhatIsBeingForwarded(t *testing.T) {
 		_, err := client.Publish(waiting, &paho.Publish{QoS: 1, Topic: events, Payload: []byte("late")})
 		acked <- err
 	}()
-	<-f.entered
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	next(t, f.entered)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, b.Close(ctx), "a Forward that waits must not hold up the end")
 	giveUp()
@@ -210,7 +224,7 @@ func TestOrderIsKeptForEachClient(t *testing.T) {
 		}
 		return got
 	}
-	require.Eventually(t, func() bool { return len(own()) == n }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(own()) == n }, patience, 10*time.Millisecond)
 	require.Equal(t, want, own())
 	close(block)
 	require.NoError(t, <-blocked)
@@ -287,7 +301,7 @@ func TestCommandsReachTheSession(t *testing.T) {
 	_, err := client.Subscribe(t.Context(), &paho.Subscribe{Subscriptions: []paho.SubscribeOptions{{Topic: "rollcall/v1/" + rae + "/sessions/+/commands", QoS: 1}}})
 	require.NoError(t, err)
 	require.NoError(t, b.Publish(commands, []byte("snapshot")))
-	require.Equal(t, commands+" snapshot 1", <-got)
+	require.Equal(t, commands+" snapshot 1", next(t, got))
 }
 
 func TestOnlyPresenceIsRetained(t *testing.T) {
@@ -348,7 +362,7 @@ func rawConnect(t *testing.T, b *broker.Broker) net.Conn {
 
 func requireEnd(t *testing.T, conn net.Conn) {
 	t.Helper()
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second))) // less than the keep-alive allows
 	for {
 		_, err := conn.Read(make([]byte, 1024))
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,12 +18,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 const (
 	childEnv = "DEVSTACK_TEST_KAFKA"
 	topic    = "rollcall.device-events"
 	group    = "poller"
+	patience = time.Minute // bounds failures only
 )
 
 // TestMain lets the test binary be the process that gets killed.
@@ -54,14 +55,6 @@ func startChild(t *testing.T, dir, addr string) (kill func()) {
 	_, err = io.ReadFull(out, make([]byte, len("ready\n")))
 	require.NoError(t, err, "the child ended before it was ready")
 	return kill
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, l.Close()) }()
-	return l.Addr().String()
 }
 
 func newClient(t *testing.T, addr string, opts ...kgo.Opt) *kgo.Client {
@@ -117,7 +110,7 @@ func produce(client *kgo.Client, name string, stop <-chan struct{}, seen func(in
 func readAll(t *testing.T, addr string) map[position]string {
 	t.Helper()
 	client := newClient(t, addr, kgo.ConsumeTopics(topic))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
 	require.NoError(t, err)
@@ -153,7 +146,7 @@ func requireCommitted(t *testing.T, addr string, want int64) {
 // being produced, without a clean end in between. A producer that outlives it
 // goes on.
 func TestAcknowledgedSurvivesKill(t *testing.T) {
-	dir, addr := t.TempDir(), freeAddr(t)
+	dir, addr := t.TempDir(), porttest.Addr(t)
 	want := make(map[position]string)
 	survivor := newClient(t, addr)
 	for round := range 3 {
@@ -176,7 +169,11 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 				}
 			})
 		}()
-		<-enough
+		select {
+		case <-enough:
+		case <-time.After(patience):
+			require.Fail(t, "the broker does not acknowledge")
+		}
 		kill() // with produce requests on the wire
 		close(stop)
 		client.Close() // fails what is still waiting for an answer
@@ -200,7 +197,7 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 // an entry at the end of the offset log; commits made after it must be read back
 // after the next kill.
 func TestHalfAnEntryLosesNoLaterCommit(t *testing.T) {
-	dir, addr := t.TempDir(), freeAddr(t)
+	dir, addr := t.TempDir(), porttest.Addr(t)
 	kill := startChild(t, dir, addr)
 	commit(t, addr, 1)
 	kill()
@@ -223,12 +220,13 @@ func TestHalfAnEntryLosesNoLaterCommit(t *testing.T) {
 // TestMembersOfTheLastRunHoldNoPartitions: the consumers of a stack that was
 // closed around them are gone with it.
 func TestMembersOfTheLastRunHoldNoPartitions(t *testing.T) {
-	o := kafka.Options{DataDir: t.TempDir(), Addr: freeAddr(t)}
+	o := kafka.Options{DataDir: t.TempDir(), Addr: porttest.Addr(t)}
 	broker := start(t, o)
 	first := newClient(t, broker.Addr(), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.DisableAutoCommit())
 	consume := func(c *kgo.Client) {
 		require.NoError(t, newClient(t, broker.Addr()).ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte("x")}).FirstErr())
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		// Less than the session timeout of a member that is gone.
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		for records := 0; records == 0; {
 			fetches := c.PollFetches(ctx)
@@ -256,7 +254,7 @@ func start(t *testing.T, o kafka.Options) *kafka.Broker {
 
 func closeBroker(t *testing.T, b *kafka.Broker) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	require.NoError(t, b.Close(ctx))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/internal/postgres"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session"
@@ -111,11 +111,7 @@ func drive(b *testing.B, s sink, n int, of func(int) (string, int64)) {
 // dial starts a Temporal Server and returns a client as cmd/rollcall makes it.
 func dial(b *testing.B) client.Client {
 	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(b, err)
-	addr := l.Addr().String()
-	require.NoError(b, l.Close())
-	server, err := temporal.Start(b.Context(), temporal.Options{DataDir: b.TempDir(), FrontendAddr: addr, Logger: quiet()})
+	server, err := temporal.Start(b.Context(), temporal.Options{DataDir: b.TempDir(), FrontendAddr: porttest.Addr(b), Logger: quiet()})
 	require.NoError(b, err)
 	b.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

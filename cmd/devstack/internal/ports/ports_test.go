@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/ports"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 const childEnv = "DEVSTACK_TEST_LOCK"
@@ -29,10 +30,10 @@ func TestMain(m *testing.M) {
 }
 
 func TestTakenPortNamesItsFlag(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr := porttest.Addr(t)
+	l, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
 	defer func() { _ = l.Close() }()
-	addr := l.Addr().String()
 	_, port, err := net.SplitHostPort(addr)
 	require.NoError(t, err)
 
@@ -45,11 +46,8 @@ func TestTakenPortNamesItsFlag(t *testing.T) {
 }
 
 func TestEveryFaultIsNamedAtOnce(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
-	err = ports.Check(
+	addr := porttest.Addr(t)
+	err := ports.Check(
 		ports.Port{Flag: "--a", Addr: addr},
 		ports.Port{Flag: "--b", Addr: addr},
 		ports.Port{Flag: "--c", Addr: "nonsense"},

@@ -3,6 +3,7 @@ package temporal
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -131,7 +132,9 @@ func dynamicSettings() dynamicconfig.StaticClient {
 
 // freePorts returns n ports that were free a moment ago, for the services that
 // only this process dials. All are held until the last is known, so that no two
-// are the same.
+// are the same. They lie below those that kernels choose (Linux: from 32768):
+// one of these may be another process's by the time it is listened at, and then
+// the server ends the process.
 func freePorts(host string, n int) (ports []int, err error) {
 	var listeners []net.Listener
 	defer func() {
@@ -139,16 +142,16 @@ func freePorts(host string, n int) (ports []int, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	for range n {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	for tries := 0; len(ports) < n; tries++ {
+		port := 10_000 + rand.IntN(22_768) //nolint:gosec // not a secret
+		l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(port)))
+		if err != nil && tries < 1000 {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("find a free port for a Temporal service: %w", err)
 		}
 		listeners = append(listeners, l)
-		_, port, err := splitAddr("FrontendAddr", l.Addr().String())
-		if err != nil {
-			return nil, err
-		}
 		ports = append(ports, port)
 	}
 	return ports, nil

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,11 +25,13 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 const (
 	taskQueue = "test"
 	childEnv  = "DEVSTACK_TEST_TEMPORAL"
+	patience  = time.Minute // bounds failures only
 )
 
 var raeSerial = sdk.NewSearchAttributeKeyKeyword("RaeSerial")
@@ -64,14 +65,6 @@ func counter(ctx workflow.Context) (int, error) {
 		selector.Select(ctx)
 	}
 	return n, nil
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, l.Close()) }()
-	return l.Addr().String()
 }
 
 func dial(t *testing.T, addr string) client.Client {
@@ -112,7 +105,7 @@ func requireListed(t *testing.T, c client.Client, query string, want ...string) 
 			}
 		}
 		return true
-	}, 15*time.Second, 50*time.Millisecond, "query %s", query)
+	}, patience, 50*time.Millisecond, "query %s", query)
 }
 
 func requireCount(t *testing.T, c client.Client, id string, want int) {
@@ -121,7 +114,7 @@ func requireCount(t *testing.T, c client.Client, id string, want int) {
 		value, err := c.QueryWorkflow(t.Context(), id, "", "count")
 		var n int
 		return err == nil && value.Get(&n) == nil && n == want
-	}, 15*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 }
 
 func get(t *testing.T, url string) string {
@@ -137,7 +130,7 @@ func get(t *testing.T, url string) string {
 
 func closeServer(t *testing.T, s *temporal.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	require.NoError(t, s.Close(ctx))
 }
@@ -145,7 +138,7 @@ func closeServer(t *testing.T, s *temporal.Server) {
 func TestWorkflowsAreListedAndSurviveARestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a dir with 100% odd #name?")
 	o := temporal.Options{
-		DataDir: dir, FrontendAddr: freeAddr(t), UIAddr: freeAddr(t), MetricsAddr: freeAddr(t),
+		DataDir: dir, FrontendAddr: porttest.Addr(t), UIAddr: porttest.Addr(t), MetricsAddr: porttest.Addr(t),
 		SearchAttributes: map[string]enumspb.IndexedValueType{"RaeSerial": enumspb.INDEXED_VALUE_TYPE_KEYWORD},
 	}
 	began := time.Now()
@@ -174,7 +167,7 @@ func TestWorkflowsAreListedAndSurviveARestart(t *testing.T) {
 	t.Logf("stop %s", time.Since(began))
 
 	// Other ports, a longer retention and more search attributes than before.
-	o.FrontendAddr, o.UIAddr, o.MetricsAddr = freeAddr(t), "", ""
+	o.FrontendAddr, o.UIAddr, o.MetricsAddr = porttest.Addr(t), "", ""
 	o.SearchAttributes, o.Retention = nil, 96*time.Hour
 	began = time.Now()
 	server, err = temporal.Start(t.Context(), o)
@@ -194,7 +187,9 @@ func TestWorkflowsAreListedAndSurviveARestart(t *testing.T) {
 	requireCount(t, c, "one", 3)
 	require.NoError(t, c.SignalWorkflow(t.Context(), "one", "", "done", nil))
 	var total int
-	require.NoError(t, c.GetWorkflow(t.Context(), "one", "").Get(t.Context(), &total))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, c.GetWorkflow(ctx, "one", "").Get(ctx, &total))
 	require.Equal(t, 3, total)
 	requireListed(t, c, "RaeSerial = 'rae-1' AND ExecutionStatus = 'Completed'", "one")
 }
@@ -202,7 +197,7 @@ func TestWorkflowsAreListedAndSurviveARestart(t *testing.T) {
 // TestAcknowledgedSignalsSurviveKill: what the server acknowledged is there
 // after kill -9, on the same ports, with no clean-up in between.
 func TestAcknowledgedSignalsSurviveKill(t *testing.T) {
-	dir, addr := t.TempDir(), freeAddr(t)
+	dir, addr := t.TempDir(), porttest.Addr(t)
 	kill := startChild(t, dir, addr)
 	c := dial(t, addr)
 	startCounter(t, c, "killed", "rae-9")
@@ -222,7 +217,7 @@ func TestAcknowledgedSignalsSurviveKill(t *testing.T) {
 // TestWorkerDeployments: a pinned workflow runs on the version that was current
 // when it started, as the session worker wants it.
 func TestWorkerDeployments(t *testing.T) {
-	server, err := temporal.Start(t.Context(), temporal.Options{DataDir: t.TempDir(), FrontendAddr: freeAddr(t)})
+	server, err := temporal.Start(t.Context(), temporal.Options{DataDir: t.TempDir(), FrontendAddr: porttest.Addr(t)})
 	require.NoError(t, err)
 	defer closeServer(t, server)
 	c := dial(t, server.Addr())
@@ -236,7 +231,7 @@ func TestWorkerDeployments(t *testing.T) {
 	require.EventuallyWithT(t, func(t *assert.CollectT) { // until the worker's first poll has registered it
 		_, err := deployment.SetCurrentVersion(context.Background(), client.WorkerDeploymentSetCurrentVersionOptions{BuildID: "v1"})
 		require.NoError(t, err)
-	}, 20*time.Second, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	_, err = c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "pinned", TaskQueue: taskQueue}, "counter")
 	require.NoError(t, err)
 	require.NoError(t, c.SignalWorkflow(t.Context(), "pinned", "", "add", nil))
@@ -280,7 +275,7 @@ func TestForeignSchemaIsRefused(t *testing.T) {
 	_, err = db.Exec(`CREATE TABLE devstack_schema (version TEXT NOT NULL); INSERT INTO devstack_schema VALUES ('0.1/0.0')`)
 	require.NoError(t, err)
 	require.NoError(t, db.Close())
-	_, err = temporal.Start(t.Context(), temporal.Options{DataDir: dir, FrontendAddr: freeAddr(t)})
+	_, err = temporal.Start(t.Context(), temporal.Options{DataDir: dir, FrontendAddr: porttest.Addr(t)})
 	require.ErrorContains(t, err, "holds Temporal's SQLite schema 0.1/0.0")
 	require.ErrorContains(t, err, "empty data directory")
 }
@@ -288,7 +283,7 @@ func TestForeignSchemaIsRefused(t *testing.T) {
 func TestFileThatIsNoDatabaseIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "temporal.db"), []byte(strings.Repeat("not a database ", 100)), 0o600))
-	_, err := temporal.Start(t.Context(), temporal.Options{DataDir: dir, FrontendAddr: freeAddr(t)})
+	_, err := temporal.Start(t.Context(), temporal.Options{DataDir: dir, FrontendAddr: porttest.Addr(t)})
 	require.ErrorContains(t, err, filepath.Join(dir, "temporal.db"))
 }
 
