@@ -38,6 +38,8 @@ const (
 	farBehind = 20 * pollRecords
 	// commitTimeout bounds the commits at a revoke and at the end.
 	commitTimeout = 10 * time.Second
+	// locateTimeout bounds asking where new partitions begin, at a rebalance.
+	locateTimeout = 5 * time.Second
 )
 
 // consumer is one life of the Poller: a Kafka client and all that hangs on it.
@@ -83,6 +85,7 @@ func (p *consumer) clientOpts() []kgo.Opt {
 		kgo.MaxConcurrentFetches(fetches),
 		kgo.MaxDecompressBatchBytes(expansion * o.FetchBytes),
 		kgo.OnPartitionsAssigned(p.assigned),
+		kgo.AdjustFetchOffsetsFn(p.locate),
 		kgo.OnPartitionsRevoked(p.revoked),
 		kgo.OnPartitionsLost(p.lost),
 	}
@@ -267,9 +270,7 @@ func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 }
 
 // skip dead-letters a producer's batch that would not fit memory. Its value
-// stays where it is, in Kafka, and the letter says where that is. The client
-// can skip only in a partition that it knows a position of: a bomb that is the
-// very first batch of a group without a commit is passed at the next start.
+// stays where it is, in Kafka, and the letter says where that is.
 func (p *consumer) skip(e *kgo.ErrDecompressTooLarge) {
 	a := p.assignment(e.Partition)
 	if a == nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -244,21 +245,26 @@ func TestDeadLetterTooLargeForItsTopicIsTruncated(t *testing.T) {
 
 func TestBatchThatWouldNotFitMemoryIsDeadLettered(t *testing.T) {
 	t.Parallel()
-	c, s := newFake(t, 1), newTables()
-	h := newHistory(t, c.topic, 3, 4)
-	bomb, err := kgo.NewClient(kgo.SeedBrokers(c.brokers...), kgo.ProducerBatchCompression(kgo.ZstdCompression()),
-		kgo.ProducerBatchMaxBytes(16<<20), kgo.BrokerMaxWriteBytes(32<<20))
-	require.NoError(t, err)
-	defer bomb.Close()
-	c.produce(t, h.records[0])
-	require.NoError(t, bomb.ProduceSync(t.Context(), &kgo.Record{Topic: c.topic, Key: []byte("k"), Value: make([]byte, 8<<20)}).FirstErr())
-	c.produce(t, h.records[1:]...)
-	start(t, c, s, func(o *poller.Options) { o.FetchBytes = 1 << 20 })
-	eventually(t, func() bool { return c.left(t) == 0 }, "consumption goes on")
-	s.equal(t, h)
-	l := c.letters(t, 1)[0]
-	require.Equal(t, kafka.ReasonDecompress, kafka.Header(l, kafka.HeaderReason))
-	require.Equal(t, "1", kafka.Header(l, kafka.HeaderOffset))
+	for at, name := range []string{"the first of all", "in between"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, s := newFake(t, 1), newTables()
+			h := newHistory(t, c.topic, 3, 4)
+			bomb, err := kgo.NewClient(kgo.SeedBrokers(c.brokers...), kgo.ProducerBatchCompression(kgo.ZstdCompression()),
+				kgo.ProducerBatchMaxBytes(16<<20), kgo.BrokerMaxWriteBytes(32<<20))
+			require.NoError(t, err)
+			defer bomb.Close()
+			c.produce(t, h.records[:at]...)
+			require.NoError(t, bomb.ProduceSync(t.Context(), &kgo.Record{Topic: c.topic, Key: []byte("k"), Value: make([]byte, 8<<20)}).FirstErr())
+			c.produce(t, h.records[at:]...)
+			start(t, c, s, func(o *poller.Options) { o.FetchBytes = 1 << 20 })
+			eventually(t, func() bool { return c.left(t) == 0 }, "consumption goes on")
+			s.equal(t, h)
+			l := c.letters(t, 1)[0]
+			require.Equal(t, kafka.ReasonDecompress, kafka.Header(l, kafka.HeaderReason))
+			require.Equal(t, strconv.Itoa(at), kafka.Header(l, kafka.HeaderOffset))
+		})
+	}
 }
 
 func TestFailedCommitsAreMadeAgain(t *testing.T) {
