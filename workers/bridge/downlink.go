@@ -78,7 +78,8 @@ type DownlinkOptions struct {
 type Downlink struct {
 	opts    DownlinkOptions
 	kafka   []kgo.Opt
-	client  *kgo.Client // while it runs
+	client  *kgo.Client   // while it runs
+	built   chan struct{} // closed when client is set: callbacks may come before
 	metrics *downMetrics
 	held    *semaphore.Weighted
 	span    *semaphore.Weighted
@@ -110,7 +111,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 	if o.Publisher == nil || o.MaxHeld < 1 || o.CommitInterval < 0 {
 		return nil, errors.New("bridge: the downlink needs a publisher, and max held and commit interval above 0")
 	}
-	d := &Downlink{opts: o, held: semaphore.NewWeighted(int64(o.MaxHeld)), span: semaphore.NewWeighted(maxSpan), lanes: lanes{queues: map[string][]*item{}}}
+	d := &Downlink{opts: o, built: make(chan struct{}), held: semaphore.NewWeighted(int64(o.MaxHeld)), span: semaphore.NewWeighted(maxSpan), lanes: lanes{queues: map[string][]*item{}}}
 	own := []kgo.Opt{
 		kgo.ConsumerGroup(o.Group), kgo.ConsumeTopics(o.Topic),
 		// A group without offsets takes what is there: what has expired is not sent.
@@ -118,6 +119,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		kgo.SessionTimeout(o.SessionTimeout), kgo.HeartbeatInterval(o.SessionTimeout / 4),
 		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(o.CommitInterval),
 		kgo.BlockRebalanceOnPoll(), // what is polled is noted before its partition can go
+		kgo.AdjustFetchOffsetsFn(d.locate),
 		kgo.OnPartitionsAssigned(d.assigned), kgo.OnPartitionsRevoked(d.revoked), kgo.OnPartitionsLost(d.lost),
 		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1), kgo.MaxDecompressBatchBytes(16 << 20),
 		kgo.RequiredAcks(kgo.AllISRAcks()), // of dead letters
@@ -152,6 +154,7 @@ func (d *Downlink) Run(ctx context.Context) error {
 	if d.client, err = kgo.NewClient(d.kafka...); err != nil {
 		return fmt.Errorf("bridge: Kafka client of the downlink: %w", err)
 	}
+	close(d.built)
 	defer d.client.CloseAllowingRebalance()
 	defer context.AfterFunc(ctx, d.offsets.stop)()
 	if kafka.Wait(ctx, d.client, d.opts.Logger, d.opts.Topic, d.opts.DeadLetterTopic) != nil {
@@ -195,12 +198,6 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 	defer func() { d.span.Release(spare) }()
 	fetches := d.client.PollRecords(ctx, room)
 	defer d.client.AllowRebalance()
-	fetches.EachError(func(topic string, partition int32, err error) {
-		if ctx.Err() == nil {
-			failed = true
-			d.opts.Logger.Warn("commands cannot be fetched, trying again", "topic", topic, "partition", partition, "err", kafka.Explain(err))
-		}
-	})
 	fetches.EachRecord(func(r *kgo.Record) {
 		own, ok := d.offsets.begin(r)
 		if !ok {
@@ -210,7 +207,40 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 		d.metrics.held.Inc()
 		d.take(&item{ctx: own, record: r})
 	})
+	fetches.EachError(func(topic string, partition int32, err error) {
+		switch r, why, ok := kafka.PassOversized(d.client, err); {
+		case ok:
+			d.pass(ctx, r, why)
+		case ctx.Err() == nil:
+			failed = true
+			d.opts.Logger.Warn("commands cannot be fetched, trying again", "topic", topic, "partition", partition, "err", kafka.Explain(err))
+		}
+	})
 	return failed
+}
+
+// pass dead-letters the record that stands for a batch which would not fit
+// memory. It counts as one that is open, and not as one that is held.
+func (d *Downlink) pass(ctx context.Context, r *kgo.Record, why string) {
+	if d.span.Acquire(ctx, 1) != nil {
+		return
+	}
+	own, ok := d.offsets.begin(r)
+	if !ok {
+		d.span.Release(1)
+		return
+	}
+	d.running.Go(func() {
+		if d.bury(own, r, &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}) {
+			d.span.Release(int64(d.offsets.done(own, r)))
+		}
+	})
+}
+
+func (d *Downlink) locate(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	<-d.built
+	kafka.Locate(ctx, d.client, d.opts.Logger, offsets)
+	return offsets, nil
 }
 
 func (d *Downlink) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {

@@ -288,6 +288,7 @@ func TestPoisonIsDeadLettered(t *testing.T) {
 	good := commandTo("RAE-1", 0, 0, life)
 	topic, err := good.Topic()
 	require.NoError(t, err)
+	oversized(t, fake) // also where nothing was committed before
 	for _, r := range []*kgo.Record{
 		{Key: []byte(topic), Value: []byte("{")},
 		{Key: []byte("no topic"), Value: []byte("{}")},
@@ -297,18 +298,31 @@ func TestPoisonIsDeadLettered(t *testing.T) {
 		require.NoError(t, cl.ProduceSync(bounded(t), r).FirstErr())
 	}
 	asker(t, fake)(good)
+	oversized(t, fake) // also where nothing follows
 	d := startDown(t, fake, addr)
 	letters := readLog(t, fake.ListenAddrs(), device.KafkaDeadLetters)
 	eventually(t, func() bool {
-		return len(letters.all()) == 4 && len(rae.ids(t)[good.Session]) == 1 && d.count(t, "rollcall_bridge_commands_total", "dead-letter") == 4
-	}, "four letters and a command")
+		return len(letters.all()) == 8 && len(rae.ids(t)[good.Session]) == 1 && d.count(t, "rollcall_bridge_commands_total", "dead-letter") == 8
+	}, "eight letters and a command")
 	reasons := map[string]int{}
 	for _, l := range letters.all() {
 		require.Equal(t, device.KafkaCommands, kafka.Header(l, kafka.HeaderTopic))
 		reasons[kafka.Header(l, kafka.HeaderReason)]++
 	}
-	require.Equal(t, map[string]int{"not-json": 1, "topic-mismatch": 2, "too-large": 1}, reasons)
-	eventually(t, func() bool { return committed(t, fake) == 5 }, "all done")
+	require.Equal(t, map[string]int{"not-json": 1, "topic-mismatch": 2, "too-large": 1, kafka.ReasonDecompress: 4}, reasons)
+	eventually(t, func() bool { return committed(t, fake) == 9 }, "all done")
+}
+
+// oversized writes a batch to each partition that would not fit memory.
+func oversized(t testing.TB, fake *kfake.Cluster) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.DefaultProduceTopic(device.KafkaCommands), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(32<<20), kgo.BrokerMaxWriteBytes(64<<20))
+	require.NoError(t, err)
+	defer cl.Close()
+	for partition := range int32(2) {
+		require.NoError(t, cl.ProduceSync(bounded(t), &kgo.Record{Partition: partition, Value: make([]byte, 20<<20)}).FirstErr())
+	}
 }
 
 // Two downlinks share the partitions; one goes and the other takes its part.

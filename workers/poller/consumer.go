@@ -38,8 +38,6 @@ const (
 	farBehind = 20 * pollRecords
 	// commitTimeout bounds the commits at a revoke and at the end.
 	commitTimeout = 10 * time.Second
-	// locateTimeout bounds asking where new partitions begin, at a rebalance.
-	locateTimeout = 5 * time.Second
 )
 
 // consumer is one life of the Poller: a Kafka client and all that hangs on it.
@@ -243,10 +241,10 @@ func (p *consumer) take(fetches kgo.Fetches) {
 	}
 	_ = g.Wait() // no error is ever returned
 	fetches.EachError(func(_ string, partition int32, err error) {
-		var large *kgo.ErrDecompressTooLarge
+		r, why, ok := kafka.PassOversized(p.client, err)
 		switch {
-		case errors.As(err, &large):
-			p.skip(large)
+		case ok:
+			p.skip(r, why)
 		case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !isFatal(err):
 			p.log.Warn("fetch failed, the client tries again", "partition", partition, "err", err)
 		}
@@ -269,17 +267,13 @@ func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 	p.sched.offer(ready...)
 }
 
-// skip dead-letters a producer's batch that would not fit memory. Its value
-// stays where it is, in Kafka, and the letter says where that is.
-func (p *consumer) skip(e *kgo.ErrDecompressTooLarge) {
-	a := p.assignment(e.Partition)
-	if a == nil {
-		return
+// skip dead-letters the record that stands for a producer's batch which would
+// not fit memory.
+func (p *consumer) skip(r *kgo.Record, why string) {
+	if a := p.assignment(r.Partition); a != nil {
+		bad := &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}
+		p.accept(a, []incoming{{record: r, arrived: r.Timestamp, bad: bad}}, r.Offset+1)
 	}
-	r := &kgo.Record{Topic: e.Topic, Partition: e.Partition, Offset: e.NextOffset - 1, LeaderEpoch: e.Epoch, Timestamp: time.Now()}
-	bad := &device.Invalid{Cause: kafka.ReasonDecompress, Detail: fmt.Sprintf("offsets %d to %d: %v", e.Offset, e.NextOffset-1, e)}
-	p.accept(a, []incoming{{record: r, arrived: r.Timestamp, bad: bad}}, e.NextOffset)
-	p.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{e.Topic: {e.Partition: {Epoch: e.Epoch, Offset: e.NextOffset}}})
 }
 
 // buried is called when a dead letter's produce was acknowledged.

@@ -2,12 +2,12 @@ package poller
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
 // The callbacks run in the client's group loop, never two at once, and never
@@ -31,30 +31,9 @@ func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[str
 	}
 }
 
-// locate gives partitions of which nothing was committed the offset that they
-// begin at. The client can skip a batch only where it knows a position: a bomb
-// that is the very first batch would stop its partition.
 func (p *consumer) locate(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	<-p.built
-	partitions := maps.Clone(offsets[p.opts.Topic])
-	maps.DeleteFunc(partitions, func(_ int32, o kgo.Offset) bool { return o.EpochOffset().Offset >= 0 })
-	if len(partitions) == 0 {
-		return offsets, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
-	defer cancel()
-	starts, err := kadm.NewClient(p.client).ListStartOffsets(ctx, p.opts.Topic)
-	if err == nil {
-		err = starts.Error()
-	}
-	if err != nil {
-		p.log.Warn("cannot list where partitions begin: a first batch too large to decompress would stop its partition until the next rebalance", "err", err)
-	}
-	for n := range partitions {
-		if start, ok := starts.Lookup(p.opts.Topic, n); ok && start.Err == nil {
-			offsets[p.opts.Topic][n] = kgo.NewOffset().At(start.Offset)
-		}
-	}
+	kafka.Locate(ctx, p.client, p.log, offsets)
 	return offsets, nil
 }
 
