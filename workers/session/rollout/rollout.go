@@ -217,18 +217,28 @@ func (r *roll) route(ctx context.Context) error {
 	}
 	token := d.ConflictToken
 	for _, percent := range r.Ramp {
-		done, err := r.handle.SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: r.To.BuildID, Percentage: float32(percent), ConflictToken: token})
+		token, err = r.change(ctx, func() ([]byte, error) {
+			done, err := r.handle.SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: r.To.BuildID, Percentage: float32(percent), ConflictToken: token})
+			return done.ConflictToken, err
+		}, func(now client.WorkerDeploymentRoutingConfig) bool {
+			return now.RampingVersion != nil && now.RampingVersion.BuildID == r.To.BuildID && now.RampingVersionPercentage == float32(percent)
+		})
 		if err != nil {
 			return fmt.Errorf("ramp %s to %g %%: %w", r.To, percent, err)
 		}
-		token = done.ConflictToken
 		r.receipt.Ramped = percent
 		r.Say("%s is meant for %g %% of the sessions; watching for %s", r.To, percent, r.Hold)
 		if err := r.watch(ctx); err != nil {
 			return r.abort(ctx, err)
 		}
 	}
-	if _, err := r.handle.SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{BuildID: r.To.BuildID, ConflictToken: token}); err != nil {
+	_, err = r.change(ctx, func() ([]byte, error) {
+		done, err := r.handle.SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{BuildID: r.To.BuildID, ConflictToken: token})
+		return done.ConflictToken, err
+	}, func(now client.WorkerDeploymentRoutingConfig) bool {
+		return now.CurrentVersion != nil && now.CurrentVersion.BuildID == r.To.BuildID
+	})
+	if err != nil {
 		return fmt.Errorf("make %s current: %w", r.To, err)
 	}
 	r.Say("%s is current", r.To)

@@ -199,8 +199,10 @@ func TestIdleSessionsMove(t *testing.T) {
 
 	w.work(w.version("v2"))
 	for _, build := range []string{"v2", "v1"} {
-		r, err = w.roll(build, nil)
+		busy := &unanswering{Client: w.client, made: build == "v2"}
+		r, err = w.roll(build, func(o *rollout.Options) { o.Client = busy })
 		require.NoError(t, err)
+		require.Positive(t, busy.asked)
 		require.Equal(t, rollout.Sessions{Before: 12, Moved: 12, Now: 12}, r.Sessions)
 		require.EqualValues(t, 12, r.EventsApplied["v1"], "%v", r.EventsApplied)
 	}
