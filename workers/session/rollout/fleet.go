@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,6 +105,26 @@ func (f fleet) stuck(ctx context.Context, v session.Version) ([]string, error) {
 			ids = append(ids, e.GetExecution().GetWorkflowId())
 		}
 	}
+	return f.those(ctx, ids, func(d *described) bool { return d.GetPendingWorkflowTask().GetAttempt() >= stuckAt })
+}
+
+// unseen lists those of ids that run and are not in seen: visibility can be
+// between the end of a run and the start of the next.
+func (f fleet) unseen(ctx context.Context, ids, seen []string) ([]string, error) {
+	shown := map[string]bool{}
+	for _, id := range seen {
+		shown[id] = true
+	}
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return shown[id] })
+	return f.those(ctx, ids, func(d *described) bool {
+		return d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	})
+}
+
+type described = workflowservice.DescribeWorkflowExecutionResponse
+
+// those lists the ids whose newest runs are kept, as the server itself has them.
+func (f fleet) those(ctx context.Context, ids []string, keep func(*described) bool) ([]string, error) {
 	var mu sync.Mutex
 	var out []string
 	group, asking := errgroup.WithContext(ctx)
@@ -117,7 +138,7 @@ func (f fleet) stuck(ctx context.Context, v session.Version) ([]string, error) {
 			if err != nil {
 				return fmt.Errorf("describe %s: %w", id, err)
 			}
-			if d.GetPendingWorkflowTask().GetAttempt() >= stuckAt {
+			if keep(d) {
 				mu.Lock()
 				defer mu.Unlock()
 				out = append(out, id)

@@ -137,6 +137,7 @@ func TestLedgerBeginsAtTheCommit(t *testing.T) {
 		}
 		return device.SeqSet{{From: 1, To: 5}}
 	}))
+	l.Patience = time.Hour
 	require.NoError(t, l.begin(t.Context()))
 	k.produce(session, 5)
 	p, err := l.settle(t.Context())

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,8 +57,12 @@ func (r *roll) count(ctx context.Context, before, pinned []string) error {
 	if err != nil {
 		return err
 	}
+	unseen, err := r.unseen(ctx, before, slices.Concat(now, pinned)) // which have just continued as new
+	if err != nil {
+		return err
+	}
 	on := map[string]bool{}
-	for _, id := range now {
+	for _, id := range slices.Concat(now, unseen) {
 		on[id] = true
 	}
 	s := Sessions{Before: len(before), StillPinned: len(pinned), Now: len(on)}

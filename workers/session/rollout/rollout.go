@@ -144,7 +144,7 @@ func (r *roll) run(ctx context.Context) error {
 		return err
 	}
 	deadline := time.Now().Add(r.DrainTimeout)
-	pinned, err := r.move(ctx, deadline)
+	pinned, err := r.move(ctx, before, deadline)
 	if err != nil {
 		return err
 	}
@@ -303,15 +303,22 @@ func (r *roll) abort(ctx context.Context, why error) error {
 
 // move nudges the sessions that are not on the new version until none is left,
 // or the time is over; then it returns those that are.
-func (r *roll) move(ctx context.Context, deadline time.Time) ([]string, error) {
+func (r *roll) move(ctx context.Context, before []string, deadline time.Time) ([]string, error) {
 	var none bool
 	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
 		left, err := r.list(ctx, r.elsewhere(r.To))
+		if err == nil && len(left) == 0 && none { // twice: what runs is seen with a delay
+			var moved []string
+			if moved, err = r.list(ctx, r.on(r.To)); err == nil {
+				left, err = r.unseen(ctx, before, moved)
+			}
+			if err == nil && len(left) == 0 {
+				return nil, nil
+			}
+		}
 		switch {
 		case err != nil:
 			return nil, err
-		case len(left) == 0 && none: // twice: what runs is seen with a delay
-			return nil, nil
 		case time.Now().After(deadline):
 			return left, nil
 		case len(left) > 0:
