@@ -3,7 +3,6 @@ package deploy_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -21,7 +20,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
+
+// patience only bounds a failure.
+const patience = time.Minute
 
 // broker runs an installed Mosquitto on the configuration that is deployed, with
 // its paths and port replaced, and the users that deploy/mosquitto/users.sh
@@ -50,10 +53,9 @@ func broker(t *testing.T, users map[string]string) string {
 	out, err := job.CombinedOutput()
 	require.NoError(t, err, string(out))
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr := porttest.Addr(t)
+	_, port, err := net.SplitHostPort(addr)
 	require.NoError(t, err)
-	addr := l.Addr().(*net.TCPAddr)
-	require.NoError(t, l.Close())
 	conf, err := os.ReadFile("mosquitto/mosquitto.conf")
 	require.NoError(t, err)
 	acl, err := filepath.Abs("mosquitto/acl")
@@ -62,7 +64,7 @@ func broker(t *testing.T, users map[string]string) string {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "acl"), b, 0o644))
 	text = strings.NewReplacer(
-		"listener 1883 0.0.0.0", fmt.Sprintf("listener %d 127.0.0.1", addr.Port),
+		"listener 1883 0.0.0.0", "listener "+port+" 127.0.0.1",
 		"/mosquitto/data", dir,
 		"/mosquitto/config/acl", filepath.Join(dir, "acl"),
 	).Replace(string(conf))
@@ -91,13 +93,13 @@ func broker(t *testing.T, users map[string]string) string {
 		}
 	})
 	require.Eventually(t, func() bool {
-		c, err := net.Dial("tcp", addr.String())
+		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			_ = c.Close()
 		}
 		return err == nil
-	}, 10*time.Second, 20*time.Millisecond)
-	return addr.String()
+	}, patience, 20*time.Millisecond)
+	return addr
 }
 
 func find(t *testing.T, name string) string {
@@ -117,10 +119,10 @@ func join(t *testing.T, addr, name, password string) (*paho.Client, <-chan *paho
 	conn, err := net.Dial("tcp", (&url.URL{Host: addr}).Host)
 	require.NoError(t, err)
 	got := make(chan *paho.Publish, 16)
-	c := paho.NewClient(paho.ClientConfig{Conn: conn, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
+	c := paho.NewClient(paho.ClientConfig{Conn: conn, PacketTimeout: patience, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 		func(p paho.PublishReceived) (bool, error) { got <- p.Packet; return true, nil },
 	}})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ack, err := c.Connect(ctx, &paho.Connect{ClientID: name, CleanStart: true, KeepAlive: 30, Username: name, UsernameFlag: true, Password: []byte(password), PasswordFlag: true})
 	if err == nil && ack.ReasonCode != 0 {
@@ -201,7 +203,7 @@ func receive(t *testing.T, messages <-chan *paho.Publish) *paho.Publish {
 	select {
 	case m := <-messages:
 		return m
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "no message came")
 		return nil
 	}
