@@ -76,7 +76,7 @@ func (o *office) run(args ...string) (code int, stdout, stderr string) {
 	a := app()
 	a.Stdout, a.Stderr = &out, &errs
 	a.Options = append(a.Options, kong.Bind(&terminal{strings.NewReader(o.in), o.person}))
-	code = a.Run(o.t.Context(), append([]string{"dlq", args[0], "--kafka-brokers=" + strings.Join(o.addrs, ","), "--timeout=5s"}, args[1:]...))
+	code = a.Run(o.t.Context(), append([]string{"dlq", args[0], "--kafka-brokers=" + strings.Join(o.addrs, ","), "--timeout=1m"}, args[1:]...))
 	return code, out.String(), errs.String()
 }
 
@@ -106,7 +106,7 @@ func (o *office) events(n int) []*kgo.Record {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(o.fake.ListenAddrs()...), kgo.ConsumeTopics(device.KafkaEvents), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(o.t, err)
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(o.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(o.t.Context(), patience)
 	defer cancel()
 	var rs []*kgo.Record
 	for len(rs) < n {
@@ -380,8 +380,13 @@ func TestDLQRefusals(t *testing.T) {
 	code, _, stderr := o.run("list", "--dead-letter-topic=absent")
 	require.Equal(t, cli.ExitFailed, code)
 	require.Contains(t, stderr, ": topic absent does not exist\n")
+}
+
+func TestDLQInAnOutage(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
 	o.fake.Close()
-	code, _, stderr = o.run("list", "--timeout=1s")
+	code, _, stderr := o.run("list", "--timeout=5s")
 	require.Equal(t, cli.ExitFailed, code)
 	require.Contains(t, stderr, "rollcall: dead letters at 127.0.0.1:")
 	require.Contains(t, stderr, "nobody listens there")

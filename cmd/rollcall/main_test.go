@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -14,6 +15,20 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the golden files")
+
+// patience only bounds a failure.
+const patience = time.Minute
+
+// within is what comes from c.
+func within[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		require.Fail(t, "nothing has come", "in %s", patience)
+	}
+	return v
+}
 
 // The settings of whoever runs the tests are not the tests'.
 func TestMain(m *testing.M) {

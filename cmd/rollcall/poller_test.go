@@ -125,7 +125,7 @@ func startPoller(t *testing.T, sink string, args ...string) (p *process, records
 	t.Cleanup(func() { _ = p.Process.Kill(); <-p.done })
 	wants := func(ok func() bool) {
 		t.Helper()
-		require.Eventually(t, ok, 20*time.Second, 20*time.Millisecond, "%s", lazily(p.stderr.String))
+		require.Eventually(t, ok, patience, 20*time.Millisecond, "%s", lazily(p.stderr.String))
 	}
 	wants(func() bool {
 		_, rest, ok := strings.Cut(p.stderr.String(), "url=http://")
@@ -167,7 +167,7 @@ func (p *process) ended(t *testing.T) (code int, r poller.Receipt) {
 	t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "the poller does not end", p.stderr.String())
 	}
 	if p.stdout.Len() > 0 {
@@ -209,15 +209,16 @@ func TestPollerEndsAtOnceOnASecondSignal(t *testing.T) {
 	p, _ := startPoller(t, "stands still", "--drain-timeout=1h")
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	// The first is heard when signals have their default effect again.
-	for {
+	require.Eventually(t, func() bool {
+		_ = p.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.done:
-			code, _ := p.ended(t)
-			require.Equal(t, -1, code, "ended by the signal")
-			require.Zero(t, p.stdout.Len(), "no receipt")
-			return
-		case <-time.After(200 * time.Millisecond):
-			_ = p.Process.Signal(syscall.SIGTERM)
+			return true
+		default:
+			return false
 		}
-	}
+	}, patience, 200*time.Millisecond)
+	code, _ := p.ended(t)
+	require.Equal(t, -1, code, "ended by the signal")
+	require.Zero(t, p.stdout.Len(), "no receipt")
 }

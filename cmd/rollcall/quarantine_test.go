@@ -54,7 +54,7 @@ func (w *ward) run(args ...string) (code int, stdout, stderr string) {
 	a := app()
 	a.Stdout, a.Stderr = &out, &errs
 	a.Options = append(a.Options, kong.Bind(&terminal{strings.NewReader(w.in), w.person}))
-	args = append([]string{"quarantine", args[0], "--database-url=" + w.url, "--timeout=5s"}, args[1:]...)
+	args = append([]string{"quarantine", args[0], "--database-url=" + w.url, "--timeout=1m"}, args[1:]...)
 	if args[1] == "replay" || args[1] == "show" {
 		args = append(args, "--kafka-brokers="+strings.Join(w.addrs, ","))
 	}
@@ -173,9 +173,10 @@ func TestQuarantineReplayOfWhatIsGone(t *testing.T) {
 
 // An outage is not taken for what is gone, and settles nothing.
 func TestQuarantineReplayInAnOutage(t *testing.T) {
+	t.Parallel()
 	w := newWard(t)
 	w.addrs = []string{"127.0.0.1:1"}
-	code, _, stderr := w.run("replay", w.list()[0].ID, "--yes", "--timeout=500ms")
+	code, _, stderr := w.run("replay", w.list()[0].ID, "--yes", "--timeout=5s")
 	require.Equal(t, cli.ExitFailed, code)
 	require.Contains(t, stderr, "offsets of topic rollcall.device-events")
 	require.Len(t, w.list(), 5)

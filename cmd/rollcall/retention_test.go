@@ -15,6 +15,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
@@ -49,12 +50,12 @@ func TestRetentionService(t *testing.T) {
 	a.Stdout, a.Stderr = &out, &out
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	addr := free(t)
+	addr := porttest.Addr(t)
 	done := make(chan int, 1)
 	go func() { done <- a.Run(ctx, []string{"retention", "--admin-addr=" + addr, "--database-url=" + url}) }()
 	require.Eventually(t, func() bool {
 		return strings.Contains(out.String(), "let old rows leave") && admin.Probe(t.Context(), addr, "/readyz") == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	resp, err := http.Get("http://" + addr + "/metrics")
 	require.NoError(t, err)
 	b, err := io.ReadAll(resp.Body)
@@ -62,7 +63,7 @@ func TestRetentionService(t *testing.T) {
 	require.NoError(t, resp.Body.Close())
 	require.Contains(t, string(b), `rollcall_retention_passes_total{outcome="ok"} 1`)
 	cancel()
-	require.Equal(t, cli.ExitOK, <-done, out.String())
+	require.Equal(t, cli.ExitOK, within(t, done), out.String())
 }
 
 func TestDeviceAtATime(t *testing.T) {

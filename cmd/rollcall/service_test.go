@@ -13,6 +13,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 // output is what a service writes while it runs.
@@ -43,17 +44,17 @@ func TestServiceWaits(t *testing.T) {
 			a.Stdout, a.Stderr = &out, &out
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			addr := free(t)
+			addr := porttest.Addr(t)
 			done := make(chan int, 1)
 			go func() {
 				done <- a.Run(ctx, []string{command, "--admin-addr=" + addr, "--database-url=postgres://u:hunter2@127.0.0.1:1/d"})
 			}()
-			require.Eventually(t, func() bool { return strings.Contains(out.String(), "waiting for a dependency") }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return strings.Contains(out.String(), "waiting for a dependency") }, patience, 10*time.Millisecond)
 			require.NoError(t, admin.Probe(t.Context(), addr, "/healthz"))
 			require.ErrorContains(t, admin.Probe(t.Context(), addr, "/readyz"), "waiting for database at postgres://u:xxxxx@127.0.0.1:1/d")
-			require.ErrorContains(t, (&admin.HealthcheckCmd{AdminAddr: addr, Timeout: time.Second}).Run(t.Context()), "503")
+			require.ErrorContains(t, (&admin.HealthcheckCmd{AdminAddr: addr, Timeout: patience}).Run(t.Context()), "503")
 			cancel()
-			require.Equal(t, cli.ExitOK, <-done, out.String())
+			require.Equal(t, cli.ExitOK, within(t, done), out.String())
 			require.Contains(t, out.String(), "rollcall migrate up")
 			require.Contains(t, out.String(), "msg=stopped")
 			require.NotContains(t, out.String(), "hunter2")
@@ -68,13 +69,4 @@ func TestTakenAdminPort(t *testing.T) {
 	code, _, stderr := run(t, "worker", "--database-url=postgres://u@127.0.0.1:1/d", "--admin-addr="+l.Addr().String())
 	require.Equal(t, cli.ExitFailed, code)
 	require.Equal(t, "rollcall: admin listener at "+l.Addr().String()+": bind: address already in use; set --admin-addr to another address\n", stderr)
-}
-
-// free is an address that nobody listens at.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().String()
 }
