@@ -28,7 +28,7 @@ func TestRequestSnapshotEndToEnd(t *testing.T) {
 	before := raes[0].edge.Devices()[0]
 
 	cli := func(args ...string) (requested map[string]any, code int, text string) {
-		cmd := exec.CommandContext(t.Context(), rollcall, append([]string{"device", "request-snapshot", "-o", "json", "--wait", "2m"}, args...)...)
+		cmd := exec.CommandContext(t.Context(), rollcall, append([]string{"device", "request-snapshot", "-o", "json", "--wait", "2m", "--expires", "2m"}, args...)...)
 		cmd.Env = append(os.Environ(), "ROLLCALL_DATABASE_URL="+s.databaseURL, "ROLLCALL_KAFKA_BROKERS="+s.kafkaAddr)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
