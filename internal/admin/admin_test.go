@@ -16,10 +16,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rollcall-platform/rollcall/internal/admin"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { http.DefaultClient.CloseIdleConnections() }))
+	goleak.VerifyTestMain(m)
 }
 
 func start(t *testing.T) *admin.Server {
@@ -129,9 +130,6 @@ func TestRefusedOptions(t *testing.T) {
 }
 
 func TestProbeOfNobody(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	cmd := admin.HealthcheckCmd{AdminAddr: l.Addr().String(), Timeout: time.Second, Alive: true}
+	cmd := admin.HealthcheckCmd{AdminAddr: porttest.Addr(t), Timeout: time.Minute, Alive: true}
 	require.ErrorContains(t, cmd.Run(t.Context()), "no answer")
 }

@@ -60,7 +60,7 @@ func TestSecondSignalEndsTheProcess(t *testing.T) {
 		default:
 			return false
 		}
-	}, 10*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	require.True(t, ok)
 	require.Equal(t, syscall.SIGINT, status.Signal())

@@ -56,7 +56,7 @@ func TestAuthenticates(t *testing.T) {
 			cl, err := kgo.NewClient(opts...)
 			require.NoError(t, err)
 			defer cl.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			require.NoError(t, kafka.Wait(ctx, cl, slog.New(slog.DiscardHandler), "t"))
 		})
@@ -71,9 +71,9 @@ func TestWaitSaysWhichTopicIsMissing(t *testing.T) {
 	require.NoError(t, err)
 	defer cl.Close()
 	var out bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	require.ErrorIs(t, kafka.Wait(ctx, cl, slog.New(slog.NewTextHandler(&out, nil)), "here", "gone"), context.DeadlineExceeded)
+	require.ErrorIs(t, kafka.Wait(ctx, cl, slog.New(slog.NewTextHandler(&stopAfterOne{&out, cancel}, nil)), "here", "gone"), context.Canceled)
 	require.Contains(t, out.String(), "gone")
 }
 

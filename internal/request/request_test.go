@@ -96,12 +96,23 @@ func TestEachGetsItsOwnReply(t *testing.T) {
 
 func TestNobodyAnswers(t *testing.T) {
 	r, edge := open(t)
-	ctx, cancel := context.WithCancelCause(t.Context())
+	bound, enough := context.WithTimeout(t.Context(), time.Minute)
+	defer enough()
+	ctx, cancel := context.WithCancelCause(bound)
+	c := command()
+	failed := make(chan error, 1)
 	go func() {
-		edge.PollFetches(ctx) // it has the command, and says nothing
-		cancel(errors.New("none in time"))
+		_, err := r.Ask(ctx, c)
+		failed <- err
 	}()
-	_, err := r.Ask(ctx, command())
+	for edge.PollFetches(bound).NumRecords() == 0 { // it has the command, and says nothing
+		require.NoError(t, bound.Err())
+	}
+	next := c
+	next.ID = uuid.NewString()
+	require.NoError(t, r.Send(bound, next)) // acknowledged after the one before: that one waits for its reply
+	cancel(errors.New("none in time"))
+	err := <-failed
 	require.ErrorContains(t, err, "none in time")
 	require.ErrorContains(t, err, "until it expires")
 }

@@ -209,7 +209,7 @@ func TestHotPathLeavesIdentitiesAlone(t *testing.T) {
 	require.NoError(t, err)
 	_, err = tx.Exec(t.Context(), `LOCK TABLE device_identity, identity_owner, identity_conflict, device_test_state, network_interface, device, rae IN ACCESS EXCLUSIVE MODE`)
 	require.NoError(t, err)
-	brief, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	brief, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, s.Apply(brief, []store.Update{f.update(f.delta(2, map[string]string{"state.power": `"on"`}))}))
 	require.NoError(t, tx.Rollback(t.Context()))

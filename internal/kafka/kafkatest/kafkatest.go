@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +26,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 // EnvBrokers names the environment variable with the brokers, host:port,… , of
@@ -86,7 +87,8 @@ func Brokers(tb testing.TB) []string {
 // the test where Java or the jars are absent.
 func New(tb testing.TB) *Broker {
 	tb.Helper()
-	b, err := shared()
+	once.Do(func() { shared, errStart = start(tb) })
+	b, err := shared, errStart
 	if missing := (*absentError)(nil); errors.As(err, &missing) {
 		tb.Skipf("needs Apache Kafka: %v", missing)
 	}
@@ -100,9 +102,13 @@ type absentError struct{ what string }
 
 func (e *absentError) Error() string { return e.what }
 
-var shared = sync.OnceValues(start)
+var (
+	once     sync.Once
+	shared   *Broker
+	errStart = errors.New("the first test that asked for it could not")
+)
 
-func start() (*Broker, error) {
+func start(tb testing.TB) (*Broker, error) {
 	java, err := exec.LookPath("java")
 	if err != nil {
 		return nil, &absentError{"no java in PATH (Debian: apt-get install default-jre-headless maven), then run scripts/kafka.sh"}
@@ -115,7 +121,7 @@ func start() (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := run(java, jars, dir)
+	b, err := run(tb, java, jars, dir)
 	if err != nil && (b == nil || b.done == nil) {
 		_ = os.RemoveAll(dir) // else the sweeper does it
 	}
@@ -146,7 +152,7 @@ func findJars() (string, error) {
 }
 
 // run formats the log directory and starts the broker in dir.
-func run(java, jars, dir string) (*Broker, error) {
+func run(tb testing.TB, java, jars, dir string) (*Broker, error) {
 	b := &Broker{dir: dir, CAFile: filepath.Join(dir, "ca.pem")}
 	var err error
 	if b.CA, err = NewAuthority("kafkatest"); err != nil {
@@ -158,12 +164,8 @@ func run(java, jars, dir string) (*Broker, error) {
 	if b.Tokens, err = newIssuer(dir); err != nil {
 		return nil, err
 	}
-	addrs, err := freeAddrs(4)
-	if err != nil {
-		return nil, err
-	}
-	b.Plain, b.MutualTLS, b.SASL = addrs[0], addrs[1], addrs[2]
-	conf, err := b.properties(addrs[3])
+	b.Plain, b.MutualTLS, b.SASL = porttest.Addr(tb), porttest.Addr(tb), porttest.Addr(tb)
+	conf, err := b.properties(porttest.Addr(tb))
 	if err != nil {
 		return nil, err
 	}
@@ -262,18 +264,4 @@ func (b *Broker) Log() string {
 		return err.Error()
 	}
 	return string(out[max(0, len(out)-most):])
-}
-
-// freeAddrs are loopback addresses that nobody listens at.
-func freeAddrs(n int) ([]string, error) {
-	var addrs []string
-	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }() // all at once at the end, so that no two are the same
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs, nil
 }

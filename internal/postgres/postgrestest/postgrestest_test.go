@@ -62,5 +62,5 @@ func TestKilledBinaryLeavesNothing(t *testing.T) {
 	require.Eventually(t, func() bool {
 		entries, err := os.ReadDir(tmp)
 		return err == nil && len(entries) == 0
-	}, 20*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 }
