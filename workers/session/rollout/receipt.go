@@ -100,13 +100,7 @@ func (f fleet) builds(ctx context.Context, ids map[string]bool) (events map[stri
 	group.SetLimit(atOnce)
 	for id := range ids {
 		group.Go(func() error {
-			one, cancel := context.WithTimeout(asking, 10*time.Second)
-			defer cancel()
-			var view workflows.StateView
-			answer, err := f.client.QueryWorkflow(one, id, "", workflows.QueryState)
-			if err == nil {
-				err = answer.Get(&view)
-			}
+			view, err := f.view(asking, id)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -120,4 +114,19 @@ func (f fleet) builds(ctx context.Context, ids map[string]bool) (events map[stri
 		})
 	}
 	return events, unread, group.Wait()
+}
+
+// view asks a session for its state, and again while no answer comes.
+func (f fleet) view(ctx context.Context, id string) (view workflows.StateView, err error) {
+	for {
+		one, cancel := context.WithTimeout(ctx, 10*time.Second)
+		answer, err := f.client.QueryWorkflow(one, id, "", workflows.QueryState)
+		if err == nil {
+			err = answer.Get(&view)
+		}
+		cancel()
+		if err == nil || !unanswered(err) || ctx.Err() != nil {
+			return view, err
+		}
+	}
 }
