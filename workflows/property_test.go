@@ -69,7 +69,9 @@ func TestAnyDeliveryComesToTheModel(t *testing.T) {
 // live sends all batches, some together, through as many runs as it takes.
 func live(t *testing.T, rt *rapid.T, db *database, in workflows.Input, batches []device.Batch) workflows.StateView {
 	for {
-		h := newHarness(t, db) // in no bubble, which rapid's failures do not leave: no order matters here
+		// In no bubble: there a failure would end the process, before rapid has
+		// made it small. Timers that are early change nothing here.
+		h := newHarness(t, db)
 		h.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
 		sent := 0
 		at := time.Duration(0)

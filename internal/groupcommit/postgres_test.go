@@ -26,7 +26,7 @@ func TestOnPostgreSQL(t *testing.T) {
 	db, err := store.Open(t.Context(), store.Options{URL: url})
 	require.NoError(t, err)
 	defer db.Close()
-	c := committer(t, groupcommit.Options{Store: db, Sessions: 16})
+	c := committer(t, groupcommit.Options{Store: db, Sessions: 16, Timeout: time.Minute})
 
 	const sessions, rounds = 64, 8
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
