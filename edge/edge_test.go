@@ -31,7 +31,7 @@ import (
 const (
 	rae      = "RAE-1"
 	capture  = "../testdata/lan/lan.pcap"
-	patience = time.Minute // bounds failures only
+	patience = 3 * time.Minute // bounds failures only
 
 	// The test binary with these set is an edge that will be killed.
 	childDir    = "ROLLCALL_TEST_EDGE_DIR"

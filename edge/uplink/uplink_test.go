@@ -27,7 +27,7 @@ import (
 const (
 	rae      = "RAE-1"
 	presence = "rollcall/v1/RAE-1/presence"
-	patience = time.Minute // bounds failures only
+	patience = 3 * time.Minute // bounds failures only
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
