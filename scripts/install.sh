@@ -23,6 +23,8 @@ need postgres postgresql 'PostgreSQL is fetched instead, or store tests are skip
 need mosquitto mosquitto 'bridge and uplink tests against a real broker are skipped'
 need dnsmasq dnsmasq-base 'live discovery tests are skipped'
 need ip iproute2 'live discovery tests are skipped'
+need unshare util-linux 'live discovery tests are skipped'
+need udhcpc udhcpc 'live discovery tests are skipped'
 need ping iputils-ping 'live discovery tests are skipped'
 need java default-jre-headless 'tests against Apache Kafka are skipped'
 need mvn maven 'tests against Apache Kafka are skipped'
