@@ -78,7 +78,7 @@ func notTold(env cli.Env, session string, err error) {
 		warn(env, "session %s has no workflow that runs: Temporal shows the new state when its next event starts it", session)
 		return
 	}
-	warn(env, "the state is set, but session %s was not told, and Temporal shows the old one: %v. "+
+	warn(env, "the database has it, but session %s was not told of the test state, and Temporal may show an older one: %v. "+
 		"To have it look: temporal workflow signal --name %s --workflow-id %s", session, err, workflows.SignalTestState, device.WorkflowID(session))
 }
 

@@ -45,7 +45,7 @@ func TestTellSessions(t *testing.T) {
 	tellSessions(t.Context(), env, s, []store.Summary{{Session: tv}, {Session: server}, {Session: third}})
 	require.Equal(t, []string{device.WorkflowID(tv), device.WorkflowID(server), device.WorkflowID(third)}, s.sent)
 	require.Equal(t, "rollcall: warning: session "+tv+" has no workflow that runs: Temporal shows the new state when its next event starts it\n"+
-		"rollcall: warning: the state is set, but session "+server+" was not told, and Temporal shows the old one: deadline exceeded. "+
+		"rollcall: warning: the database has it, but session "+server+" was not told of the test state, and Temporal may show an older one: deadline exceeded. "+
 		"To have it look: temporal workflow signal --name test-state --workflow-id device-session-"+server+"\n", stderr.String())
 }
 
@@ -59,7 +59,7 @@ func TestReservationHoldsWithoutTemporal(t *testing.T) {
 	code, stdout, stderr := reserve("living-room-tv")
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.Contains(t, stdout, "in_test")
-	require.Equal(t, 1, strings.Count(stderr, "rollcall: warning: the state is set, but session "+tv+" was not told"), stderr)
+	require.Equal(t, 1, strings.Count(stderr, "rollcall: warning: the database has it, but session "+tv+" was not told of the test state"), stderr)
 	code, _, stderr = reserve("living-room-tv")
 	require.Equal(t, cli.ExitFailed, code)
 	require.NotContains(t, stderr, "warning", "nothing changed")
