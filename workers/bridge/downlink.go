@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ const (
 	retryFirst = 200 * time.Millisecond
 	retryMost  = 5 * time.Second
 )
+
+// maxBatch is what a producer's batch of commands may decompress to, in bytes.
+const maxBatch = 16 << 20
 
 // DownlinkOptions of a Downlink. Kafka and Publisher are required.
 type DownlinkOptions struct {
@@ -83,6 +87,7 @@ type Downlink struct {
 	metrics *downMetrics
 	held    *semaphore.Weighted
 	span    *semaphore.Weighted
+	bombs   *kafka.Oversized
 	offsets *offsets
 	ready   atomic.Bool
 	lanes   lanes
@@ -112,6 +117,9 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		return nil, errors.New("bridge: the downlink needs a publisher, and max held and commit interval above 0")
 	}
 	d := &Downlink{opts: o, built: make(chan struct{}), held: semaphore.NewWeighted(int64(o.MaxHeld)), span: semaphore.NewWeighted(maxSpan), lanes: lanes{queues: map[string][]*item{}}}
+	if d.bombs, err = kafka.NewOversized(maxBatch, access...); err != nil {
+		return nil, fmt.Errorf("bridge: %w", err)
+	}
 	own := []kgo.Opt{
 		kgo.ConsumerGroup(o.Group), kgo.ConsumeTopics(o.Topic),
 		// A group without offsets takes what is there: what has expired is not sent.
@@ -121,7 +129,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		kgo.BlockRebalanceOnPoll(), // what is polled is noted before its partition can go
 		kgo.AdjustFetchOffsetsFn(d.locate),
 		kgo.OnPartitionsAssigned(d.assigned), kgo.OnPartitionsRevoked(d.revoked), kgo.OnPartitionsLost(d.lost),
-		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1), kgo.MaxDecompressBatchBytes(16 << 20),
+		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1), d.bombs.Opt(),
 		kgo.RequiredAcks(kgo.AllISRAcks()), // of dead letters
 		kgo.UnknownTopicRetries(-1),
 		kgo.MetadataMinAge(250 * time.Millisecond),
@@ -208,10 +216,12 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 		d.take(&item{ctx: own, record: r})
 	})
 	fetches.EachError(func(topic string, partition int32, err error) {
-		switch r, why, ok := kafka.PassOversized(d.client, err); {
-		case ok:
+		r, why, stuck := d.bombs.Pass(ctx, d.client, topic, partition, err)
+		switch {
+		case r != nil:
 			d.pass(ctx, r, why)
 		case ctx.Err() == nil:
+			err = cmp.Or(stuck, err)
 			failed = true
 			d.opts.Logger.Warn("commands cannot be fetched, trying again", "topic", topic, "partition", partition, "err", kafka.Explain(err))
 		}

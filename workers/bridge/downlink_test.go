@@ -321,7 +321,7 @@ func oversized(t testing.TB, fake *kfake.Cluster) {
 	require.NoError(t, err)
 	defer cl.Close()
 	for partition := range int32(2) {
-		require.NoError(t, cl.ProduceSync(bounded(t), &kgo.Record{Partition: partition, Value: make([]byte, 20<<20)}).FirstErr())
+		require.NoError(t, cl.ProduceSync(bounded(t), &kgo.Record{Partition: partition, Value: make([]byte, 17<<20)}).FirstErr())
 	}
 }
 

@@ -32,6 +32,8 @@ const (
 	// everything that was fetched is folded: what arrives would only wait, and
 	// a fetch for every record costs more than folding it.
 	pollPause = 20 * time.Millisecond
+	// stuckPause is the pause when a fetch failed as the next one would.
+	stuckPause = time.Second
 	// farBehind is how many records have to wait in Kafka for the poller to
 	// read on before it applies; see scheduler.catchUp. It goes on with both
 	// when fewer than a turn takes are left.
@@ -81,7 +83,7 @@ func (p *consumer) clientOpts() []kgo.Opt {
 		kgo.FetchMaxPartitionBytes(1 << 20),
 		kgo.FetchMaxWait(fetchWait),
 		kgo.MaxConcurrentFetches(fetches),
-		kgo.MaxDecompressBatchBytes(expansion * o.FetchBytes),
+		p.bombs.Opt(),
 		kgo.OnPartitionsAssigned(p.assigned),
 		kgo.AdjustFetchOffsetsFn(p.locate),
 		kgo.OnPartitionsRevoked(p.revoked),
@@ -177,7 +179,7 @@ func (p *consumer) poll(ctx context.Context) error {
 			p.client.AllowRebalance()
 			return nil
 		}
-		p.take(fetches)
+		stuck := p.take(ctx, fetches)
 		p.client.AllowRebalance()
 		if err := fatal(fetches); err != nil {
 			return err
@@ -185,8 +187,11 @@ func (p *consumer) poll(ctx context.Context) error {
 		unread := p.unread()
 		behind = (unread >= farBehind || behind && unread >= pollRecords) && !p.valve.shut()
 		p.sched.catchUp(behind)
-		if fetches.NumRecords() < pollRecords && p.sched.crowded() {
-			_ = kafka.Sleep(ctx, pollPause) // the next turn sees that ctx ended
+		switch { // the next turn sees that ctx ended
+		case stuck:
+			_ = kafka.Sleep(ctx, stuckPause)
+		case fetches.NumRecords() < pollRecords && p.sched.crowded():
+			_ = kafka.Sleep(ctx, pollPause)
 		}
 	}
 }
@@ -215,7 +220,8 @@ func isFatal(err error) bool {
 }
 
 // take decodes in parallel, a partition at a time, and in order within it.
-func (p *consumer) take(fetches kgo.Fetches) {
+// It reports whether a fetch fails in a way that the next one will too.
+func (p *consumer) take(ctx context.Context, fetches kgo.Fetches) (stuck bool) {
 	records, ends, total, now := map[int32][]*kgo.Record{}, map[int32]int64{}, 0, time.Now()
 	fetches.EachPartition(func(tp kgo.FetchTopicPartition) {
 		records[tp.Partition] = append(records[tp.Partition], tp.Records...)
@@ -240,15 +246,19 @@ func (p *consumer) take(fetches kgo.Fetches) {
 		}
 	}
 	_ = g.Wait() // no error is ever returned
-	fetches.EachError(func(_ string, partition int32, err error) {
-		r, why, ok := kafka.PassOversized(p.client, err)
+	fetches.EachError(func(topic string, partition int32, err error) {
+		r, why, failed := p.bombs.Pass(ctx, p.client, topic, partition, err)
 		switch {
-		case ok:
+		case r != nil:
 			p.skip(r, why)
+		case failed != nil:
+			stuck = true
+			p.log.Warn("fetch failed, trying again", "partition", partition, "err", failed)
 		case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !isFatal(err):
 			p.log.Warn("fetch failed, the client tries again", "partition", partition, "err", err)
 		}
 	})
+	return stuck
 }
 
 func (p *consumer) accept(a *assignment, in []incoming, end int64) {
