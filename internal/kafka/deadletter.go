@@ -31,7 +31,7 @@ const (
 const (
 	ReasonKafkaLimit = "kafka-limit"          // larger than the topic takes
 	ReasonTopic      = "bad-topic"            // a topic that no device event comes on
-	ReasonDecompress = "decompress-too-large" // a producer's batch that would not fit memory: the offset is its last, and there is no value
+	ReasonDecompress = "decompress-too-large" // a producer's batch that would not fit memory, or does not decompress: the offset is its last, and there is no value
 )
 
 const (

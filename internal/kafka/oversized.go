@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,26 +14,46 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// locateTimeout bounds asking where partitions begin, at a rebalance, and where
-// an oversized batch ends.
-const locateTimeout = 5 * time.Second
-
-// errOversized is what a fetch fails with at each try, until Pass.
-var errOversized = errors.New("a record batch is too large to decompress")
+const (
+	// locateTimeout bounds asking where partitions begin, at a rebalance.
+	locateTimeout = 5 * time.Second
+	// PassTimeout is a bound for what Oversized.Pass may take after one poll,
+	// for all partitions: the group waits for whoever polls.
+	PassTimeout = 10 * time.Second
+)
 
 // Oversized has the consumer of a group go on behind a producer's batch that
-// would grow past a bound when it is decompressed.
+// would grow past a bound when it is decompressed, or that does not decompress
+// at all.
 //
 // kgo.MaxDecompressBatchBytes alone would not do. A client with it stops the
 // partition and tells so once, and that once is lost when the fetch that it is
 // in is thrown away before it is polled: at a pause, a rebalance, a leader that
 // moves, an offset that is set for another partition. The partition would then
-// stand still for ever. With Opt instead, each fetch of the batch fails anew.
+// stand still for ever. With Opt instead, each fetch of the batch fails anew,
+// and Pass asks where the batch ends.
+//
+// An Oversized is for the one loop that polls.
 type Oversized struct {
 	most         int
 	access       []kgo.Opt
 	decompressor kgo.Decompressor
+	searches     map[place]search
 }
+
+type place struct {
+	topic     string
+	partition int32
+}
+
+// search is one that goes on where it came to.
+type search struct {
+	sum  sum
+	from int64
+}
+
+// sum tells batches apart by their records, as they are in Kafka.
+type sum [sha256.Size]byte
 
 // NewOversized bounds what a batch may grow to, in bytes. Access says how the
 // cluster is reached.
@@ -47,21 +68,32 @@ func NewOversized(most int, access ...kgo.Opt) (*Oversized, error) {
 	if !ok {
 		return nil, errors.New("franz-go tells its decompressor no more")
 	}
-	return &Oversized{most: most, access: access, decompressor: d}, nil
+	return &Oversized{most: most, access: access, decompressor: d, searches: map[place]search{}}, nil
 }
 
 // Opt makes a client that consumes fail at such batches.
 func (o *Oversized) Opt() kgo.Opt { return kgo.WithDecompressor(again{o.decompressor}) }
 
-// again hides from the client that it cannot go on: it tries again.
+// again has the client try again what it cannot decompress.
 type again struct{ kgo.Decompressor }
 
 func (a again) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
 	out, err := a.Decompressor.Decompress(src, codec)
-	if errors.Is(err, kgo.ErrMaxDecompress) {
-		return nil, errOversized
+	if err != nil {
+		return nil, &refused{sum: sha256.Sum256(src), cause: err}
 	}
-	return out, err
+	return out, nil
+}
+
+// refused is the error of a fetch. That the cause is kgo.ErrMaxDecompress is
+// hidden from the client: with that it would stop.
+type refused struct {
+	sum   sum
+	cause error
+}
+
+func (e *refused) Error() string {
+	return fmt.Sprintf("a record batch does not decompress: %v", e.cause)
 }
 
 // Pass has cl go on behind the batch, if err, of a fetch of the partition, tells
@@ -70,9 +102,11 @@ func (a again) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, e
 // which stays where it is, in Kafka. It returns nil for any other err, and an
 // error where it failed: the next fetch tells of the batch again.
 //
-// Call it from the loop that polls, before a rebalance is allowed.
+// Call it from the loop that polls, before a rebalance is allowed, and with the
+// same PassTimeout for all errors of a poll.
 func (o *Oversized) Pass(ctx context.Context, cl *kgo.Client, topic string, partition int32, err error) (r *kgo.Record, why string, _ error) {
-	if !errors.Is(err, errOversized) {
+	stopped, ok := errors.AsType[*refused](err)
+	if !ok {
 		return nil, "", nil
 	}
 	at, ok := cl.UncommittedOffsets()[topic][partition]
@@ -80,43 +114,88 @@ func (o *Oversized) Pass(ctx context.Context, cl *kgo.Client, topic string, part
 		at, ok = cl.CommittedOffsets()[topic][partition]
 	}
 	if !ok || at.Offset < 0 { // see Locate
-		return nil, "", fmt.Errorf("%w; the client knows no position to pass it from until the next rebalance", errOversized)
+		return nil, "", fmt.Errorf("%w; the client knows no position to pass it from until the next rebalance", stopped)
 	}
-	e, err := o.find(ctx, topic, partition, at.Offset)
+	here := place{topic, partition}
+	s, ok := o.searches[here]
+	if !ok || s.sum != stopped.sum {
+		s = search{stopped.sum, at.Offset}
+	}
+	e, reached, err := o.find(ctx, here, s)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w; cannot find its end: %w", errOversized, err)
+		o.searches[here] = search{s.sum, reached}
+		return nil, "", fmt.Errorf("%w; looking for its end at offset %d: %w", stopped, reached, err)
 	}
+	delete(o.searches, here)
+
+	marked, ok := cl.MarkedOffsets()[topic][partition]
 	// The client takes what is set for committed. Without an epoch, any offset
-	// that is marked later is newer than that.
+	// that is marked later is newer than that; so are marks of before.
 	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: e.NextOffset}}})
+	if ok {
+		cl.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: marked}})
+	}
 	r = &kgo.Record{Topic: topic, Partition: partition, Offset: e.NextOffset - 1, LeaderEpoch: e.Epoch, Timestamp: time.Now()}
-	return r, fmt.Sprintf("offsets %d to %d: the batch decompresses to more than %d bytes", e.Offset, e.NextOffset-1, o.most), nil
+	return r, fmt.Sprintf("offsets %d to %d: not decompressed, to %d bytes at most: %v", e.Offset, e.NextOffset-1, o.most, stopped.cause), nil
 }
 
-// find reads a partition, from an offset on and a batch at a time, up to the
-// first batch that is too large.
-func (o *Oversized) find(ctx context.Context, topic string, partition int32, from int64) (*kgo.ErrDecompressTooLarge, error) {
-	ctx, cancel := context.WithTimeout(ctx, locateTimeout)
+// find reads a partition up to the batch. Where it fails, it says where to go on.
+func (o *Oversized) find(ctx context.Context, p place, s search) (e *kgo.ErrDecompressTooLarge, reached int64, _ error) {
+	ctx, cancel := context.WithTimeout(ctx, PassTimeout)
 	defer cancel()
+	last := &stopping{Decompressor: o.decompressor}
 	cl, err := kgo.NewClient(slices.Concat(o.access, []kgo.Opt{
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // retention may have come by
-		kgo.MaxDecompressBatchBytes(o.most),
-		kgo.FetchMaxBytes(1), kgo.FetchMaxPartitionBytes(1), // a batch is returned whole
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{p.topic: {p.partition: kgo.NewOffset().At(s.from)}}),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.WithDecompressor(last), kgo.KeepControlRecords(),
+		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1), kgo.FetchMaxWait(500 * time.Millisecond),
 	})...)
 	if err != nil {
-		return nil, err
+		return nil, s.from, err
 	}
 	defer cl.Close()
-	for {
-		err := cl.PollFetches(ctx).Err()
-		if e, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-			return e, nil
+	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, p.topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, s.from, Explain(err)
+	}
+	end, _ := ends.Lookup(p.topic, p.partition)
+	for reached = s.from; ; {
+		if reached >= end.Offset { // the client has gone back, as where a topic was cut, or the batch is no more
+			return nil, 0, errors.New("it is not behind the position")
 		}
+		fetches := cl.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return nil, errors.Join(Explain(err), ctx.Err())
+			return nil, reached, errors.Join(Explain(fetches.Err()), ctx.Err())
+		}
+		fetches.EachRecord(func(r *kgo.Record) { reached = r.Offset + 1 })
+		if e, ok := errors.AsType[*kgo.ErrDecompressTooLarge](fetches.Err()); ok {
+			if last.sum == s.sum {
+				return e, 0, nil
+			}
+			reached = e.NextOffset
+			cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.partition: {Epoch: -1, Offset: reached}}})
 		}
 	}
+}
+
+// stopping stops its client at what it cannot decompress, and has its sum. It is
+// for a client of one partition: that decompresses nothing more when it stops,
+// so that what it tells and the sum are of the same batch.
+type stopping struct {
+	kgo.Decompressor
+	sum sum
+}
+
+func (s *stopping) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	out, err := s.Decompressor.Decompress(src, codec)
+	if err != nil {
+		s.sum = sha256.Sum256(src)
+		return nil, kgo.ErrMaxDecompress
+	}
+	return out, nil
 }
 
 // Locate gives partitions of which a group has committed nothing the offset that

@@ -1,15 +1,16 @@
 package kafka_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -17,97 +18,223 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
-// fetched counts the fetches that were answered.
-type fetched struct{ atomic.Int64 }
+// What is refused in these tests: a batch above most bytes.
+const most = 1 << 20
 
-func (f *fetched) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
-	if kmsg.Key(key) == kmsg.Fetch && err == nil {
-		f.Add(1)
+// bombs is a topic t, of two partitions, with a consumer group g.
+type bombs struct {
+	t         *testing.T
+	access    kgo.Opt
+	oversized *kafka.Oversized
+	fetches   atomic.Int64 // that were answered
+}
+
+func newBombs(t *testing.T) *bombs {
+	t.Helper()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "t"))
+	require.NoError(t, err)
+	t.Cleanup(fake.Close)
+	b := &bombs{t: t, access: kgo.SeedBrokers(fake.ListenAddrs()...)}
+	b.oversized, err = kafka.NewOversized(most, b.access)
+	require.NoError(t, err)
+	return b
+}
+
+// produce writes each value in a batch of its own.
+func (b *bombs) produce(partition int32, values ...[]byte) {
+	b.produceWith(kgo.ProducerBatchCompression(kgo.ZstdCompression()), partition, values...)
+}
+
+func (b *bombs) produceWith(o kgo.Opt, partition int32, values ...[]byte) {
+	b.t.Helper()
+	cl, err := kgo.NewClient(b.access, kgo.RecordPartitioner(kgo.ManualPartitioner()), o, kgo.ProducerBatchMaxBytes(8<<20), kgo.BrokerMaxWriteBytes(16<<20))
+	require.NoError(b.t, err)
+	defer cl.Close()
+	for _, v := range values {
+		require.NoError(b.t, cl.ProduceSync(b.t.Context(), &kgo.Record{Topic: "t", Partition: partition, Value: v}).FirstErr())
 	}
 }
 
-var _ kgo.HookBrokerRead = (*fetched)(nil)
+// bomb is a value that decompresses to too much; no two of different n are the same.
+func bomb(n byte) []byte { return append(make([]byte, 4*most), n) }
+
+// OnBrokerRead counts fetches.
+func (b *bombs) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+	if kmsg.Key(key) == kmsg.Fetch && err == nil {
+		b.fetches.Add(1)
+	}
+}
+
+var _ kgo.HookBrokerRead = (*bombs)(nil)
+
+func (b *bombs) consumer(more ...kgo.Opt) *kgo.Client {
+	b.t.Helper()
+	var cl *kgo.Client
+	built := make(chan struct{})
+	cl, err := kgo.NewClient(append([]kgo.Opt{
+		b.access, kgo.ConsumerGroup("g"), kgo.ConsumeTopics("t"), kgo.WithHooks(b), b.oversized.Opt(), kgo.FetchMaxWait(50 * time.Millisecond),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Hour), kgo.BlockRebalanceOnPoll(),
+		kgo.AdjustFetchOffsetsFn(func(ctx context.Context, o map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+			<-built
+			kafka.Locate(ctx, cl, slog.New(slog.DiscardHandler), o)
+			return o, nil
+		}),
+	}, more...)...)
+	require.NoError(b.t, err)
+	close(built)
+	b.t.Cleanup(cl.CloseAllowingRebalance)
+	return cl
+}
+
+// read polls up to an offset of partition 0, and returns what it got of that and
+// what it passed: the first failure to pass is none of the test's, if it may.
+func (b *bombs) read(cl *kgo.Client, until int64, mayFail bool) (got []int64, passed map[int64]string) {
+	b.t.Helper()
+	passed = map[int64]string{}
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	defer cancel()
+	for last := int64(-1); last < until; cl.AllowRebalance() {
+		fetches := cl.PollFetches(ctx)
+		require.NoError(b.t, ctx.Err(), "got %v, passed %v", got, passed)
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Partition == 0 {
+				got, last = append(got, r.Offset), r.Offset
+			}
+		})
+		fetches.EachError(func(topic string, partition int32, err error) {
+			r, why, err := b.oversized.Pass(ctx, cl, topic, partition, err)
+			if r != nil {
+				require.NotContains(b.t, passed, r.Offset, "once")
+				passed[r.Offset], last = why, r.Offset
+			} else if !mayFail {
+				require.NoError(b.t, err)
+			}
+		})
+	}
+	return got, passed
+}
 
 // What the client buffers and throws away must not take the batch's error with
 // it: at a pause, and when an offset is set for another partition.
 func TestOversizedBatchIsToldUntilItIsPassed(t *testing.T) {
-	const most, bomb, beside = 1 << 20, 0, 1
-	for name, discard := range map[string]func(*testing.T, *kgo.Client, int){
-		"paused": func(_ *testing.T, cl *kgo.Client, _ int) {
-			partition := map[string][]int32{"t": {bomb}}
+	for name, discard := range map[string]func(t *testing.T, cl *kgo.Client, call int){
+		"paused": func(t *testing.T, cl *kgo.Client, _ int) {
+			partition := map[string][]int32{"t": {0}}
 			cl.PauseFetchPartitions(partition)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
 			cl.PollFetches(ctx)
+			cl.AllowRebalance()
 			cl.ResumeFetchPartitions(partition)
 		},
-		"another partition's offset is set": func(_ *testing.T, cl *kgo.Client, n int) {
-			cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{"t": {beside: {Epoch: -1, Offset: int64((n + 1) % 2)}}})
+		"another partition's offset is set": func(_ *testing.T, cl *kgo.Client, call int) {
+			cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{"t": {1: {Epoch: -1, Offset: int64(call % 2)}}})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "t"))
-			require.NoError(t, err)
-			t.Cleanup(fake.Close)
-			access := kgo.SeedBrokers(fake.ListenAddrs()...)
-			produce := func(partition int32, value []byte) {
-				cl, err := kgo.NewClient(access, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.ZstdCompression()),
-					kgo.ProducerBatchMaxBytes(8<<20), kgo.BrokerMaxWriteBytes(16<<20))
-				require.NoError(t, err)
-				defer cl.Close()
-				require.NoError(t, cl.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Partition: partition, Value: value}).FirstErr())
+			b := newBombs(t)
+			b.produce(1, []byte("beside"))
+			b.produce(0, bomb(0), []byte("behind"))
+			cl := b.consumer()
+			call := 0
+			for n := range 10 {
+				before := b.fetches.Load()
+				require.Eventually(t, func() bool {
+					if b.fetches.Load() > before {
+						return true
+					}
+					call++ // the same offset again would be none
+					discard(t, cl, call)
+					return false
+				}, time.Minute, 50*time.Millisecond, "thrown away %d times", n)
 			}
-			produce(beside, []byte("beside"))
-			produce(bomb, make([]byte, 4*most))
-			produce(bomb, []byte("behind"))
-
-			oversized, err := kafka.NewOversized(most, access)
-			require.NoError(t, err)
-			var cl *kgo.Client
-			built, fetches := make(chan struct{}), &fetched{}
-			cl, err = kgo.NewClient(access, kgo.ConsumerGroup("g"), kgo.ConsumeTopics("t"), kgo.DisableAutoCommit(), kgo.WithHooks(fetches),
-				kgo.FetchMaxWait(50*time.Millisecond), oversized.Opt(),
-				kgo.AdjustFetchOffsetsFn(func(ctx context.Context, o map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-					<-built
-					kafka.Locate(ctx, cl, slog.New(slog.DiscardHandler), o)
-					return o, nil
-				}))
-			require.NoError(t, err)
-			close(built)
-			t.Cleanup(cl.CloseAllowingRebalance)
-
-			// What has failed is buffered, and nothing is fetched until that is gone.
-			for n, before := 0, int64(0); n < 10; n++ {
-				require.Eventually(t, func() bool { return fetches.Load() > before }, time.Minute, time.Millisecond, "thrown away %d times", n)
-				before = fetches.Load()
-				discard(t, cl, n)
-			}
-			var passed *kgo.Record
-			for behind := false; !behind; {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				polled := cl.PollFetches(ctx)
-				require.NoError(t, ctx.Err())
-				cancel()
-				polled.EachError(func(topic string, partition int32, err error) {
-					require.Nil(t, passed, "once")
-					r, why, failed := oversized.Pass(t.Context(), cl, topic, partition, err)
-					require.NoError(t, failed)
-					require.True(t, strings.HasPrefix(why, "offsets 0 to 0: "), why)
-					passed = r
-				})
-				for _, r := range polled.Records() {
-					behind = behind || r.Partition == bomb && r.Offset == 1
-				}
-			}
-			require.EqualValues(t, bomb, passed.Partition)
-			require.Zero(t, passed.Offset)
+			got, passed := b.read(cl, 1, false)
+			require.Equal(t, []int64{1}, got)
+			require.Len(t, passed, 1)
+			require.Contains(t, passed[0], "offsets 0 to 0: ")
 		})
 	}
 }
 
+// nonsense claims to be compressed.
+type nonsense struct{}
+
+func (nonsense) Compress(*bytes.Buffer, []byte, ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	return []byte("this is not gzip"), kgo.CodecGzip
+}
+
+func TestBatchThatDoesNotDecompressIsPassed(t *testing.T) {
+	b := newBombs(t)
+	b.produce(0, []byte("before"))
+	b.produceWith(kgo.WithCompressor(nonsense{}), 0, []byte("never seen"))
+	b.produce(0, bomb(0), bomb(0), []byte("behind"))
+	got, passed := b.read(b.consumer(), 4, false)
+	require.Equal(t, []int64{0, 4}, got)
+	require.Len(t, passed, 3)
+	require.Contains(t, passed[1], "gzip")
+}
+
+// A topic that was made again, or cut: the client begins at its start, and what
+// it tells of as its position is of before.
+func TestOversizedBatchBeforeTheKnownPosition(t *testing.T) {
+	for name, values := range map[string][][]byte{
+		"the log is longer":               {bomb(0), {1}, {2}, {3}, bomb(1), {5}},
+		"and has no batch behind it":      {bomb(0), {1}, {2}, {3}, {4}, {5}},
+		"the log has not come so far yet": {bomb(0), {1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBombs(t)
+			adm, err := kgo.NewClient(b.access)
+			require.NoError(t, err)
+			t.Cleanup(adm.Close)
+			at := kadm.Offsets{}
+			at.AddOffset("t", 0, 3, -1)
+			require.NoError(t, kadm.NewClient(adm).CommitAllOffsets(t.Context(), "g", at))
+			b.produce(1, []byte("beside"))
+			cl := b.consumer()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			require.Equal(t, 1, cl.PollFetches(ctx).NumRecords(), "it consumes")
+			cl.AllowRebalance()
+			require.EqualValues(t, 3, cl.CommittedOffsets()["t"][0].Offset)
+			b.produce(0, values...)
+
+			last := len(values) - 1
+			got, passed := b.read(cl, int64(last), true)
+			var good []int64
+			for n, v := range values {
+				if len(v) == 1 {
+					good = append(good, int64(n))
+				} else {
+					require.Contains(t, passed, int64(n))
+				}
+			}
+			require.Equal(t, good, got)
+		})
+	}
+}
+
+func TestMarksOfBeforeAreCommittedBehindAnOversizedBatch(t *testing.T) {
+	b := newBombs(t)
+	b.produce(0, []byte("done"), []byte("open"), bomb(0), []byte("behind"))
+	cl := b.consumer()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	fetches := cl.PollRecords(ctx, 1)
+	require.Len(t, fetches.Records(), 1)
+	cl.MarkCommitRecords(fetches.Records()...)
+	cl.AllowRebalance()
+	_, passed := b.read(cl, 3, false)
+	require.Contains(t, passed, int64(2))
+	require.NoError(t, cl.CommitMarkedOffsets(ctx))
+	require.EqualValues(t, 1, cl.CommittedOffsets()["t"][0].Offset)
+}
+
 func TestOversizedPassesNothingElse(t *testing.T) {
-	oversized, err := kafka.NewOversized(1<<20, kgo.SeedBrokers("127.0.0.1:1"))
+	oversized, err := kafka.NewOversized(most, kgo.SeedBrokers("127.0.0.1:1"))
 	require.NoError(t, err)
 	r, _, err := oversized.Pass(t.Context(), nil, "t", 0, net.ErrClosed)
 	require.NoError(t, err)

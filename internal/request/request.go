@@ -5,6 +5,7 @@ package request
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -27,6 +28,9 @@ type Options struct {
 	CommandsTopic, RepliesTopic string
 	Logger                      *slog.Logger // default slog.Default
 }
+
+// maxBatch is what a batch of replies may decompress to, in bytes.
+const maxBatch = 16 << 20
 
 // Requester is a Sender that can wait for the replies. Its methods may be called
 // concurrently.
@@ -51,7 +55,8 @@ func Open(ctx context.Context, o Options) (*Requester, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	sender, err := NewSender(o.Kafka, o.CommandsTopic, o.KafkaOpts...)
+	own := []kgo.Opt{kgo.MaxDecompressBatchBytes(maxBatch)}
+	sender, err := NewSender(o.Kafka, o.CommandsTopic, append(own, o.KafkaOpts...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +127,11 @@ func (r *Requester) readReplies(ctx context.Context) {
 			return
 		}
 		fetches.EachError(func(topic string, partition int32, err error) {
+			if e, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
+				r.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: e.Epoch, Offset: e.NextOffset}}})
+				r.opts.Logger.Warn("replies passed over: their batch is too large to decompress", "topic", topic, "partition", partition, "from", e.Offset, "to", e.NextOffset-1)
+				return
+			}
 			r.opts.Logger.Warn("replies cannot be read, trying again", "topic", topic, "partition", partition, "err", err)
 		})
 		fetches.EachRecord(func(record *kgo.Record) {

@@ -74,6 +74,24 @@ func answer(ctx context.Context, edge *kgo.Client) error {
 // Many ask at once, and each gets the reply to its own command.
 func TestEachGetsItsOwnReply(t *testing.T) {
 	r, edge := open(t)
+	askAtOnce(t, r, edge)
+}
+
+// A batch of replies that would not fit memory takes none of those behind it
+// along.
+func TestOversizedRepliesArePassedOver(t *testing.T) {
+	r, edge := open(t)
+	bomb, err := kgo.NewClient(kgo.SeedBrokers(edge.OptValue(kgo.SeedBrokers).([]string)...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(32<<20), kgo.BrokerMaxWriteBytes(64<<20))
+	require.NoError(t, err)
+	defer bomb.Close()
+	require.NoError(t, bomb.ProduceSync(t.Context(), &kgo.Record{Topic: device.KafkaReplies, Value: make([]byte, 17<<20)}).FirstErr())
+	askAtOnce(t, r, edge)
+}
+
+// askAtOnce asks for enough that each of the three partitions has replies.
+func askAtOnce(t *testing.T, r *request.Requester, edge *kgo.Client) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	playing := make(chan error, 1)

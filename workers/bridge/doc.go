@@ -7,8 +7,10 @@
 // in-process broker.
 //
 // Delivery is at least once and in order by topic, except that a redelivery
-// repeats a run of what was sent before (1 2 3 2 3): consumers order and dedupe
-// by seq.
+// repeats a run of what was sent before (1 2 3 2 3), and that where Kafka refuses
+// a message for another reason than an outage or its size (an authorization that
+// was taken away), what was on its way behind it may come first (2 3 1 2 3):
+// consumers order and dedupe by seq.
 //
 // The way down is the mirror of it: a Downlink commits a command's Kafka offset
 // only after the MQTT broker's PUBACK, or when the command has expired.

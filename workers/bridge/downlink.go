@@ -215,11 +215,18 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 		d.metrics.held.Inc()
 		d.take(&item{ctx: own, record: r})
 	})
+	passing, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
+	defer cancel()
 	fetches.EachError(func(topic string, partition int32, err error) {
-		r, why, stuck := d.bombs.Pass(ctx, d.client, topic, partition, err)
+		if spare == 0 {
+			return // the next poll has room, and is told again
+		}
+		r, why, stuck := d.bombs.Pass(passing, d.client, topic, partition, err)
 		switch {
 		case r != nil:
-			d.pass(ctx, r, why)
+			if d.pass(r, why) {
+				spare--
+			}
 		case ctx.Err() == nil:
 			err = cmp.Or(stuck, err)
 			failed = true
@@ -231,20 +238,16 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 
 // pass dead-letters the record that stands for a batch which would not fit
 // memory. It counts as one that is open, and not as one that is held.
-func (d *Downlink) pass(ctx context.Context, r *kgo.Record, why string) {
-	if d.span.Acquire(ctx, 1) != nil {
-		return
-	}
+func (d *Downlink) pass(r *kgo.Record, why string) (open bool) {
 	own, ok := d.offsets.begin(r)
-	if !ok {
-		d.span.Release(1)
-		return
+	if ok {
+		d.running.Go(func() {
+			if d.bury(own, r, &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}) {
+				d.span.Release(int64(d.offsets.done(own, r)))
+			}
+		})
 	}
-	d.running.Go(func() {
-		if d.bury(own, r, &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}) {
-			d.span.Release(int64(d.offsets.done(own, r)))
-		}
-	})
+	return ok
 }
 
 func (d *Downlink) locate(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {

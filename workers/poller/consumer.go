@@ -32,8 +32,8 @@ const (
 	// everything that was fetched is folded: what arrives would only wait, and
 	// a fetch for every record costs more than folding it.
 	pollPause = 20 * time.Millisecond
-	// stuckPause is the pause when a fetch failed as the next one would.
-	stuckPause = time.Second
+	// stuckPause is the pause when a fetch failed as the next one may.
+	stuckPause = 100 * time.Millisecond
 	// farBehind is how many records have to wait in Kafka for the poller to
 	// read on before it applies; see scheduler.catchUp. It goes on with both
 	// when fewer than a turn takes are left.
@@ -220,7 +220,7 @@ func isFatal(err error) bool {
 }
 
 // take decodes in parallel, a partition at a time, and in order within it.
-// It reports whether a fetch fails in a way that the next one will too.
+// It reports whether a fetch failed as the next one may.
 func (p *consumer) take(ctx context.Context, fetches kgo.Fetches) (stuck bool) {
 	records, ends, total, now := map[int32][]*kgo.Record{}, map[int32]int64{}, 0, time.Now()
 	fetches.EachPartition(func(tp kgo.FetchTopicPartition) {
@@ -246,15 +246,18 @@ func (p *consumer) take(ctx context.Context, fetches kgo.Fetches) (stuck bool) {
 		}
 	}
 	_ = g.Wait() // no error is ever returned
+	ctx, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
+	defer cancel()
 	fetches.EachError(func(topic string, partition int32, err error) {
 		r, why, failed := p.bombs.Pass(ctx, p.client, topic, partition, err)
 		switch {
 		case r != nil:
-			p.skip(r, why)
+			p.skip(r, why, ends[partition])
 		case failed != nil:
 			stuck = true
 			p.log.Warn("fetch failed, trying again", "partition", partition, "err", failed)
 		case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !isFatal(err):
+			stuck = true
 			p.log.Warn("fetch failed, the client tries again", "partition", partition, "err", err)
 		}
 	})
@@ -278,11 +281,11 @@ func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 }
 
 // skip dead-letters the record that stands for a producer's batch which would
-// not fit memory.
-func (p *consumer) skip(r *kgo.Record, why string) {
+// not fit memory. End is the partition's.
+func (p *consumer) skip(r *kgo.Record, why string, end int64) {
 	if a := p.assignment(r.Partition); a != nil {
 		bad := &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}
-		p.accept(a, []incoming{{record: r, arrived: r.Timestamp, bad: bad}}, r.Offset+1)
+		p.accept(a, []incoming{{record: r, arrived: r.Timestamp, bad: bad}}, max(end, r.Offset+1))
 	}
 }
 
