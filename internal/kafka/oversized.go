@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -46,13 +48,18 @@ type place struct {
 	partition int32
 }
 
-// search is one that goes on where it came to.
+// search is one for the batch with a sum, by a client at a position. It goes on
+// where it came to.
 type search struct {
 	sum  sum
+	at   kgo.EpochOffset
 	from int64
 }
 
-// sum tells batches apart by their records, as they are in Kafka.
+// sum tells batches apart by their records, as they are in Kafka. Two that are the
+// same are told apart by where the client is; in a topic that was cut or made
+// again, where the client says it is at its old position until it has read a
+// record, the second may be taken for the first.
 type sum [sha256.Size]byte
 
 // NewOversized bounds what a batch may grow to, in bytes. Access says how the
@@ -103,37 +110,57 @@ func (e *refused) Error() string {
 // error where it failed: the next fetch tells of the batch again.
 //
 // Call it from the loop that polls, before a rebalance is allowed, and with the
-// same PassTimeout for all errors of a poll.
+// same PassTimeout for all errors of a poll. It throws away what the client has
+// buffered: let that come again before the next poll.
 func (o *Oversized) Pass(ctx context.Context, cl *kgo.Client, topic string, partition int32, err error) (r *kgo.Record, why string, _ error) {
-	stopped, ok := errors.AsType[*refused](err)
-	if !ok {
+	if _, ok := errors.AsType[*refused](err); !ok {
 		return nil, "", nil
 	}
 	at, ok := cl.UncommittedOffsets()[topic][partition]
 	if !ok {
 		at, ok = cl.CommittedOffsets()[topic][partition]
 	}
-	if !ok || at.Offset < 0 { // see Locate
+	if !ok {
+		at.Offset = -1 // see Locate
+	}
+	return o.PassFrom(ctx, cl, at, topic, partition, err)
+}
+
+// PassFrom is Pass for a client that is in no group. At is what it reads next of
+// the partition.
+func (o *Oversized) PassFrom(ctx context.Context, cl *kgo.Client, at kgo.EpochOffset, topic string, partition int32, err error) (r *kgo.Record, why string, _ error) {
+	stopped, ok := errors.AsType[*refused](err)
+	if !ok {
+		return nil, "", nil
+	}
+	if at.Offset < 0 {
 		return nil, "", fmt.Errorf("%w; the client knows no position to pass it from until the next rebalance", stopped)
 	}
 	here := place{topic, partition}
 	s, ok := o.searches[here]
-	if !ok || s.sum != stopped.sum {
-		s = search{stopped.sum, at.Offset}
+	if !ok || s.sum != stopped.sum || s.at != at {
+		s = search{stopped.sum, at, at.Offset}
 	}
 	e, reached, err := o.find(ctx, here, s)
 	if err != nil {
-		o.searches[here] = search{s.sum, reached}
+		o.searches[here] = search{s.sum, at, reached}
 		return nil, "", fmt.Errorf("%w; looking for its end at offset %d: %w", stopped, reached, err)
 	}
 	delete(o.searches, here)
 
+	set := func(o kgo.EpochOffset) map[string]map[int32]kgo.EpochOffset {
+		return map[string]map[int32]kgo.EpochOffset{topic: {partition: o}}
+	}
 	marked, ok := cl.MarkedOffsets()[topic][partition]
 	// The client takes what is set for committed. Without an epoch, any offset
 	// that is marked later is newer than that; so are marks of before.
-	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: -1, Offset: e.NextOffset}}})
+	next := kgo.EpochOffset{Epoch: -1, Offset: e.NextOffset}
+	if at == next { // where it says it is already, it would not go
+		cl.SetOffsets(set(kgo.EpochOffset{Epoch: -1, Offset: e.Offset}))
+	}
+	cl.SetOffsets(set(next))
 	if ok {
-		cl.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: marked}})
+		cl.MarkCommitOffsets(set(marked))
 	}
 	r = &kgo.Record{Topic: topic, Partition: partition, Offset: e.NextOffset - 1, LeaderEpoch: e.Epoch, Timestamp: time.Now()}
 	return r, fmt.Sprintf("offsets %d to %d: not decompressed, to %d bytes at most: %v", e.Offset, e.NextOffset-1, o.most, stopped.cause), nil
@@ -154,14 +181,11 @@ func (o *Oversized) find(ctx context.Context, p place, s search) (e *kgo.ErrDeco
 		return nil, s.from, err
 	}
 	defer cl.Close()
-	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, p.topic)
-	if err == nil {
-		err = ends.Error()
+	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, p.topic) // fails, too, where another partition does
+	end, ok := ends.Lookup(p.topic, p.partition)
+	if !ok || end.Err != nil {
+		return nil, s.from, Explain(cmp.Or(end.Err, err, error(kerr.UnknownTopicOrPartition)))
 	}
-	if err != nil {
-		return nil, s.from, Explain(err)
-	}
-	end, _ := ends.Lookup(p.topic, p.partition)
 	for reached = s.from; ; {
 		if reached >= end.Offset { // the client has gone back, as where a topic was cut, or the batch is no more
 			return nil, 0, errors.New("it is not behind the position")
@@ -177,6 +201,8 @@ func (o *Oversized) find(ctx context.Context, p place, s search) (e *kgo.ErrDeco
 			}
 			reached = e.NextOffset
 			cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.partition: {Epoch: -1, Offset: reached}}})
+		} else if err := fetches.Err(); err != nil {
+			return nil, reached, Explain(err)
 		}
 	}
 }

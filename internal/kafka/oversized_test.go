@@ -187,19 +187,7 @@ func TestOversizedBatchBeforeTheKnownPosition(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBombs(t)
-			adm, err := kgo.NewClient(b.access)
-			require.NoError(t, err)
-			t.Cleanup(adm.Close)
-			at := kadm.Offsets{}
-			at.AddOffset("t", 0, 3, -1)
-			require.NoError(t, kadm.NewClient(adm).CommitAllOffsets(t.Context(), "g", at))
-			b.produce(1, []byte("beside"))
-			cl := b.consumer()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			require.Equal(t, 1, cl.PollFetches(ctx).NumRecords(), "it consumes")
-			cl.AllowRebalance()
-			require.EqualValues(t, 3, cl.CommittedOffsets()["t"][0].Offset)
+			cl := b.consumerAt3()
 			b.produce(0, values...)
 
 			last := len(values) - 1
@@ -215,6 +203,72 @@ func TestOversizedBatchBeforeTheKnownPosition(t *testing.T) {
 			require.Equal(t, good, got)
 		})
 	}
+}
+
+// consumerAt3 is at the start of the empty partition 0, and takes 3, which the
+// group has committed, for its position.
+func (b *bombs) consumerAt3() *kgo.Client {
+	b.t.Helper()
+	adm, err := kgo.NewClient(b.access)
+	require.NoError(b.t, err)
+	b.t.Cleanup(adm.Close)
+	at := kadm.Offsets{}
+	at.AddOffset("t", 0, 3, -1)
+	require.NoError(b.t, kadm.NewClient(adm).CommitAllOffsets(b.t.Context(), "g", at))
+	b.produce(1, []byte("beside"))
+	cl := b.consumer()
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	defer cancel()
+	require.Equal(b.t, 1, cl.PollFetches(ctx).NumRecords(), "it consumes")
+	cl.AllowRebalance()
+	require.EqualValues(b.t, 3, cl.CommittedOffsets()["t"][0].Offset)
+	return cl
+}
+
+// The same, and the batch ends there.
+func TestOversizedBatchUpToTheKnownPosition(t *testing.T) {
+	b := newBombs(t)
+	cl := b.consumerAt3()
+	p, err := kgo.NewClient(b.access, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic("t"), kgo.ProducerBatchCompression(kgo.ZstdCompression()),
+		kgo.ProducerBatchMaxBytes(8<<20), kgo.BrokerMaxWriteBytes(16<<20), kgo.ManualFlushing())
+	require.NoError(t, err)
+	defer p.Close()
+	for range 3 {
+		p.Produce(t.Context(), &kgo.Record{Value: make([]byte, most)}, nil)
+	}
+	require.NoError(t, p.Flush(t.Context()))
+	b.produce(0, []byte("behind"))
+	got, passed := b.read(cl, 3, true)
+	require.Equal(t, []int64{3}, got)
+	require.Len(t, passed, 1)
+	require.Contains(t, passed[2], "offsets 0 to 2: ")
+}
+
+// A search that failed belongs to a position: not to the same batch elsewhere,
+// where a consumer begins anew.
+func TestFailedSearchIsOfOnePosition(t *testing.T) {
+	b := newBombs(t)
+	b.produce(0, []byte("0"), bomb(0), []byte("2"), []byte("3"), bomb(0), []byte("5"))
+	cl := b.consumer()
+	_, passed := b.read(cl, 3, false)
+	require.Len(t, passed, 1)
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	bound, enough := context.WithTimeout(t.Context(), time.Minute)
+	defer enough()
+	for failed := false; !failed; cl.AllowRebalance() {
+		fetches := cl.PollFetches(bound)
+		require.NoError(t, bound.Err())
+		fetches.EachError(func(topic string, partition int32, err error) {
+			_, _, err = b.oversized.Pass(late, cl, topic, partition, err)
+			failed = failed || err != nil
+		})
+	}
+	cl.CloseAllowingRebalance()
+
+	got, passed := b.read(b.consumer(), 5, false) // nothing was committed
+	require.Equal(t, []int64{0, 2, 3, 5}, got)
+	require.Len(t, passed, 2)
 }
 
 func TestMarksOfBeforeAreCommittedBehindAnOversizedBatch(t *testing.T) {

@@ -4,8 +4,8 @@
 package request
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -38,6 +38,9 @@ type Requester struct {
 	*Sender
 	opts Options
 
+	oversized *kafka.Oversized
+	next      map[int32]kgo.EpochOffset // what is read next, by partition of the replies
+
 	reading sync.Once // from the first Ask on
 	stop    context.CancelFunc
 	read    sync.WaitGroup
@@ -55,12 +58,19 @@ func Open(ctx context.Context, o Options) (*Requester, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	own := []kgo.Opt{kgo.MaxDecompressBatchBytes(maxBatch)}
-	sender, err := NewSender(o.Kafka, o.CommandsTopic, append(own, o.KafkaOpts...)...)
+	access, err := o.Kafka.Opts()
 	if err != nil {
 		return nil, err
 	}
-	r := &Requester{Sender: sender, opts: o, stop: func() {}, asked: map[string]chan device.Reply{}}
+	oversized, err := kafka.NewOversized(maxBatch, access...)
+	if err != nil {
+		return nil, err
+	}
+	sender, err := NewSender(o.Kafka, o.CommandsTopic, append([]kgo.Opt{oversized.Opt()}, o.KafkaOpts...)...)
+	if err != nil {
+		return nil, err
+	}
+	r := &Requester{Sender: sender, opts: o, oversized: oversized, next: map[int32]kgo.EpochOffset{}, stop: func() {}, asked: map[string]chan device.Reply{}}
 	if err := r.listen(ctx); err != nil {
 		sender.Close()
 		return nil, err
@@ -85,7 +95,10 @@ func (r *Requester) listen(ctx context.Context) error {
 		return fmt.Errorf("end of topic %s: %w", r.opts.RepliesTopic, reason(ctx, err))
 	}
 	from := map[int32]kgo.Offset{}
-	ends.Each(func(o kadm.ListedOffset) { from[o.Partition] = kgo.NewOffset().At(o.Offset) })
+	ends.Each(func(o kadm.ListedOffset) {
+		from[o.Partition] = kgo.NewOffset().At(o.Offset)
+		r.next[o.Partition] = kgo.EpochOffset{Epoch: o.LeaderEpoch, Offset: o.Offset}
+	})
 	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.opts.RepliesTopic: from})
 	return nil
 }
@@ -126,19 +139,28 @@ func (r *Requester) readReplies(ctx context.Context) {
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return
 		}
+		failed := false
+		passing, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
 		fetches.EachError(func(topic string, partition int32, err error) {
-			if e, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
-				r.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: e.Epoch, Offset: e.NextOffset}}})
-				r.opts.Logger.Warn("replies passed over: their batch is too large to decompress", "topic", topic, "partition", partition, "from", e.Offset, "to", e.NextOffset-1)
+			failed = true
+			passed, why, stuck := r.oversized.PassFrom(passing, r.client, r.next[partition], topic, partition, err)
+			if passed == nil {
+				r.opts.Logger.Warn("replies cannot be read, trying again", "topic", topic, "partition", partition, "err", cmp.Or(stuck, err))
 				return
 			}
-			r.opts.Logger.Warn("replies cannot be read, trying again", "topic", topic, "partition", partition, "err", err)
+			r.next[partition] = kgo.EpochOffset{Epoch: -1, Offset: passed.Offset + 1}
+			r.opts.Logger.Warn("replies passed over", "topic", topic, "partition", partition, "err", why)
 		})
+		cancel()
 		fetches.EachRecord(func(record *kgo.Record) {
+			r.next[record.Partition] = kgo.EpochOffset{Epoch: record.LeaderEpoch, Offset: record.Offset + 1}
 			if reply, err := device.DecodeReply(string(record.Key), record.Value); err == nil {
 				r.deliver(reply)
 			}
 		})
+		if failed {
+			_ = kafka.Sleep(ctx, 250*time.Millisecond)
+		}
 	}
 }
 

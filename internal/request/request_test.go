@@ -77,7 +77,7 @@ func TestEachGetsItsOwnReply(t *testing.T) {
 	askAtOnce(t, r, edge)
 }
 
-// A batch of replies that would not fit memory takes none of those behind it
+// Batches of replies that would not fit memory take none of those behind them
 // along.
 func TestOversizedRepliesArePassedOver(t *testing.T) {
 	r, edge := open(t)
@@ -85,7 +85,9 @@ func TestOversizedRepliesArePassedOver(t *testing.T) {
 		kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(32<<20), kgo.BrokerMaxWriteBytes(64<<20))
 	require.NoError(t, err)
 	defer bomb.Close()
-	require.NoError(t, bomb.ProduceSync(t.Context(), &kgo.Record{Topic: device.KafkaReplies, Value: make([]byte, 17<<20)}).FirstErr())
+	for partition := range int32(3) {
+		require.NoError(t, bomb.ProduceSync(t.Context(), &kgo.Record{Topic: device.KafkaReplies, Partition: partition, Value: make([]byte, 17<<20)}).FirstErr())
+	}
 	askAtOnce(t, r, edge)
 }
 

@@ -33,8 +33,12 @@ const (
 	retryMost  = 5 * time.Second
 )
 
-// maxBatch is what a producer's batch of commands may decompress to, in bytes.
-const maxBatch = 16 << 20
+const (
+	// maxBatch is what a producer's batch of commands may decompress to, in bytes.
+	maxBatch = 16 << 20
+	// maxPasses is of how many partitions one poll may pass such a batch.
+	maxPasses = 256
+)
 
 // DownlinkOptions of a Downlink. Kafka and Publisher are required.
 type DownlinkOptions struct {
@@ -199,7 +203,7 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 		room++
 	}
 	defer func() { d.held.Release(int64(room)) }()
-	spare := int64(room)
+	spare := int64(room) + maxPasses
 	if d.span.Acquire(ctx, spare) != nil {
 		return false
 	}
@@ -219,7 +223,7 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 	defer cancel()
 	fetches.EachError(func(topic string, partition int32, err error) {
 		if spare == 0 {
-			return // the next poll has room, and is told again
+			return // the next poll is told again
 		}
 		r, why, stuck := d.bombs.Pass(passing, d.client, topic, partition, err)
 		switch {

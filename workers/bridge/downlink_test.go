@@ -288,7 +288,7 @@ func TestPoisonIsDeadLettered(t *testing.T) {
 	good := commandTo("RAE-1", 0, 0, life)
 	topic, err := good.Topic()
 	require.NoError(t, err)
-	oversized(t, fake) // also where nothing was committed before
+	oversized(t, fake, 0, 1) // also where nothing was committed before
 	for _, r := range []*kgo.Record{
 		{Key: []byte(topic), Value: []byte("{")},
 		{Key: []byte("no topic"), Value: []byte("{}")},
@@ -298,7 +298,7 @@ func TestPoisonIsDeadLettered(t *testing.T) {
 		require.NoError(t, cl.ProduceSync(bounded(t), r).FirstErr())
 	}
 	asker(t, fake)(good)
-	oversized(t, fake) // also where nothing follows
+	oversized(t, fake, 0, 1) // also where nothing follows
 	d := startDown(t, fake, addr)
 	letters := readLog(t, fake.ListenAddrs(), device.KafkaDeadLetters)
 	eventually(t, func() bool {
@@ -313,14 +313,48 @@ func TestPoisonIsDeadLettered(t *testing.T) {
 	eventually(t, func() bool { return committed(t, fake) == 9 }, "all done")
 }
 
-// oversized writes a batch to each partition that would not fit memory.
-func oversized(t testing.TB, fake *kfake.Cluster) {
+// A partition that is full of commands holds up no batch of another that is to
+// be passed.
+func TestPoisonBesideABacklog(t *testing.T) {
+	fake := newCommandKafka(t)
+	oversized(t, fake, 0)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	require.NoError(t, err)
+	defer cl.Close()
+	const backlog = 5000
+	records := make([]*kgo.Record, backlog)
+	for n := range records {
+		c := commandTo("RAE-1", n%50, n, life)
+		topic, err := c.Topic()
+		require.NoError(t, err)
+		value, err := c.Encode()
+		require.NoError(t, err)
+		records[n] = &kgo.Record{Topic: device.KafkaCommands, Partition: 1, Key: []byte(topic), Value: value}
+	}
+	require.NoError(t, cl.ProduceSync(bounded(t), records...).FirstErr())
+	slow := &slowPublisher{}
+	startDown(t, fake, mosquitto(t), func(o *bridge.DownlinkOptions) { o.Publisher, o.MaxHeld = slow, 4 })
+	letters := readLog(t, fake.ListenAddrs(), device.KafkaDeadLetters)
+	eventually(t, func() bool { return len(letters.all()) == 1 }, "the batch is dead-lettered")
+	require.Less(t, slow.sent.Load(), int64(backlog))
+}
+
+// slowPublisher takes a millisecond.
+type slowPublisher struct{ sent atomic.Int64 }
+
+func (s *slowPublisher) Publish(ctx context.Context, _ bridge.Message) error {
+	s.sent.Add(1)
+	return kafka.Sleep(ctx, time.Millisecond)
+}
+
+// oversized writes a batch to each of the partitions that would not fit memory.
+func oversized(t testing.TB, fake *kfake.Cluster, partitions ...int32) {
 	t.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.DefaultProduceTopic(device.KafkaCommands), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.ZstdCompression()), kgo.ProducerBatchMaxBytes(32<<20), kgo.BrokerMaxWriteBytes(64<<20))
 	require.NoError(t, err)
 	defer cl.Close()
-	for partition := range int32(2) {
+	for _, partition := range partitions {
 		require.NoError(t, cl.ProduceSync(bounded(t), &kgo.Record{Partition: partition, Value: make([]byte, 17<<20)}).FirstErr())
 	}
 }

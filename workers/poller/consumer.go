@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,8 +33,10 @@ const (
 	// everything that was fetched is folded: what arrives would only wait, and
 	// a fetch for every record costs more than folding it.
 	pollPause = 20 * time.Millisecond
-	// stuckPause is the pause when a fetch failed as the next one may.
+	// stuckPause is the pause when a fetch failed as the next one may, and
+	// warnEvery how often that is told.
 	stuckPause = 100 * time.Millisecond
+	warnEvery  = time.Second
 	// farBehind is how many records have to wait in Kafka for the poller to
 	// read on before it applies; see scheduler.catchUp. It goes on with both
 	// when fewer than a turn takes are left.
@@ -55,6 +58,7 @@ type consumer struct {
 	commits *committer
 	work    context.Context // ends when draining has ended
 	workers sync.WaitGroup  // everything that ends with work
+	warned  time.Time       // of a fetch that failed
 
 	mu          sync.Mutex
 	assignments map[int32]*assignment
@@ -179,7 +183,8 @@ func (p *consumer) poll(ctx context.Context) error {
 			p.client.AllowRebalance()
 			return nil
 		}
-		stuck := p.take(ctx, fetches)
+		ends := p.take(fetches)
+		stuck := p.mend(ctx, fetches, ends)
 		p.client.AllowRebalance()
 		if err := fatal(fetches); err != nil {
 			return err
@@ -220,9 +225,10 @@ func isFatal(err error) bool {
 }
 
 // take decodes in parallel, a partition at a time, and in order within it.
-// It reports whether a fetch failed as the next one may.
-func (p *consumer) take(ctx context.Context, fetches kgo.Fetches) (stuck bool) {
-	records, ends, total, now := map[int32][]*kgo.Record{}, map[int32]int64{}, 0, time.Now()
+// It returns where the partitions end.
+func (p *consumer) take(fetches kgo.Fetches) (ends map[int32]int64) {
+	records, total, now := map[int32][]*kgo.Record{}, 0, time.Now()
+	ends = map[int32]int64{}
 	fetches.EachPartition(func(tp kgo.FetchTopicPartition) {
 		records[tp.Partition] = append(records[tp.Partition], tp.Records...)
 		ends[tp.Partition] = max(ends[tp.Partition], tp.HighWatermark)
@@ -246,19 +252,29 @@ func (p *consumer) take(ctx context.Context, fetches kgo.Fetches) (stuck bool) {
 		}
 	}
 	_ = g.Wait() // no error is ever returned
+	return ends
+}
+
+// mend looks after what could not be fetched. It reports whether the next turn
+// should wait a little: a fetch failed as the next one may, or what others had
+// fetched has to come again.
+func (p *consumer) mend(ctx context.Context, fetches kgo.Fetches, ends map[int32]int64) (stuck bool) {
 	ctx, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
 	defer cancel()
 	fetches.EachError(func(topic string, partition int32, err error) {
 		r, why, failed := p.bombs.Pass(ctx, p.client, topic, partition, err)
-		switch {
-		case r != nil:
+		if r != nil {
+			stuck = true
 			p.skip(r, why, ends[partition])
-		case failed != nil:
-			stuck = true
-			p.log.Warn("fetch failed, trying again", "partition", partition, "err", failed)
-		case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !isFatal(err):
-			stuck = true
-			p.log.Warn("fetch failed, the client tries again", "partition", partition, "err", err)
+			return
+		}
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || isFatal(err) {
+			return
+		}
+		stuck = true
+		if now := time.Now(); now.Sub(p.warned) >= warnEvery {
+			p.warned = now
+			p.log.Warn("fetch failed, trying again", "partition", partition, "err", cmp.Or(failed, err))
 		}
 	})
 	return stuck
