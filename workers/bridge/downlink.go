@@ -84,18 +84,18 @@ type DownlinkOptions struct {
 // that a RAE that is not there holds up nobody else. A command is delivered at
 // least once: the edge does it once.
 type Downlink struct {
-	opts    DownlinkOptions
-	kafka   []kgo.Opt
-	client  *kgo.Client   // while it runs
-	built   chan struct{} // closed when client is set: callbacks may come before
-	metrics *downMetrics
-	held    *semaphore.Weighted
-	span    *semaphore.Weighted
-	bombs   *kafka.Oversized
-	offsets *offsets
-	ready   atomic.Bool
-	lanes   lanes
-	running sync.WaitGroup
+	opts      DownlinkOptions
+	kafka     []kgo.Opt
+	client    *kgo.Client   // while it runs
+	built     chan struct{} // closed when client is set: callbacks may come before
+	metrics   *downMetrics
+	held      *semaphore.Weighted
+	span      *semaphore.Weighted
+	oversized *kafka.Oversized
+	offsets   *offsets
+	ready     atomic.Bool
+	lanes     lanes
+	running   sync.WaitGroup
 }
 
 // NewDownlink validates o and returns a Downlink. It connects when it runs.
@@ -121,7 +121,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		return nil, errors.New("bridge: the downlink needs a publisher, and max held and commit interval above 0")
 	}
 	d := &Downlink{opts: o, built: make(chan struct{}), held: semaphore.NewWeighted(int64(o.MaxHeld)), span: semaphore.NewWeighted(maxSpan), lanes: lanes{queues: map[string][]*item{}}}
-	if d.bombs, err = kafka.NewOversized(maxBatch, access...); err != nil {
+	if d.oversized, err = kafka.NewOversized(maxBatch, access...); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
 	own := []kgo.Opt{
@@ -133,7 +133,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		kgo.BlockRebalanceOnPoll(), // what is polled is noted before its partition can go
 		kgo.AdjustFetchOffsetsFn(d.locate),
 		kgo.OnPartitionsAssigned(d.assigned), kgo.OnPartitionsRevoked(d.revoked), kgo.OnPartitionsLost(d.lost),
-		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1), d.bombs.Opt(),
+		kgo.FetchMaxBytes(4 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(1), d.oversized.Opt(),
 		kgo.RequiredAcks(kgo.AllISRAcks()), // of dead letters
 		kgo.UnknownTopicRetries(-1),
 		kgo.MetadataMinAge(250 * time.Millisecond),
@@ -225,7 +225,7 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 		if spare == 0 {
 			return // the next poll is told again
 		}
-		r, why, stuck := d.bombs.Pass(passing, d.client, topic, partition, err)
+		r, why, stuck := d.oversized.Pass(passing, d.client, topic, partition, err)
 		switch {
 		case r != nil:
 			if d.pass(r, why) {

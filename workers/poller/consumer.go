@@ -87,7 +87,7 @@ func (p *consumer) clientOpts() []kgo.Opt {
 		kgo.FetchMaxPartitionBytes(1 << 20),
 		kgo.FetchMaxWait(fetchWait),
 		kgo.MaxConcurrentFetches(fetches),
-		p.bombs.Opt(),
+		p.oversized.Opt(),
 		kgo.OnPartitionsAssigned(p.assigned),
 		kgo.AdjustFetchOffsetsFn(p.locate),
 		kgo.OnPartitionsRevoked(p.revoked),
@@ -262,7 +262,7 @@ func (p *consumer) mend(ctx context.Context, fetches kgo.Fetches, ends map[int32
 	ctx, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
 	defer cancel()
 	fetches.EachError(func(topic string, partition int32, err error) {
-		r, why, failed := p.bombs.Pass(ctx, p.client, topic, partition, err)
+		r, why, failed := p.oversized.Pass(ctx, p.client, topic, partition, err)
 		if r != nil {
 			stuck = true
 			p.skip(r, why, ends[partition])

@@ -35,7 +35,7 @@ type Poller struct {
 	metrics   *metrics
 	signaller signaller
 	kafkaOpts []kgo.Opt
-	bombs     *kafka.Oversized
+	oversized *kafka.Oversized
 
 	tally    tally
 	draining chan struct{} // closed by Drain
@@ -62,7 +62,7 @@ func New(o Options) (*Poller, error) {
 		signaller: signaller{o.Temporal, o.TaskQueue}, draining: make(chan struct{}),
 	}
 	p.kafkaOpts = slices.Concat(access, o.KafkaOpts)
-	if p.bombs, err = kafka.NewOversized(expansion*o.FetchBytes, access...); err != nil {
+	if p.oversized, err = kafka.NewOversized(expansion*o.FetchBytes, access...); err != nil {
 		return nil, fmt.Errorf("poller: %w", err)
 	}
 	if err := kgo.ValidateOpts(slices.Concat(newConsumer(p).clientOpts(), p.kafkaOpts)...); err != nil {
