@@ -156,7 +156,7 @@ func (o *Oversized) PassFrom(ctx context.Context, cl *kgo.Client, at kgo.EpochOf
 	// that is marked later is newer than that; so are marks of before.
 	next := kgo.EpochOffset{Epoch: -1, Offset: e.NextOffset}
 	if at == next { // where it says it is already, it would not go
-		cl.SetOffsets(set(kgo.EpochOffset{Epoch: -1, Offset: e.Offset}))
+		next.Epoch = e.Epoch
 	}
 	cl.SetOffsets(set(next))
 	if ok {
