@@ -18,6 +18,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
 )
 
 // DefaultGroup is the consumer group of the downlinks.
@@ -92,7 +93,7 @@ type Downlink struct {
 	held      *semaphore.Weighted
 	span      *semaphore.Weighted
 	oversized *kafka.Oversized
-	offsets   *offsets
+	offsets   *offsets.Tracker
 	ready     atomic.Bool
 	lanes     lanes
 	running   sync.WaitGroup
@@ -120,7 +121,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 	if o.Publisher == nil || o.MaxHeld < 1 || o.CommitInterval < 0 {
 		return nil, errors.New("bridge: the downlink needs a publisher, and max held and commit interval above 0")
 	}
-	d := &Downlink{opts: o, built: make(chan struct{}), held: semaphore.NewWeighted(int64(o.MaxHeld)), span: semaphore.NewWeighted(maxSpan), lanes: lanes{queues: map[string][]*item{}}}
+	d := &Downlink{opts: o, built: make(chan struct{}), held: semaphore.NewWeighted(int64(o.MaxHeld)), span: semaphore.NewWeighted(maxSpan), lanes: lanes{queues: map[string][]*offsets.Record{}}}
 	if d.oversized, err = kafka.NewOversized(maxBatch, access...); err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
@@ -146,7 +147,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 	if err := kgo.ValidateOpts(d.kafka...); err != nil {
 		return nil, fmt.Errorf("bridge: Kafka client of the downlink: %w", err)
 	}
-	d.offsets = newOffsets(o.Topic, func(m map[string]map[int32]kgo.EpochOffset) { d.client.MarkCommitOffsets(m) })
+	d.offsets = offsets.NewTracker(o.Topic, func(m map[string]map[int32]kgo.EpochOffset) { d.client.MarkCommitOffsets(m) })
 	d.metrics = newDownMetrics(o.Registerer)
 	return d, nil
 }
@@ -168,7 +169,7 @@ func (d *Downlink) Run(ctx context.Context) error {
 	}
 	close(d.built)
 	defer d.client.CloseAllowingRebalance()
-	defer context.AfterFunc(ctx, d.offsets.stop)()
+	defer context.AfterFunc(ctx, d.offsets.Stop)()
 	if kafka.Wait(ctx, d.client, d.opts.Logger, d.opts.Topic, d.opts.DeadLetterTopic) != nil {
 		return nil
 	}
@@ -183,7 +184,7 @@ func (d *Downlink) Run(ctx context.Context) error {
 		_ = kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, retryMost))
 		n++
 	}
-	d.offsets.stop()
+	d.offsets.Stop()
 	d.running.Wait()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -211,13 +212,13 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 	fetches := d.client.PollRecords(ctx, room)
 	defer d.client.AllowRebalance()
 	fetches.EachRecord(func(r *kgo.Record) {
-		own, ok := d.offsets.begin(r)
-		if !ok {
+		own := d.offsets.Fetched(r)
+		if own == nil {
 			return // its partition has gone; whoever has it gets it
 		}
 		room, spare = room-1, spare-1
 		d.metrics.held.Inc()
-		d.take(&item{ctx: own, record: r})
+		d.take(own)
 	})
 	passing, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
 	defer cancel()
@@ -243,57 +244,52 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 // pass dead-letters the record that stands for a batch which would not fit
 // memory. It counts as one that is open, and not as one that is held.
 func (d *Downlink) pass(r *kgo.Record, why string) (open bool) {
-	own, ok := d.offsets.begin(r)
-	if ok {
-		d.running.Go(func() {
-			if d.bury(own, r, &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}) {
-				d.span.Release(int64(d.offsets.done(own, r)))
-			}
-		})
+	own := d.offsets.Fetched(r)
+	if own == nil {
+		return false
 	}
-	return ok
+	d.running.Go(func() {
+		if d.bury(own, &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}) {
+			d.span.Release(int64(d.offsets.Done(own)))
+		}
+	})
+	return true
 }
 
-func (d *Downlink) locate(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+func (d *Downlink) locate(ctx context.Context, starts map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	<-d.built
-	kafka.Locate(ctx, d.client, d.opts.Logger, offsets)
-	return offsets, nil
+	kafka.Locate(ctx, d.client, d.opts.Logger, starts)
+	return starts, nil
 }
 
 func (d *Downlink) assigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	d.offsets.assigned(parts[d.opts.Topic])
+	d.offsets.Assign(parts[d.opts.Topic])
 }
 
 func (d *Downlink) revoked(ctx context.Context, cl *kgo.Client, parts map[string][]int32) {
-	d.span.Release(int64(d.offsets.gone(parts[d.opts.Topic])))
+	d.span.Release(int64(d.offsets.Revoke(parts[d.opts.Topic])))
 	if err := cl.CommitMarkedOffsets(ctx); err != nil {
 		d.opts.Logger.Warn("offsets of revoked partitions not committed: their commands will be sent again", "err", err)
 	}
 }
 
 func (d *Downlink) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	d.span.Release(int64(d.offsets.gone(parts[d.opts.Topic])))
-}
-
-// item is a command that is held.
-type item struct {
-	ctx    context.Context //nolint:containedctx // ends when its partition goes
-	record *kgo.Record
+	d.span.Release(int64(d.offsets.Revoke(parts[d.opts.Topic])))
 }
 
 // lanes are the commands that are held, by key, each in order. A key with a
 // queue has a goroutine.
 type lanes struct {
 	mu     sync.Mutex
-	queues map[string][]*item
+	queues map[string][]*offsets.Record
 }
 
-func (d *Downlink) take(it *item) {
-	key := string(it.record.Key)
+func (d *Downlink) take(r *offsets.Record) {
+	key := string(r.Key)
 	d.lanes.mu.Lock()
 	defer d.lanes.mu.Unlock()
 	queue, busy := d.lanes.queues[key]
-	d.lanes.queues[key] = append(queue, it)
+	d.lanes.queues[key] = append(queue, r)
 	if !busy {
 		d.running.Go(func() { d.work(key) })
 	}
@@ -309,30 +305,31 @@ func (d *Downlink) work(key string) {
 			d.lanes.mu.Unlock()
 			return
 		}
-		it := queue[0]
+		r := queue[0]
 		d.lanes.queues[key] = queue[1:]
 		d.lanes.mu.Unlock()
-		if d.deliver(it.ctx, it.record) {
-			d.span.Release(int64(d.offsets.done(it.ctx, it.record)))
+		if d.deliver(r) {
+			d.span.Release(int64(d.offsets.Done(r)))
 		}
 		d.metrics.held.Dec()
 		d.held.Release(1)
 	}
 }
 
-// deliver reports whether the record is done with; if not, ctx is done.
-func (d *Downlink) deliver(ctx context.Context, r *kgo.Record) bool {
+// deliver reports whether the record is done with; if not, its context is done.
+func (d *Downlink) deliver(r *offsets.Record) bool {
+	ctx := r.Context()
 	if ctx.Err() != nil {
 		return false
 	}
 	topic := string(r.Key)
 	c, err := device.DecodeCommand(topic, r.Value)
 	if err != nil {
-		return d.bury(ctx, r, err)
+		return d.bury(r, err)
 	}
 	response, err := device.SessionTopic(c.RAE, c.Session, device.KindReplies)
 	if err != nil {
-		return d.bury(ctx, r, err)
+		return d.bury(r, err)
 	}
 	for n := 0; ; n++ {
 		now := d.opts.Now()
@@ -368,16 +365,17 @@ func (d *Downlink) deliver(ctx context.Context, r *kgo.Record) bool {
 }
 
 // bury dead-letters what can never be a command.
-func (d *Downlink) bury(ctx context.Context, r *kgo.Record, why error) bool {
+func (d *Downlink) bury(r *offsets.Record, why error) bool {
+	ctx := r.Context()
 	reason := kafka.ReasonTopic
 	var invalid *device.Invalid
 	if errors.As(why, &invalid) {
 		reason = string(invalid.Cause)
 	}
 	for n := 0; ; n++ {
-		letter := kafka.Truncate(kafka.DeadLetter(d.opts.DeadLetterTopic, r, reason, why.Error()))
+		letter := kafka.Truncate(kafka.DeadLetter(d.opts.DeadLetterTopic, r.Record, reason, why.Error()))
 		if len(r.Value) <= device.MaxCommandBytes {
-			letter = kafka.DeadLetter(d.opts.DeadLetterTopic, r, reason, why.Error())
+			letter = kafka.DeadLetter(d.opts.DeadLetterTopic, r.Record, reason, why.Error())
 		}
 		err := d.client.ProduceSync(ctx, letter).FirstErr()
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
 )
 
 // recordBytes is what a record that is not done costs beside its fold.
@@ -20,7 +21,7 @@ const recordBytes = 64
 //
 // It holds: bytes is the sum of its chunks, letters and pending records, until
 // it is closed; every pending record belongs to a waiting chunk, a flight or a
-// letter. leaving ends new flights; closed (in the tracker) ends all effects.
+// letter. leaving ends new flights; a closed span ends all effects.
 type assignment struct {
 	topic     string
 	partition int32
@@ -30,7 +31,7 @@ type assignment struct {
 	tally     *tally
 
 	mu      sync.Mutex
-	tracker tracker
+	span    offsets.Span
 	lanes   map[string]*lane
 	seqs    *seqs
 	bytes   int
@@ -51,7 +52,7 @@ type assignment struct {
 // the partition's end at the first fetch, bound what may be a replay.
 func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget, tally *tally) *assignment {
 	a := &assignment{
-		topic: topic, partition: partition, total: total, tally: tally, tracker: newTracker(), lanes: map[string]*lane{}, seqs: newSeqs(),
+		topic: topic, partition: partition, total: total, tally: tally, span: offsets.NewSpan(), lanes: map[string]*lane{}, seqs: newSeqs(),
 		settled: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
@@ -92,7 +93,7 @@ type flight struct {
 // letter is a record on its way to the dead-letter topic.
 type letter struct {
 	a         *assignment
-	unit      *unit
+	unit      *offsets.Unit
 	record    *kgo.Record
 	reason    string
 	bytes     int
@@ -105,7 +106,7 @@ type letter struct {
 func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Record) (ready []*lane, letters []*letter, rewinds int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.tracker.closed || a.leaving {
+	if a.span.Closed() || a.leaving {
 		return nil, nil, 0
 	}
 	a.end = end
@@ -115,7 +116,7 @@ func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Recor
 			a.started, a.replayed = r.Offset, min(r.Offset+a.maxSpan, end)
 		}
 		grown := recordBytes
-		u := &unit{arrived: i.arrived, written: r.Timestamp}
+		u := &offsets.Unit{Fetched: i.arrived, Written: r.Timestamp}
 		if i.bad != nil {
 			l := &letter{a: a, unit: u, record: dlq(i), reason: string(i.bad.Cause)}
 			l.bytes = letterBytes(l.record)
@@ -126,18 +127,18 @@ func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Recor
 			l := a.lane(i.fold)
 			changes := !a.seqs.confirms(i.fold)
 			c, more := l.add(i.fold, r, i.arrived)
-			u, grown = &c.unit, grown+more
+			u, grown = &c.Unit, grown+more
 			c.changes = c.changes || changes
 			switch {
 			case l.flying || !l.stopped.IsZero():
-			case len(l.waiting) == 1 && c.records == 0:
+			case len(l.waiting) == 1 && c.Records() == 0:
 				l.ready()
 				ready = append(ready, l)
 			case changes && !l.changes.Swap(true):
 				ready = append(ready, l)
 			}
 		}
-		if !a.tracker.fetched(r.Offset, r.LeaderEpoch, u) {
+		if !a.span.Fetched(r.Offset, r.LeaderEpoch, u) {
 			rewinds++
 		}
 		a.grow(grown)
@@ -163,7 +164,7 @@ func (a *assignment) grow(n int) {
 func (a *assignment) take(l *lane, t *ticket) *flight {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.tracker.closed || a.leaving || l.flying || len(l.waiting) == 0 {
+	if a.span.Closed() || a.leaving || l.flying || len(l.waiting) == 0 {
 		return nil
 	}
 	c := l.waiting[0]
@@ -181,8 +182,8 @@ func (a *assignment) applied(f *flight) (records int, again bool) {
 	defer a.mu.Unlock()
 	l := f.lane
 	l.flying = false
-	if a.tracker.complete(&f.chunk.unit) {
-		records = f.chunk.records
+	if a.span.Complete(&f.chunk.Unit) {
+		records = f.chunk.Records()
 		a.grow(-f.chunk.bytes - records*recordBytes)
 		if f.signalled.IsZero() {
 			a.tally.duplicates.Add(int64(records))
@@ -221,7 +222,7 @@ func (a *assignment) dropped() {
 func (a *assignment) buried(l *letter) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	done := a.tracker.complete(l.unit)
+	done := a.span.Complete(l.unit)
 	if done {
 		a.grow(-l.bytes - recordBytes)
 		a.tally.deadLettered.Add(1)
@@ -278,11 +279,11 @@ func (a *assignment) close() (kgo.EpochOffset, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	offset, ok := a.uncommitted()
-	if !a.tracker.closed {
-		a.left.Records, a.left.From, a.left.To = a.tracker.left()
+	if !a.span.Closed() {
+		a.left.Records, a.left.From, a.left.To = a.span.Undone()
 		a.left.Partition = a.partition
 	}
-	a.tracker.closed = true
+	a.span.Close()
 	a.grow(-a.bytes)
 	a.lanes = nil
 	a.cancel()
@@ -291,7 +292,7 @@ func (a *assignment) close() (kgo.EpochOffset, bool) {
 
 // uncommitted is what may be committed and has not been. Called under the lock.
 func (a *assignment) uncommitted() (kgo.EpochOffset, bool) {
-	o, ok := a.tracker.committable()
+	o, ok := a.span.Committable()
 	return o, ok && o.Offset > a.committed
 }
 
@@ -307,11 +308,11 @@ type load struct {
 func (a *assignment) load() load {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l := load{bytes: a.bytes, span: a.tracker.span()}
-	if u := a.tracker.first(); u != nil {
-		l.arrived, l.written = u.arrived, u.written
+	l := load{bytes: a.bytes, span: a.span.Len()}
+	if u := a.span.Oldest(); u != nil {
+		l.arrived, l.written = u.Fetched, u.Written
 	}
-	if done := max(a.tracker.next.Offset, a.started); done >= 0 {
+	if done := max(a.span.Next(), a.started); done >= 0 {
 		l.lag = max(0, a.end-done)
 	}
 	return l
@@ -322,10 +323,10 @@ func (a *assignment) load() load {
 func (a *assignment) unread() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.tracker.last < 0 {
+	if a.span.Last() < 0 {
 		return 0
 	}
-	return max(0, a.end-a.tracker.last-1)
+	return max(0, a.end-a.span.Last()-1)
 }
 
 func letterBytes(r *kgo.Record) int {

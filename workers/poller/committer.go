@@ -13,10 +13,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// committer commits what the trackers allow, every interval or number of done
+// committer commits what the assignments allow, every interval or number of done
 // records.
 //
-// It holds: what it reads from the trackers and the commit of it are enqueued
+// It holds: what it reads from the assignments and the commit of it are enqueued
 // with the client under one lock, and an assignment is closed under the same
 // lock. So no commit of a partition is enqueued after the partition was let go;
 // and the synchronous commit at a revoke waits for all that were before. A
@@ -68,22 +68,22 @@ func (c *committer) enqueue(ctx context.Context) <-chan error {
 	defer c.mu.Unlock()
 	c.done.Store(0)
 	of := map[int32]*assignment{}
-	offsets := map[int32]kgo.EpochOffset{}
+	next := map[int32]kgo.EpochOffset{}
 	for _, a := range c.assignments() {
 		a.mu.Lock()
 		if o, ok := a.uncommitted(); ok {
-			of[a.partition], offsets[a.partition] = a, o
+			of[a.partition], next[a.partition] = a, o
 		}
 		a.mu.Unlock()
 	}
 	result := make(chan error, 1)
-	if len(offsets) == 0 {
+	if len(next) == 0 {
 		result <- nil
 		return result
 	}
-	c.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{c.topic: offsets},
+	c.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{c.topic: next},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-			result <- c.committed(of, offsets, resp, err)
+			result <- c.committed(of, next, resp, err)
 		})
 	return result
 }
@@ -93,21 +93,21 @@ func (c *committer) enqueue(ctx context.Context) <-chan error {
 func (c *committer) close(ctx context.Context, as []*assignment) error {
 	c.mu.Lock()
 	of := map[int32]*assignment{}
-	offsets := map[int32]kgo.EpochOffset{}
+	next := map[int32]kgo.EpochOffset{}
 	for _, a := range as {
 		if o, ok := a.close(); ok {
-			of[a.partition], offsets[a.partition] = a, o
+			of[a.partition], next[a.partition] = a, o
 		}
 	}
 	c.mu.Unlock()
-	if len(offsets) == 0 {
+	if len(next) == 0 {
 		return nil
 	}
 	var err error
 	for range 2 {
-		c.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{c.topic: offsets},
+		c.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{c.topic: next},
 			func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, e error) {
-				err = c.committed(of, offsets, resp, e)
+				err = c.committed(of, next, resp, e)
 			})
 		if err == nil {
 			return nil
@@ -126,7 +126,7 @@ func (c *committer) lose(as []*assignment) {
 }
 
 // committed notes a commit's outcome.
-func (c *committer) committed(of map[int32]*assignment, offsets map[int32]kgo.EpochOffset, resp *kmsg.OffsetCommitResponse, err error) error {
+func (c *committer) committed(of map[int32]*assignment, next map[int32]kgo.EpochOffset, resp *kmsg.OffsetCommitResponse, err error) error {
 	if err != nil {
 		c.metrics.commits.WithLabelValues("error").Inc()
 		return err
@@ -140,7 +140,7 @@ func (c *committer) committed(of map[int32]*assignment, offsets map[int32]kgo.Ep
 			}
 			if a := of[p.Partition]; a != nil {
 				a.mu.Lock()
-				a.committed = max(a.committed, offsets[p.Partition].Offset)
+				a.committed = max(a.committed, next[p.Partition].Offset)
 				a.mu.Unlock()
 			}
 		}

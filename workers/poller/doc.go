@@ -11,9 +11,8 @@
 //
 // The parts, each with its invariant over it:
 //
-//	tracker     which offsets of an assignment are done, hence what may be committed
 //	lane        a session's folds: at most one in flight, the last one filling
-//	assignment  one partition while it is ours: lock, tracker, lanes, bytes
+//	assignment  one partition while it is ours: lock, offsets.Span, lanes, bytes
 //	scheduler   which lane is next, and how many may be in flight
 //	acker       reads positions of what is in flight
 //	letters     dead letters, until their produce is acknowledged

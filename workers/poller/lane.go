@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
 )
 
 // lane is one session's place in an assignment.
@@ -39,7 +40,7 @@ type lane struct {
 
 // chunk is a fold and the records in it. Once in flight it does not change.
 type chunk struct {
-	unit
+	offsets.Unit
 	fold        device.Fold
 	first, last int64     // offsets
 	newest      time.Time // the highest Kafka timestamp
@@ -54,13 +55,13 @@ const headStart = time.Minute
 // age is what lanes are ordered by: the time of the first record, as far as it
 // can be believed.
 func (c *chunk) age() time.Time {
-	switch earliest := c.arrived.Add(-headStart); {
-	case c.written.Before(earliest):
+	switch earliest := c.Fetched.Add(-headStart); {
+	case c.Written.Before(earliest):
 		return earliest
-	case c.written.After(c.arrived):
-		return c.arrived
+	case c.Written.After(c.Fetched):
+		return c.Fetched
 	}
-	return c.written
+	return c.Written
 }
 
 // ready makes l what the scheduler orders by. It is called when the head is new.
@@ -85,7 +86,7 @@ func (l *lane) add(f device.Fold, r *kgo.Record, arrived time.Time) (*chunk, int
 	if n := len(l.waiting); n > 0 && l.waiting[n-1].takes(f) {
 		c = l.waiting[n-1]
 	} else {
-		c = &chunk{unit: unit{arrived: arrived, written: r.Timestamp}, first: r.Offset}
+		c = &chunk{Unit: offsets.Unit{Fetched: arrived, Written: r.Timestamp}, first: r.Offset}
 		l.waiting = append(l.waiting, c)
 	}
 	c.fold = device.Merge(c.fold, f)
@@ -127,6 +128,6 @@ func encodedSize(f device.Fold) int {
 func (c *chunk) batch(topic string, partition int32) device.Batch {
 	return device.Batch{
 		Version: device.BatchVersion, Topic: topic, Partition: partition, First: c.first, Last: c.last,
-		Records: c.records, Received: c.newest.UTC(), Fold: c.fold,
+		Records: c.Records(), Received: c.newest.UTC(), Fold: c.fold,
 	}
 }

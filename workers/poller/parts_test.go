@@ -16,64 +16,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
 )
-
-// Whatever the gaps and the order of completion, what may be committed is one
-// past the last record below which all fetched records are done.
-func TestTrackerCommitsOnlyWhatIsDone(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		tr := newTracker()
-		units := make([]*unit, rapid.IntRange(1, 10).Draw(t, "units"))
-		for i := range units {
-			units[i] = &unit{}
-		}
-		type rec struct {
-			offset int64
-			unit   *unit
-		}
-		var fetched []rec
-		offset := int64(rapid.IntRange(0, 5).Draw(t, "start"))
-		for range rapid.IntRange(1, 200).Draw(t, "steps") {
-			if u := rapid.SampledFrom(units).Draw(t, "unit"); u.done || rapid.IntRange(0, 5).Draw(t, "what") == 0 {
-				tr.complete(u)
-			} else {
-				offset += int64(rapid.IntRange(1, 4).Draw(t, "gap"))
-				require.True(t, tr.fetched(offset, 7, u))
-				fetched = append(fetched, rec{offset, u})
-			}
-			want, span := int64(-1), len(fetched)
-			for _, r := range fetched {
-				if !r.unit.done {
-					break
-				}
-				want, span = r.offset+1, span-1
-			}
-			got, ok := tr.committable()
-			require.Equal(t, want >= 0, ok)
-			require.Equal(t, want, got.Offset)
-			require.Equal(t, span, tr.span())
-		}
-	})
-}
-
-func TestTrackerClosedMarksNothing(t *testing.T) {
-	tr := newTracker()
-	early, late := &unit{}, &unit{}
-	tr.fetched(10, 0, early)
-	tr.fetched(11, 0, late)
-	require.True(t, tr.complete(early))
-	require.False(t, tr.complete(early), "twice")
-	tr.closed = true
-	require.False(t, tr.complete(late))
-	_, ok := tr.committable()
-	require.False(t, ok)
-}
-
-func TestTrackerTellsARewind(t *testing.T) {
-	tr := newTracker()
-	require.True(t, tr.fetched(10, 0, &unit{}))
-	require.False(t, tr.fetched(3, 0, &unit{}))
-}
 
 const someSession = "11111111-2222-4333-8444-555555555555"
 
@@ -166,7 +110,7 @@ func TestLaneFoldsWhileInFlightAndSplitsAtTheLimits(t *testing.T) {
 	require.Len(t, l.waiting, 4, "a fold never holds more ranges than a set of seqs remembers")
 	var records int
 	for _, c := range l.waiting {
-		records += c.records
+		records += c.Records()
 	}
 	require.Equal(t, 2+2+2*maxChunkRanges, records)
 }
@@ -175,7 +119,7 @@ func TestLaneFoldsWhileInFlightAndSplitsAtTheLimits(t *testing.T) {
 // encoding/json makes six bytes of one.
 func TestFoldedBatchFitsTheSignal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := &lane{}
+		l, span := &lane{}, offsets.NewSpan()
 		at := time.UnixMilli(1_700_000_000_000).UTC()
 		for seq := int64(2); seq < 14; seq++ {
 			e := device.Event{RAE: "<&>", Session: someSession, Type: device.Delta, Seq: seq, Time: at, Attributes: map[string]device.Attribute{}}
@@ -187,7 +131,7 @@ func TestFoldedBatchFitsTheSignal(t *testing.T) {
 				e.Attributes[name] = device.Attribute{Value: v, Seq: seq, At: at}
 			}
 			c, _ := l.add(device.FoldOf(e), &kgo.Record{Offset: seq, Timestamp: at}, at)
-			c.records++
+			span.Fetched(seq, 0, &c.Unit)
 		}
 		for _, c := range l.waiting {
 			b, err := json.Marshal(c.batch("rollcall.device-events", 1<<30))
@@ -313,7 +257,7 @@ func TestClaimsOfAgeAreBounded(t *testing.T) {
 	for claim, want := range map[time.Duration]time.Duration{
 		-time.Hour: -headStart, -time.Second: -time.Second, time.Hour: 0,
 	} {
-		c := &chunk{unit: unit{arrived: arrived, written: arrived.Add(claim)}}
+		c := &chunk{Unit: offsets.Unit{Fetched: arrived, Written: arrived.Add(claim)}}
 		require.Equal(t, arrived.Add(want), c.age())
 	}
 }

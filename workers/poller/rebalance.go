@@ -31,10 +31,10 @@ func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[str
 	}
 }
 
-func (p *consumer) locate(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+func (p *consumer) locate(ctx context.Context, starts map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	<-p.built
-	kafka.Locate(ctx, p.client, p.log, offsets)
-	return offsets, nil
+	kafka.Locate(ctx, p.client, p.log, starts)
+	return starts, nil
 }
 
 // revoked forgets what is queued, waits for what is in flight, commits, and

@@ -45,7 +45,7 @@ func newLane(a *assignment, rae string, at int64, changes bool) *lane {
 	return l
 }
 
-func offsets(lanes []*lane) (out []int64) {
+func offsetsOf(lanes []*lane) (out []int64) {
 	for _, l := range lanes {
 		out = append(out, l.offset)
 	}
@@ -66,9 +66,9 @@ func TestSchedulerServesTheOldestWithinTheWindow(t *testing.T) {
 	require.Len(t, l.flying, 2, "no more than the window")
 	l.land(blocker)
 	l.land(other)
-	require.Equal(t, []int64{0, 0, 1, 2}, offsets(l.launched))
+	require.Equal(t, []int64{0, 0, 1, 2}, offsetsOf(l.launched))
 	l.land(l.launched[2])
-	require.Equal(t, []int64{0, 0, 1, 2, 3}, offsets(l.launched))
+	require.Equal(t, []int64{0, 0, 1, 2, 3}, offsetsOf(l.launched))
 	l.forget(a)
 	l.land(l.launched[3])
 	require.Len(t, l.launched, 5)
@@ -83,13 +83,13 @@ func TestSchedulerLetsOneLaneFlyWhileTheReaderCatchesUp(t *testing.T) {
 	for at := range int64(5) {
 		l.offer(newLane(a, "r", at, true))
 	}
-	require.Equal(t, []int64{0}, offsets(l.launched))
+	require.Equal(t, []int64{0}, offsetsOf(l.launched))
 	require.Zero(t, l.flying[l.launched[0]].epoch)
 	require.True(t, l.crowded())
 	l.land(l.launched[0])
-	require.Equal(t, []int64{0, 1}, offsets(l.launched))
+	require.Equal(t, []int64{0, 1}, offsetsOf(l.launched))
 	l.catchUp(false)
-	require.Equal(t, []int64{0, 1, 2, 3}, offsets(l.launched), "the window is open again")
+	require.Equal(t, []int64{0, 1, 2, 3}, offsetsOf(l.launched), "the window is open again")
 	require.NotZero(t, l.flying[l.launched[3]].epoch)
 	l.land(l.launched[1])
 	require.False(t, l.crowded())
@@ -101,7 +101,7 @@ func TestSchedulerSkipsWhatIsGone(t *testing.T) {
 	launch := l.launch
 	l.launch = func(x *lane, t *ticket) bool { return x.offset != 1 && launch(x, t) }
 	l.offer(newLane(&assignment{}, "r", 1, true), newLane(&assignment{}, "r", 2, true))
-	require.Equal(t, []int64{2}, offsets(l.launched))
+	require.Equal(t, []int64{2}, offsetsOf(l.launched))
 	require.Equal(t, 1, l.standing().class[0].flying)
 }
 
