@@ -93,6 +93,7 @@ type Downlink struct {
 	held      *semaphore.Weighted
 	span      *semaphore.Weighted
 	oversized *kafka.Oversized
+	letters   *kafka.DeadLetterProducer // from when it runs
 	offsets   *offsets.Tracker
 	ready     atomic.Bool
 	lanes     lanes
@@ -167,6 +168,7 @@ func (d *Downlink) Run(ctx context.Context) error {
 	if d.client, err = kgo.NewClient(d.kafka...); err != nil {
 		return fmt.Errorf("bridge: Kafka client of the downlink: %w", err)
 	}
+	d.letters = kafka.NewDeadLetterProducer(d.opts.DeadLetterTopic, d.client, d.opts.Logger)
 	close(d.built)
 	defer d.client.CloseAllowingRebalance()
 	defer context.AfterFunc(ctx, d.offsets.Stop)()
@@ -249,7 +251,7 @@ func (d *Downlink) pass(r *kgo.Record, why string) (open bool) {
 		return false
 	}
 	d.running.Go(func() {
-		if d.bury(own, &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}) {
+		if d.deadLetter(own, &device.Invalid{Cause: kafka.ReasonDecompress, Detail: why}) {
 			d.span.Release(int64(d.offsets.Done(own)))
 		}
 	})
@@ -325,11 +327,11 @@ func (d *Downlink) deliver(r *offsets.Record) bool {
 	topic := string(r.Key)
 	c, err := device.DecodeCommand(topic, r.Value)
 	if err != nil {
-		return d.bury(r, err)
+		return d.deadLetter(r, err)
 	}
 	response, err := device.SessionTopic(c.RAE, c.Session, device.KindReplies)
 	if err != nil {
-		return d.bury(r, err)
+		return d.deadLetter(r, err)
 	}
 	for n := 0; ; n++ {
 		now := d.opts.Now()
@@ -364,31 +366,22 @@ func (d *Downlink) deliver(r *offsets.Record) bool {
 	}
 }
 
-// bury dead-letters what can never be a command.
-func (d *Downlink) bury(r *offsets.Record, why error) bool {
-	ctx := r.Context()
+// deadLetter gives to the dead-letter topic what can never be a command. It
+// reports whether that was acknowledged before r's context ended.
+func (d *Downlink) deadLetter(r *offsets.Record, why error) bool {
 	reason := kafka.ReasonTopic
 	var invalid *device.Invalid
 	if errors.As(why, &invalid) {
 		reason = string(invalid.Cause)
 	}
-	for n := 0; ; n++ {
-		letter := kafka.Truncate(kafka.DeadLetter(d.opts.DeadLetterTopic, r.Record, reason, why.Error()))
-		if len(r.Value) <= device.MaxCommandBytes {
-			letter = kafka.DeadLetter(d.opts.DeadLetterTopic, r.Record, reason, why.Error())
-		}
-		err := d.client.ProduceSync(ctx, letter).FirstErr()
-		if err == nil {
-			d.metrics.commands.WithLabelValues(resultDeadLetter).Inc()
-			d.opts.Logger.Warn("record dead-lettered: it is no command", "partition", r.Partition, "offset", r.Offset, "err", why)
-			return true
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		d.opts.Logger.Warn("dead letter not taken, trying again", "partition", r.Partition, "offset", r.Offset, "err", err)
-		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, 15*time.Second)) != nil {
-			return false
-		}
+	letter := d.letters.Letter(r.Record, reason, why.Error())
+	if len(r.Value) > device.MaxCommandBytes {
+		letter.Truncate()
 	}
+	if d.letters.Deliver(r.Context(), letter) != nil {
+		return false
+	}
+	d.metrics.commands.WithLabelValues(resultDeadLetter).Inc()
+	d.opts.Logger.Warn("record dead-lettered: it is no command", "partition", r.Partition, "offset", r.Offset, "err", why)
+	return true
 }

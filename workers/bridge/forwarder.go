@@ -58,13 +58,14 @@ type ForwarderOptions struct {
 // An outage fails nothing: records wait, in order, for as long as it takes. What can never be taken for its size goes to the
 // dead-letter topic, shortened, and then counts as taken.
 type Forwarder struct {
-	opts    ForwarderOptions
-	client  *kgo.Client
-	metrics *metrics
-	ctx     context.Context // ends at Close
-	cancel  context.CancelFunc
-	burying sync.WaitGroup
-	room    *semaphore.Weighted // in bytes; each record takes at least MaxBytes/MaxRecords
+	opts          ForwarderOptions
+	client        *kgo.Client
+	metrics       *metrics
+	ctx           context.Context // ends at Close
+	cancel        context.CancelFunc
+	letters       *kafka.DeadLetterProducer
+	deadLettering sync.WaitGroup
+	room          *semaphore.Weighted // in bytes; each record takes at least MaxBytes/MaxRecords
 }
 
 // NewForwarder validates o and returns a Forwarder. It connects when it is used.
@@ -105,6 +106,7 @@ func NewForwarder(o ForwarderOptions) (*Forwarder, error) {
 		return nil, fmt.Errorf("bridge: Kafka client: %w", err)
 	}
 	f := &Forwarder{opts: o, client: client, metrics: newMetrics(o.Registerer), room: semaphore.NewWeighted(int64(o.MaxBytes))}
+	f.letters = kafka.NewDeadLetterProducer(o.DeadLetterTopic, client, o.Logger)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f, nil
 }
@@ -178,7 +180,7 @@ func (f *Forwarder) ForwardAsync(ctx context.Context, topic string, payload []by
 			finish(err)
 			return
 		}
-		f.burying.Go(func() { finish(f.bury(r, err)) })
+		f.deadLettering.Go(func() { finish(f.deadLetter(r, err)) })
 	})
 }
 
@@ -198,23 +200,17 @@ func (f *Forwarder) route(topic string) (string, error) {
 	return "", fmt.Errorf("%w: %q", ErrTopic, topic)
 }
 
-// bury dead-letters what Kafka refuses for its size.
-func (f *Forwarder) bury(r *kgo.Record, why error) error {
-	ctx := f.ctx
+// deadLetter gives to the dead-letter topic what Kafka refuses for its size.
+func (f *Forwarder) deadLetter(r *kgo.Record, why error) error {
 	origin := &kgo.Record{Topic: r.Topic, Partition: -1, Offset: -1, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp}
-	for n := 0; ; n++ {
-		letter := kafka.Truncate(kafka.DeadLetter(f.opts.DeadLetterTopic, origin, kafka.ReasonKafkaLimit, why.Error()))
-		err := f.client.ProduceSync(ctx, letter).FirstErr()
-		if err == nil {
-			f.metrics.deadLetters.WithLabelValues(kafka.ReasonKafkaLimit).Inc()
-			f.opts.Logger.Warn("message dead-lettered: Kafka refuses its size", "topic", string(r.Key), "bytes", len(r.Value), "err", why)
-			return nil
-		}
-		f.opts.Logger.Warn("dead letter not taken, trying again", "topic", string(r.Key), "err", err)
-		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, 15*time.Second)) != nil {
-			return err
-		}
+	letter := f.letters.Letter(origin, kafka.ReasonKafkaLimit, why.Error())
+	letter.Truncate()
+	if err := f.letters.Deliver(f.ctx, letter); err != nil {
+		return err
 	}
+	f.metrics.deadLetters.WithLabelValues(kafka.ReasonKafkaLimit).Inc()
+	f.opts.Logger.Warn("message dead-lettered: Kafka refuses its size", "topic", string(r.Key), "bytes", len(r.Value), "err", why)
+	return nil
 }
 
 // Close waits until all that was given is acknowledged, or until ctx ends, and
@@ -223,7 +219,7 @@ func (f *Forwarder) Close(ctx context.Context) error {
 	err := f.client.Flush(ctx)
 	f.cancel()
 	f.client.Close()
-	f.burying.Wait()
+	f.deadLettering.Wait()
 	if err != nil {
 		return fmt.Errorf("bridge: flush: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
 )
 
@@ -90,20 +91,10 @@ type flight struct {
 	signalled time.Time // zero: it has not been
 }
 
-// letter is a record on its way to the dead-letter topic.
-type letter struct {
-	a         *assignment
-	unit      *offsets.Unit
-	record    *kgo.Record
-	reason    string
-	bytes     int
-	truncated bool
-}
-
 // add takes decoded records, in offset order. It returns the lanes to offer to
 // the scheduler, because they became ready or have a change now, the dead
 // letters, and how often the offsets went back.
-func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Record) (ready []*lane, letters []*letter, rewinds int) {
+func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *kafka.Letter) (ready []*lane, letters []*deadLetter, rewinds int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.span.Closed() || a.leaving {
@@ -118,8 +109,8 @@ func (a *assignment) add(in []incoming, end int64, dlq func(incoming) *kgo.Recor
 		grown := recordBytes
 		u := &offsets.Unit{Fetched: i.arrived, Written: r.Timestamp}
 		if i.bad != nil {
-			l := &letter{a: a, unit: u, record: dlq(i), reason: string(i.bad.Cause)}
-			l.bytes = letterBytes(l.record)
+			l := &deadLetter{a: a, unit: u, letter: deadLetterOf(i), reason: string(i.bad.Cause)}
+			l.bytes = l.letter.Bytes()
 			grown += l.bytes
 			letters = append(letters, l)
 			a.out++
@@ -218,8 +209,8 @@ func (a *assignment) dropped() {
 	a.landed()
 }
 
-// buried marks l's record done: its produce was acknowledged.
-func (a *assignment) buried(l *letter) bool {
+// deadLettered marks l's record done: its produce was acknowledged.
+func (a *assignment) deadLettered(l *deadLetter) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	done := a.span.Complete(l.unit)
@@ -327,12 +318,4 @@ func (a *assignment) unread() int64 {
 		return 0
 	}
 	return max(0, a.end-a.span.Last()-1)
-}
-
-func letterBytes(r *kgo.Record) int {
-	n := 256 + len(r.Key) + len(r.Value)
-	for _, h := range r.Headers {
-		n += 64 + len(h.Key) + len(h.Value)
-	}
-	return n
 }

@@ -53,7 +53,7 @@ type consumer struct {
 	total   budget
 	sched   *scheduler
 	acks    *acker
-	letters *letters
+	letters *deadLetters
 	valve   *valve
 	commits *committer
 	work    context.Context // ends when draining has ended
@@ -148,12 +148,7 @@ func (p *consumer) build(work context.Context) (*lease, error) {
 		paused:   func(n int) { p.metrics.paused.Set(float64(n)) },
 		adjusted: map[int32]*gate{},
 	}
-	p.letters = &letters{
-		produce: func(ctx context.Context, rs ...*kgo.Record) kgo.ProduceResults {
-			return p.client.ProduceSync(ctx, rs...)
-		},
-		buried: p.buried, log: p.log, metrics: p.metrics, wake: make(chan struct{}, 1),
-	}
+	p.letters = &deadLetters{acknowledged: p.deadLettered, log: p.log, metrics: p.metrics, wake: make(chan struct{}, 1)}
 	p.commits = &committer{
 		topic: o.Topic, interval: o.CommitInterval, records: int64(o.CommitRecords), assignments: p.owned,
 		log: p.log, metrics: p.metrics, trigger: make(chan struct{}, 1),
@@ -165,6 +160,7 @@ func (p *consumer) build(work context.Context) (*lease, error) {
 		return nil, fmt.Errorf("poller: Kafka client: %w", err)
 	}
 	p.client, p.commits.client = cl, cl
+	p.letters.producer = kafka.NewDeadLetterProducer(o.DeadLetterTopic, cl, p.log)
 	close(p.built)
 	return own, nil
 }
@@ -282,8 +278,8 @@ func (p *consumer) mend(ctx context.Context, fetches kgo.Fetches, ends map[int32
 
 func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 	p.metrics.records.Add(float64(len(in)))
-	ready, letters, rewinds := a.add(in, end, func(i incoming) *kgo.Record {
-		return kafka.DeadLetter(p.opts.DeadLetterTopic, i.record, string(i.bad.Cause), i.bad.Detail)
+	ready, letters, rewinds := a.add(in, end, func(i incoming) *kafka.Letter {
+		return p.letters.producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail)
 	})
 	p.tally.fetched.Add(int64(len(in)))
 	if rewinds > 0 {
@@ -292,7 +288,7 @@ func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 			"partition", a.partition, "records", rewinds)
 	}
 	p.valve.adjust(a)
-	p.letters.post(letters...)
+	p.letters.add(letters...)
 	p.sched.offer(ready...)
 }
 
@@ -305,9 +301,9 @@ func (p *consumer) skip(r *kgo.Record, why string, end int64) {
 	}
 }
 
-// buried is called when a dead letter's produce was acknowledged.
-func (p *consumer) buried(l *letter) {
-	if l.a.buried(l) {
+// deadLettered is called when l's produce was acknowledged.
+func (p *consumer) deadLettered(l *deadLetter) {
+	if l.a.deadLettered(l) {
 		p.completed(l.a, 1)
 	}
 }

@@ -15,10 +15,10 @@
 //	assignment  one partition while it is ours: lock, offsets.Span, lanes, bytes
 //	scheduler   which lane is next, and how many may be in flight
 //	acker       reads positions of what is in flight
-//	letters     dead letters, until their produce is acknowledged
+//	deadLetters dead letters, until their produce is acknowledged
 //	valve       pauses and resumes partitions by what they hold
 //	committer   commits, at a cadence and at each rebalance
 //
 // Locks are taken in this order: committer, valve, assignment. The scheduler's,
-// the acker's and the letters' are leaves: nothing is called while they are held.
+// the acker's and the dead letters' are leaves: nothing is called while they are held.
 package poller
