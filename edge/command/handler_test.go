@@ -14,6 +14,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 )
 
 const rae = "RAE-1"
@@ -89,14 +90,7 @@ func (w *world) ask(c device.Command) device.Reply {
 }
 
 func (w *world) count(result string) float64 {
-	families, err := w.reg.Gather()
-	require.NoError(w.t, err)
-	for _, m := range families[0].GetMetric() {
-		if m.GetLabel()[0].GetValue() == result {
-			return m.GetCounter().GetValue()
-		}
-	}
-	return -1
+	return metrictest.Value(w.t, w.reg, "rollcall_edge_commands_total", "result", result)
 }
 
 func (w *world) seq() int64 { return w.Devices()[0].Seq }

@@ -15,6 +15,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 )
 
 const (
@@ -169,24 +170,13 @@ func TestAStepIsOneDeltaADevice(t *testing.T) {
 func TestUnchangedCostsNoTransaction(t *testing.T) {
 	f := open(t)
 	f.observe(seen(tv, map[string]any{"a": "1"}))
-	before := histogramCount(t, f.reg, "rollcall_edge_commit_seconds")
+	before := metrictest.Observations(t, f.reg, "rollcall_edge_commit_seconds")
 	f.clock.Advance(time.Minute)
 	f.observe(seen(tv, map[string]any{"a": "1"}), discovery.Observation{MAC: tv, Presence: discovery.Refresh})
-	require.Equal(t, before, histogramCount(t, f.reg, "rollcall_edge_commit_seconds"))
+	require.Equal(t, before, metrictest.Observations(t, f.reg, "rollcall_edge_commit_seconds"))
 	require.Equal(t, start.Add(time.Minute), f.device(tv).Last, "last seen is kept in memory")
 	f.reopen()
 	require.Equal(t, start.Add(time.Minute), f.device(tv).Last, "and written when the registry closes")
-}
-
-func histogramCount(t *testing.T, g prometheus.Gatherer, name string) uint64 {
-	families, err := g.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetHistogram().GetSampleCount()
-		}
-	}
-	return 0
 }
 
 func TestSetsAreSortedArrays(t *testing.T) {
@@ -205,20 +195,7 @@ func TestSetsAreSortedArrays(t *testing.T) {
 	}
 	f.observe(discovery.Observation{MAC: tv, Add: map[string][]string{name: many}})
 	require.Equal(t, discovery.MaxSetMembers, strings.Count(string(f.device(tv).Attributes[name].Value), "s"))
-	require.InDelta(t, 5, counter(t, f.reg, "rollcall_edge_attributes_refused_total", "set-full"), 0)
-}
-
-func counter(t *testing.T, g prometheus.Gatherer, name, label string) float64 {
-	families, err := g.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return 0
+	require.InDelta(t, 5, metrictest.Value(t, f.reg, "rollcall_edge_attributes_refused_total", "reason", "set-full"), 0)
 }
 
 func TestPresence(t *testing.T) {
@@ -346,7 +323,7 @@ func TestLimits(t *testing.T) {
 	f.observe(seen(tv, set), seen(tv, set))
 	require.Equal(t, map[string]string{"network.mac": `"` + tv + `"`, "connection.status": `"online"`, "fine": `"y"`}, values(f.device(tv).Attributes))
 	require.Equal(t, 1, strings.Count(f.log.String(), `attribute="Bad Name"`), "logged once a name")
-	require.InDelta(t, 4, counter(t, f.reg, "rollcall_edge_attributes_refused_total", "invalid"), 0)
+	require.InDelta(t, 4, metrictest.Value(t, f.reg, "rollcall_edge_attributes_refused_total", "reason", "invalid"), 0)
 
 	many := map[string]any{}
 	for i := range device.MaxAttributes + 50 {
@@ -356,11 +333,11 @@ func TestLimits(t *testing.T) {
 	d := f.device(radio)
 	require.LessOrEqual(t, len(d.Attributes), device.MaxAttributes)
 	require.LessOrEqual(t, device.StateBytes(d.Attributes), device.MaxStateBytes)
-	require.Greater(t, counter(t, f.reg, "rollcall_edge_attributes_refused_total", "limit"), 50.0)
+	require.Greater(t, metrictest.Value(t, f.reg, "rollcall_edge_attributes_refused_total", "reason", "limit"), 50.0)
 
 	f.observe(seen("02:00:00:00:00:03", nil))
 	require.Len(t, f.Devices(), 2)
-	require.InDelta(t, 1, counter(t, f.reg, "rollcall_edge_devices_refused_total", ""), 0)
+	require.InDelta(t, 1, metrictest.Value(t, f.reg, "rollcall_edge_devices_refused_total"), 0)
 	f.take()
 }
 

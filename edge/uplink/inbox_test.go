@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/uplink"
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 )
 
 const commandTopic = "rollcall/v1/RAE-1/sessions/s1/commands"
@@ -76,14 +77,7 @@ func (m *mosquitto) cloud() func(topic, payload string) {
 
 func subscribed(t *testing.T, reg *prometheus.Registry) {
 	eventually(t, "subscribed", func() bool {
-		families, err := reg.Gather()
-		require.NoError(t, err)
-		for _, f := range families {
-			if f.GetName() == "rollcall_edge_commands_subscribed" {
-				return f.GetMetric()[0].GetGauge().GetValue() == 1
-			}
-		}
-		return false
+		return metrictest.Value(t, reg, "rollcall_edge_commands_subscribed") == 1
 	})
 }
 
@@ -131,7 +125,7 @@ func TestACommandIsAcknowledgedOnlyWhenItIsDealtWith(t *testing.T) {
 	_, stop := start(t, o)
 	subscribed(t, reg)
 	publish(commandTopic, "1")
-	eventually(t, "it came", func() bool { return counter(t, reg, "rollcall_edge_commands_received_total") == 1 })
+	eventually(t, "it came", func() bool { return metrictest.Value(t, reg, "rollcall_edge_commands_received_total") == 1 })
 	stop()
 	require.Zero(t, c.seen())
 	close(c.wait)
@@ -154,27 +148,16 @@ func TestMoreCommandsThanTheInboxHolds(t *testing.T) {
 	// Each connection brings 128 again; the inbox holds 256.
 	for n := range 3 {
 		eventually(t, "a window", func() bool {
-			return counter(t, reg, "rollcall_edge_commands_received_total") >= float64(128*(n+1))
+			return metrictest.Value(t, reg, "rollcall_edge_commands_received_total") >= float64(128*(n+1))
 		})
 		if n < 2 {
 			uplink.CutConnection(u)
 			eventually(t, "another connection", func() bool {
-				return counter(t, reg, "rollcall_edge_connects_total") > float64(n+1)
+				return metrictest.Value(t, reg, "rollcall_edge_connects_total") > float64(n+1)
 			})
 			subscribed(t, reg)
 		}
 	}
 	close(c.wait)
 	eventually(t, "all", func() bool { return c.seen() == total })
-}
-
-func counter(t *testing.T, reg *prometheus.Registry, name string) float64 {
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetCounter().GetValue()
-		}
-	}
-	return 0
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/uplink"
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
@@ -170,7 +171,7 @@ func TestMosquittoRefusesByItsAccessRules(t *testing.T) {
 
 	// Mosquitto 2.0.11 answers, and then often closes the connection. Once
 	// the rules are right, events flow all the same.
-	eventually(t, "is cut off", func() bool { return counter(t, reg, "rollcall_edge_connects_total") > 1 })
+	eventually(t, "is cut off", func() bool { return metrictest.Value(t, reg, "rollcall_edge_connects_total") > 1 })
 	require.NoError(t, os.WriteFile(acl, []byte("topic readwrite #\n"), 0o644))
 	require.NoError(t, m.process.Process.Signal(syscall.SIGHUP))
 	m.subscribe(t.Context(), &received{}, nil)

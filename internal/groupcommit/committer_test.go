@@ -16,6 +16,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
@@ -350,8 +351,8 @@ func TestCallersWaitForRoom(t *testing.T) {
 					go func() { results <- c.Apply(t.Context(), big(name(i))) }()
 					synctest.Wait()
 				}
-				require.InDelta(t, 1, gauge(t, registry, "rollcall_group_commit_queue_sessions"), 0, "one runs, one is queued, one waits outside")
-				require.InDelta(t, 42<<10, gauge(t, registry, "rollcall_group_commit_queue_bytes"), 1<<10)
+				require.InDelta(t, 1, metrictest.Value(t, registry, "rollcall_group_commit_queue_sessions"), 0, "one runs, one is queued, one waits outside")
+				require.InDelta(t, 42<<10, metrictest.Value(t, registry, "rollcall_group_commit_queue_bytes"), 1<<10)
 
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
@@ -374,19 +375,6 @@ func TestCallersWaitForRoom(t *testing.T) {
 			})
 		})
 	}
-}
-
-func gauge(t *testing.T, g prometheus.Gatherer, name string) float64 {
-	t.Helper()
-	families, err := g.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	t.Fatalf("no metric %s", name)
-	return 0
 }
 
 func TestCloseDrains(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
@@ -102,17 +103,7 @@ func withRival(t *testing.T, setting, reason string, meet func(t *testing.T, url
 		got, _ := load(t, s, f.id)
 		sameState(t, f.state, got)
 	}
-	n := 0.0
-	families, err := registry.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == "rollcall_store_retries_total" && m.GetLabel()[0].GetValue() == reason {
-				n = m.GetCounter().GetValue()
-			}
-		}
-	}
-	return n
+	return metrictest.ValueOrZero(t, registry, "rollcall_store_retries_total", "reason", reason)
 }
 
 // PostgreSQL looks for a deadlock once in a wait: the other must wait for the

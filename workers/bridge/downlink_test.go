@@ -23,6 +23,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
 
@@ -88,20 +89,10 @@ func startDown(t testing.TB, fake *kfake.Cluster, addr string, change ...func(*b
 	return d
 }
 
-func (d *down) count(t testing.TB, name, value string) float64 {
-	families, err := d.reg.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			if m.GetLabel()[0].GetValue() == value {
-				return m.GetCounter().GetValue()
-			}
-		}
-	}
-	return 0
+// count is the value of the counter's series that has the label's value.
+func (d *down) count(t testing.TB, name, label, value string) float64 {
+	t.Helper()
+	return metrictest.Value(t, d.reg, name, label, value)
 }
 
 // raeClient is what a RAE is to the broker: a session that stays.
@@ -231,7 +222,7 @@ func TestNoCommandIsLost(t *testing.T) {
 	dead.Store(true)
 	first := startDown(t, fake, b.addr)
 	give(0, each/2)
-	eventually(t, func() bool { return first.count(t, "rollcall_bridge_commands_total", "sent") > sessions }, "some are sent")
+	eventually(t, func() bool { return first.count(t, "rollcall_bridge_commands_total", "result", "sent") > sessions }, "some are sent")
 	b.stop()
 	first.stop()
 	require.Zero(t, committed(t, fake))
@@ -257,7 +248,7 @@ func TestARAEThatIsAwayGetsItsCommandsWhenItComes(t *testing.T) {
 		ask(commandTo("RAE-1", 0, n, life))
 	}
 	eventually(t, func() bool { return len(here.ids(t)[sessionOf(0)]) == 20 }, "nobody waits for those who are not there")
-	eventually(t, func() bool { return d.count(t, "rollcall_bridge_command_retries_total", "unheard") > 0 }, "it is tried")
+	eventually(t, func() bool { return d.count(t, "rollcall_bridge_command_retries_total", "reason", "unheard") > 0 }, "it is tried")
 	require.Less(t, committed(t, fake), int64(22), "the one that waits is not committed")
 	away = startRAE(t, addr, "RAE-2")
 	unknown := startRAE(t, addr, "RAE-3")
@@ -275,7 +266,7 @@ func TestWhatHasExpiredIsNotSent(t *testing.T) {
 	d := startDown(t, fake, addr)
 	eventually(t, func() bool { return len(rae.ids(t)[sessionOf(0)]) == 1 }, "the one that has not")
 	require.Equal(t, commandTo("RAE-1", 0, 1, 0).ID, rae.ids(t)[sessionOf(0)][0])
-	eventually(t, func() bool { return d.count(t, "rollcall_bridge_commands_total", "expired") == 2 }, "both are counted")
+	eventually(t, func() bool { return d.count(t, "rollcall_bridge_commands_total", "result", "expired") == 2 }, "both are counted")
 	eventually(t, func() bool { return committed(t, fake) == 3 }, "all done")
 }
 
@@ -302,7 +293,7 @@ func TestPoisonIsDeadLettered(t *testing.T) {
 	d := startDown(t, fake, addr)
 	letters := readLog(t, fake.ListenAddrs(), device.KafkaDeadLetters)
 	eventually(t, func() bool {
-		return len(letters.all()) == 8 && len(rae.ids(t)[good.Session]) == 1 && d.count(t, "rollcall_bridge_commands_total", "dead-letter") == 8
+		return len(letters.all()) == 8 && len(rae.ids(t)[good.Session]) == 1 && d.count(t, "rollcall_bridge_commands_total", "result", "dead-letter") == 8
 	}, "eight letters and a command")
 	reasons := map[string]int{}
 	for _, l := range letters.all() {

@@ -18,7 +18,6 @@ import (
 
 	"github.com/eclipse/paho.golang/autopaho"
 	"github.com/eclipse/paho.golang/paho"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -299,15 +298,4 @@ func (l *kafkaLog) wait(t testing.TB, topics, count int) error {
 		<-time.After(5 * time.Millisecond)
 	}
 	return *last.Load()
-}
-
-func counter(t testing.TB, r *prometheus.Registry, name string) float64 {
-	families, err := r.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetCounter().GetValue()
-		}
-	}
-	return 0
 }

@@ -108,7 +108,7 @@ func TestConsumerProtocol(t *testing.T) {
 	first := start(t, c, s, next)
 	eventually(t, func() bool { return c.left(t) == 0 }, "the first works")
 	second := start(t, c, s, next)
-	eventually(t, func() bool { return second.Ready() == nil && second.has(t, "lag_records") }, "the second has partitions")
+	eventually(t, func() bool { return second.Ready() == nil && second.hasSeries(t, "lag_records") }, "the second has partitions")
 	c.produce(t, h.records[third:2*third]...)
 	eventually(t, func() bool { return second.metric(t, "records_total") > 0 && c.left(t) == 0 }, "the second works")
 	first.drain(t)
@@ -193,9 +193,9 @@ func TestBurstOfOneClassLeavesOthersTheirShare(t *testing.T) {
 		o.Classes = []poller.Class{{Pattern: "rae-[1-9]", Weight: 1}}
 	})
 	c.produce(t, flood...)
-	eventually(t, func() bool { return r.metric(t, "ready_lanes", "class", "rae-[1-9]") > 700 }, "the flood waits")
+	eventually(t, func() bool { return r.metricOrZero(t, "ready_lanes", "class", "rae-[1-9]") > 700 }, "the flood waits")
 	c.produce(t, calm...)
-	eventually(t, func() bool { return r.metric(t, "ready_lanes", "class", "default") == 200 }, "the others wait, behind it")
+	eventually(t, func() bool { return r.metricOrZero(t, "ready_lanes", "class", "default") == 200 }, "the others wait, behind it")
 	var mu sync.Mutex
 	signals, served := 0, map[string]int{} // calm sessions, by how many signals were before
 	s.setRefuse(func(b device.Batch) error {

@@ -25,6 +25,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/device/devicetest"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/metrictest"
 	"github.com/rollcall-platform/rollcall/workers/poller"
 )
 
@@ -420,41 +421,24 @@ func short(session time.Duration) func(*poller.Options) {
 	}
 }
 
-// has reports whether the metric has been told anything.
-func (r *running) has(t testing.TB, name string) bool {
-	families, err := r.metrics.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		if f.GetName() == "rollcall_poller_"+name {
-			return true
-		}
-	}
-	return false
+const metricPrefix = "rollcall_poller_"
+
+// hasSeries reports whether the metric has been told anything.
+func (r *running) hasSeries(t testing.TB, name string) bool {
+	t.Helper()
+	return metrictest.HasSeries(t, r.metrics, metricPrefix+name)
 }
 
 // metric sums a metric over its labels; pairs of label and value choose among them.
 func (r *running) metric(t testing.TB, name string, labels ...string) float64 {
 	t.Helper()
-	families, err := r.metrics.Gather()
-	require.NoError(t, err)
-	var sum float64
-	for _, f := range families {
-		if f.GetName() != "rollcall_poller_"+name {
-			continue
-		}
-	metrics:
-		for _, m := range f.GetMetric() {
-			for i := 0; i < len(labels); i += 2 {
-				for _, l := range m.GetLabel() {
-					if l.GetName() == labels[i] && l.GetValue() != labels[i+1] {
-						continue metrics
-					}
-				}
-			}
-			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	return sum
+	return metrictest.Value(t, r.metrics, metricPrefix+name, labels...)
+}
+
+// metricOrZero is metric, also before anything was told.
+func (r *running) metricOrZero(t testing.TB, name string, labels ...string) float64 {
+	t.Helper()
+	return metrictest.ValueOrZero(t, r.metrics, metricPrefix+name, labels...)
 }
 
 func portOf(t testing.TB, addr string) int {
