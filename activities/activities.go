@@ -132,11 +132,11 @@ func New(o Options) (*Activities, error) {
 
 // Register makes the activities known to a worker, under their names.
 func (a *Activities) Register(r worker.ActivityRegistry) {
-	r.RegisterActivityWithOptions(a.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
-	r.RegisterActivityWithOptions(a.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	r.RegisterActivityWithOptions(a.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApplyBatch})
+	r.RegisterActivityWithOptions(a.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoadSession})
 	r.RegisterActivityWithOptions(a.RequestSnapshot, activity.RegisterOptions{Name: workflows.ActivityRequestSnapshot})
 	r.RegisterActivityWithOptions(a.Supersede, activity.RegisterOptions{Name: workflows.ActivitySupersede})
-	r.RegisterActivityWithOptions(a.ReadTestState, activity.RegisterOptions{Name: workflows.ActivityTestState})
+	r.RegisterActivityWithOptions(a.ReadTestState, activity.RegisterOptions{Name: workflows.ActivityReadTestState})
 }
 
 // ApplyBatch writes one apply. Values that the database will never take come
@@ -149,7 +149,7 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 // Opens the answer names the sessions that this one has taken the place of, and
 // the one that has taken its own. Both answers have the device's test state. That
 // to any other request is nil.
-func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
+func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.LoadedSession, error) {
 	begun := time.Now()
 	u, answer := update(in), store.Answer{}
 	u.Opens = u.Opens && a.temporal != nil // nobody is asked for what nobody could be told
@@ -160,22 +160,22 @@ func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) 
 		loaded, err := a.LoadSession(ctx, in.Session)
 		return &loaded, err
 	case err == nil:
-		a.observe(workflows.ActivityApply, "ok", begun)
+		a.observe(workflows.ActivityApplyBatch, "ok", begun)
 		return a.answered(u), nil
-	case errors.Is(err, store.ErrRefused) && !in.Skip:
-		a.observe(workflows.ActivityApply, "refused", begun)
+	case errors.Is(err, store.ErrRefused) && !in.SkipOnly:
+		a.observe(workflows.ActivityApplyBatch, "refused", begun)
 		return nil, temporal.NewNonRetryableApplicationError(err.Error(), workflows.ErrRefused, nil)
 	}
-	a.observe(workflows.ActivityApply, "error", begun)
+	a.observe(workflows.ActivityApplyBatch, "error", begun)
 	return nil, a.failed(ctx, "apply batch", in.Session, err)
 }
 
 // answered is the answer to an apply that is done.
-func (a *Activities) answered(u store.Update) *workflows.Loaded {
+func (a *Activities) answered(u store.Update) *workflows.LoadedSession {
 	if !u.New && !u.Opens {
 		return nil
 	}
-	out := &workflows.Loaded{Older: u.Answer.Rivals.Older, Newer: u.Answer.Rivals.Newer, Test: testState(u.Answer.Test)}
+	out := &workflows.LoadedSession{OlderSessions: u.Answer.Rivals.Older, NewerSession: u.Answer.Rivals.Newer, TestState: testState(u.Answer.Test)}
 	if u.New {
 		out.SearchAttributes, out.Level = a.search(), workflows.Level
 	}
@@ -183,26 +183,26 @@ func (a *Activities) answered(u store.Update) *workflows.Loaded {
 }
 
 // LoadSession reads what the database knows of a session.
-func (a *Activities) LoadSession(ctx context.Context, session string) (workflows.Loaded, error) {
+func (a *Activities) LoadSession(ctx context.Context, session string) (workflows.LoadedSession, error) {
 	begun := time.Now()
 	stored, err := a.loader.Load(ctx, session)
 	if err != nil {
-		a.observe(workflows.ActivityLoad, "error", begun)
-		return workflows.Loaded{}, a.failed(ctx, "load", session, err)
+		a.observe(workflows.ActivityLoadSession, "error", begun)
+		return workflows.LoadedSession{}, a.failed(ctx, "load", session, err)
 	}
-	loaded := workflows.Loaded{
+	loaded := workflows.LoadedSession{
 		Found: stored.Found, State: stored.State, Positions: stored.Positions, Counters: counters(stored.Counters),
-		SearchAttributes: a.search(), Level: workflows.Level, Test: testState(stored.Test),
+		SearchAttributes: a.search(), Level: workflows.Level, TestState: testState(stored.Test),
 	}
 	if stored.Found && stored.State.AsOf > 0 && stored.State.Closed == 0 {
 		rivals, err := a.rivals(ctx, session)
 		if err != nil {
-			a.observe(workflows.ActivityLoad, "error", begun)
-			return workflows.Loaded{}, a.failed(ctx, "load", session, err)
+			a.observe(workflows.ActivityLoadSession, "error", begun)
+			return workflows.LoadedSession{}, a.failed(ctx, "load", session, err)
 		}
-		loaded.Older, loaded.Newer = rivals.Older, rivals.Newer
+		loaded.OlderSessions, loaded.NewerSession = rivals.Older, rivals.Newer
 	}
-	a.observe(workflows.ActivityLoad, "ok", begun)
+	a.observe(workflows.ActivityLoadSession, "ok", begun)
 	return loaded, nil
 }
 
@@ -212,10 +212,10 @@ func (a *Activities) ReadTestState(ctx context.Context, session string) (*workfl
 	begun := time.Now()
 	stored, err := a.loader.Load(ctx, session)
 	if err != nil {
-		a.observe(workflows.ActivityTestState, "error", begun)
+		a.observe(workflows.ActivityReadTestState, "error", begun)
 		return nil, a.failed(ctx, "read the test state", session, err)
 	}
-	a.observe(workflows.ActivityTestState, "ok", begun)
+	a.observe(workflows.ActivityReadTestState, "ok", begun)
 	return testState(stored.Test), nil
 }
 
@@ -250,7 +250,7 @@ func update(in workflows.ApplyRequest) store.Update {
 		Repaired: in.Repaired, OverLimit: in.OverLimit,
 		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose, Stale: in.Stale,
 		Quarantined: quarantined(in.Quarantined),
-		New:         in.New, Opens: in.Opens,
+		New:         in.NewSession, Opens: in.IdentifiesDevice,
 	}
 }
 

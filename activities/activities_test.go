@@ -78,7 +78,7 @@ func TestApplyBatch(t *testing.T) {
 		{name: "but not of what only steps over", err: refused, skip: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := environment(t, &fakeStore{err: tc.err}).ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: "s", Skip: tc.skip})
+			_, err := environment(t, &fakeStore{err: tc.err}).ExecuteActivity(workflows.ActivityApplyBatch, workflows.ApplyRequest{Session: "s", SkipOnly: tc.skip})
 			var a *temporal.ApplicationError
 			require.ErrorAs(t, err, &a)
 			require.Equal(t, tc.final, a.NonRetryable())
@@ -119,7 +119,7 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 		}
 	}
 	s := &fakeStore{}
-	_, err := environment(t, s).ExecuteActivity(workflows.ActivityApply, in)
+	_, err := environment(t, s).ExecuteActivity(workflows.ActivityApplyBatch, in)
 	require.NoError(t, err)
 	require.Len(t, s.updates, 1)
 	out := reflect.ValueOf(s.updates[0])
@@ -141,8 +141,8 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 // The first apply of a session that is new is also its load; one that is not
 // new is only loaded.
 func TestApplyOfANewSession(t *testing.T) {
-	apply := func(s *fakeStore) (loaded *workflows.Loaded) {
-		v, err := environment(t, s).ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: "s", New: true})
+	apply := func(s *fakeStore) (loaded *workflows.LoadedSession) {
+		v, err := environment(t, s).ExecuteActivity(workflows.ActivityApplyBatch, workflows.ApplyRequest{Session: "s", NewSession: true})
 		require.NoError(t, err)
 		require.NoError(t, v.Get(&loaded))
 		return loaded
@@ -160,23 +160,23 @@ func TestApplyOfANewSession(t *testing.T) {
 	require.Empty(t, s.updates)
 
 	s = &fakeStore{err: errors.New("connection refused")}
-	_, err := environment(t, s).ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: "s", New: true})
+	_, err := environment(t, s).ExecuteActivity(workflows.ActivityApplyBatch, workflows.ApplyRequest{Session: "s", NewSession: true})
 	require.ErrorContains(t, err, "connection refused")
 	require.Empty(t, s.updates)
 }
 
 func TestLoadSession(t *testing.T) {
 	s := &fakeStore{state: device.State{AsOf: 7}}
-	v, err := environment(t, s).ExecuteActivity(workflows.ActivityLoad, "s")
+	v, err := environment(t, s).ExecuteActivity(workflows.ActivityLoadSession, "s")
 	require.NoError(t, err)
-	var loaded workflows.Loaded
+	var loaded workflows.LoadedSession
 	require.NoError(t, v.Get(&loaded))
 	require.True(t, loaded.Found)
 	require.True(t, loaded.SearchAttributes)
 	require.EqualValues(t, 7, loaded.State.AsOf)
 
 	s.err = errors.New("connection refused")
-	_, err = environment(t, s).ExecuteActivity(workflows.ActivityLoad, "s")
+	_, err = environment(t, s).ExecuteActivity(workflows.ActivityLoadSession, "s")
 	require.ErrorContains(t, err, "connection refused")
 }
 
@@ -191,26 +191,26 @@ func TestTestStateReachesTheWorkflow(t *testing.T) {
 		},
 	} {
 		env := environment(t, s)
-		var loaded workflows.Loaded
-		v, err := env.ExecuteActivity(workflows.ActivityApply, workflows.ApplyRequest{Session: one, New: true})
+		var loaded workflows.LoadedSession
+		v, err := env.ExecuteActivity(workflows.ActivityApplyBatch, workflows.ApplyRequest{Session: one, NewSession: true})
 		require.NoError(t, err)
 		require.NoError(t, v.Get(&loaded))
-		require.Equal(t, &want, loaded.Test)
+		require.Equal(t, &want, loaded.TestState)
 
-		v, err = env.ExecuteActivity(workflows.ActivityLoad, one)
+		v, err = env.ExecuteActivity(workflows.ActivityLoadSession, one)
 		require.NoError(t, err)
-		loaded = workflows.Loaded{}
+		loaded = workflows.LoadedSession{}
 		require.NoError(t, v.Get(&loaded))
-		require.Equal(t, &want, loaded.Test)
+		require.Equal(t, &want, loaded.TestState)
 
-		v, err = env.ExecuteActivity(workflows.ActivityTestState, one)
+		v, err = env.ExecuteActivity(workflows.ActivityReadTestState, one)
 		require.NoError(t, err)
 		var got workflows.TestState
 		require.NoError(t, v.Get(&got))
 		require.Equal(t, want, got)
 
 		s.err = errors.New("connection refused")
-		_, err = env.ExecuteActivity(workflows.ActivityTestState, one)
+		_, err = env.ExecuteActivity(workflows.ActivityReadTestState, one)
 		require.ErrorContains(t, err, "connection refused")
 	}
 }

@@ -21,17 +21,17 @@ type Commands interface {
 // RequestSnapshot asks the session's edge for a snapshot. It does not wait for
 // the reply. Done again for the same request it sends the same command, which
 // the edge does once.
-func (a *Activities) RequestSnapshot(ctx context.Context, in workflows.SnapshotRequest) (workflows.Asked, error) {
+func (a *Activities) RequestSnapshot(ctx context.Context, in workflows.SnapshotRequest) (workflows.SnapshotRequestResult, error) {
 	if a.commands == nil {
-		return workflows.Asked{Outcome: workflows.Disabled, Detail: "this worker has no Kafka to send commands to"}, nil
+		return workflows.SnapshotRequestResult{Outcome: workflows.RequestDisabled, Detail: "this worker has no Kafka to send commands to"}, nil
 	}
 	session, err := uuid.Parse(in.Session)
 	if err != nil {
-		return workflows.Asked{}, fmt.Errorf("request a snapshot of session %q: %w", in.Session, err)
+		return workflows.SnapshotRequestResult{}, fmt.Errorf("request a snapshot of session %q: %w", in.Session, err)
 	}
 	now := a.now()
 	if wait := a.limit.take(now); wait > 0 {
-		return workflows.Asked{Outcome: workflows.Later, Wait: wait, Detail: "this worker asks for no more snapshots just now"}, nil
+		return workflows.SnapshotRequestResult{Outcome: workflows.RequestDeferred, Wait: wait, Detail: "this worker asks for no more snapshots just now"}, nil
 	}
 	now = now.UTC().Truncate(time.Millisecond)
 	c := device.Command{
@@ -41,10 +41,10 @@ func (a *Activities) RequestSnapshot(ctx context.Context, in workflows.SnapshotR
 	begun := time.Now()
 	if err := a.commands.Send(ctx, c); err != nil {
 		a.observe(workflows.ActivityRequestSnapshot, "error", begun)
-		return workflows.Asked{}, fmt.Errorf("request a snapshot of session %s: %w", in.Session, err)
+		return workflows.SnapshotRequestResult{}, fmt.Errorf("request a snapshot of session %s: %w", in.Session, err)
 	}
 	a.observe(workflows.ActivityRequestSnapshot, "ok", begun)
-	return workflows.Asked{Outcome: workflows.Sent, Command: c.ID, Expires: c.Expires}, nil
+	return workflows.SnapshotRequestResult{Outcome: workflows.RequestSent, Command: c.ID, Expires: c.Expires}, nil
 }
 
 // limiter lets so many through in a second. Who comes too early is told when to

@@ -47,7 +47,7 @@ func environmentOf(t *testing.T, o activities.Options) *testsuite.TestActivityEn
 	return env
 }
 
-func request(t *testing.T, env *testsuite.TestActivityEnvironment, in workflows.SnapshotRequest) (asked workflows.Asked, err error) {
+func request(t *testing.T, env *testsuite.TestActivityEnvironment, in workflows.SnapshotRequest) (asked workflows.SnapshotRequestResult, err error) {
 	t.Helper()
 	v, err := env.ExecuteActivity(workflows.ActivityRequestSnapshot, in)
 	if err == nil {
@@ -62,13 +62,13 @@ func TestRequestSnapshot(t *testing.T) {
 
 	asked, err := request(t, environmentOf(t, activities.Options{}), in)
 	require.NoError(t, err)
-	require.Equal(t, workflows.Disabled, asked.Outcome)
+	require.Equal(t, workflows.RequestDisabled, asked.Outcome)
 
 	c := &commands{}
 	env := environmentOf(t, activities.Options{Commands: c, Now: func() time.Time { return now }})
 	asked, err = request(t, env, in)
 	require.NoError(t, err)
-	require.Equal(t, workflows.Sent, asked.Outcome)
+	require.Equal(t, workflows.RequestSent, asked.Outcome)
 	require.Len(t, c.sent, 1)
 	require.Equal(t, asked.Command, c.sent[0].ID)
 	require.Equal(t, device.Command{
@@ -101,11 +101,11 @@ func TestSnapshotRate(t *testing.T) {
 	for range 100 {
 		asked, err := request(t, env, in)
 		require.NoError(t, err)
-		if asked.Outcome == workflows.Sent {
+		if asked.Outcome == workflows.RequestSent {
 			sent++
 			continue
 		}
-		require.Equal(t, workflows.Later, asked.Outcome)
+		require.Equal(t, workflows.RequestDeferred, asked.Outcome)
 		waits = append(waits, asked.Wait)
 	}
 	require.Equal(t, 10, sent, "a second's worth at once")
@@ -117,7 +117,7 @@ func TestSnapshotRate(t *testing.T) {
 		}
 		asked, err := request(t, env, in)
 		require.NoError(t, err)
-		require.Equal(t, workflows.Sent, asked.Outcome, "after %s", wait)
+		require.Equal(t, workflows.RequestSent, asked.Outcome, "after %s", wait)
 	}
 }
 
@@ -134,13 +134,13 @@ func (s *signals) SignalWithStartWorkflow(_ context.Context, id, name string, ar
 		return nil, errors.New(name)
 	}
 	s.ids, s.options = append(s.ids, id), o
-	s.reasons = append(s.reasons, arg.(workflows.Close).Reason) //nolint:forcetypeassert // or the test fails
-	s.inputs = append(s.inputs, args[0].(workflows.Input))      //nolint:forcetypeassert // or the test fails
+	s.reasons = append(s.reasons, arg.(workflows.CloseRequest).Reason) //nolint:forcetypeassert // or the test fails
+	s.inputs = append(s.inputs, args[0].(workflows.Input))             //nolint:forcetypeassert // or the test fails
 	return nil, s.err
 }
 
 func TestSupersede(t *testing.T) {
-	in := workflows.SupersedeRequest{RAE: rae, Session: one, Older: []string{other}}
+	in := workflows.SupersedeRequest{RAE: rae, Session: one, OlderSessions: []string{other}}
 	s := &signals{}
 	env := environmentOf(t, activities.Options{Temporal: s})
 	_, err := env.ExecuteActivity(workflows.ActivitySupersede, in)
@@ -160,8 +160,8 @@ func TestSupersede(t *testing.T) {
 
 // Only an apply that opens, or a load, names the device's other sessions.
 func TestOtherSessionsAreFound(t *testing.T) {
-	apply := func(o activities.Options, in workflows.ApplyRequest) (loaded *workflows.Loaded) {
-		v, err := environmentOf(t, o).ExecuteActivity(workflows.ActivityApply, in)
+	apply := func(o activities.Options, in workflows.ApplyRequest) (loaded *workflows.LoadedSession) {
+		v, err := environmentOf(t, o).ExecuteActivity(workflows.ActivityApplyBatch, in)
 		require.NoError(t, err)
 		if v.HasValue() {
 			require.NoError(t, v.Get(&loaded))
@@ -170,8 +170,8 @@ func TestOtherSessionsAreFound(t *testing.T) {
 	}
 	with := activities.Options{Temporal: &signals{}}
 	require.Nil(t, apply(with, workflows.ApplyRequest{Session: one}))
-	found := apply(with, workflows.ApplyRequest{Session: one, Opens: true})
-	require.Equal(t, []string{other}, found.Older)
-	require.Equal(t, newest, found.Newer)
-	require.Nil(t, apply(activities.Options{}, workflows.ApplyRequest{Session: one, Opens: true}))
+	found := apply(with, workflows.ApplyRequest{Session: one, IdentifiesDevice: true})
+	require.Equal(t, []string{other}, found.OlderSessions)
+	require.Equal(t, newest, found.NewerSession)
+	require.Nil(t, apply(activities.Options{}, workflows.ApplyRequest{Session: one, IdentifiesDevice: true}))
 }

@@ -26,9 +26,9 @@ func (a *Activities) Supersede(ctx context.Context, in workflows.SupersedeReques
 		return nil
 	}
 	queue := activity.GetInfo(ctx).TaskQueue
-	for _, older := range in.Older {
+	for _, older := range in.OlderSessions {
 		options := workflows.StartOptions(queue, in.RAE, older)
-		_, err := a.temporal.SignalWithStartWorkflow(ctx, options.ID, workflows.SignalClose, workflows.Superseded(in.Session),
+		_, err := a.temporal.SignalWithStartWorkflow(ctx, options.ID, workflows.SignalClose, workflows.SupersededCloseRequest(in.Session),
 			options, workflows.DeviceSessionName, workflows.Input{RAE: in.RAE, Session: older})
 		if err != nil {
 			return a.failed(ctx, "supersede", older, err)

@@ -82,7 +82,7 @@ type intent struct {
 // turn applies all that waits: one apply in the common case. The first turn of
 // a chain of runs learns what the database knows.
 func (s *session) turn(ctx workflow.Context) {
-	if s.Sync == Loading {
+	if s.Sync == SyncLoading {
 		s.load(ctx)
 	}
 	for _, group := range untilClose(s.fresh(ctx)) {
@@ -119,7 +119,7 @@ func (s *session) settle(ctx workflow.Context, batches []device.Batch) {
 			refusal = s.apply(ctx, merge([]device.Batch{b}))
 		}
 		if refusal != nil {
-			s.Refusing = append(s.Refusing, Refusal{
+			s.PendingRefusals = append(s.PendingRefusals, Refusal{
 				Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
 				Cause: CauseDatabase, Detail: clip(fmt.Sprintf("seq %s: %v", b.Fold.Seqs, refusal)), At: workflow.Now(ctx),
 			})
@@ -180,7 +180,7 @@ type step struct {
 	intent
 	next    device.State // the session's, once it is done
 	change  device.Change
-	check   *Check // nil: no newer snapshot is in it
+	check   *SnapshotCheck // nil: no newer snapshot is in it
 	request ApplyRequest
 }
 
@@ -197,7 +197,7 @@ func (s *session) plan(in intent, now time.Time) step {
 		p.check.Repaired = p.change.Repaired
 	}
 	p.request = s.request(&p.next, in.positions)
-	if in.received.After(s.Received) {
+	if in.received.After(s.LastReceived) {
 		p.request.Received = in.received
 	}
 	p.request.BatchReceived = in.received
@@ -208,7 +208,7 @@ func (s *session) plan(in intent, now time.Time) step {
 	p.request.AfterClose = p.change.AfterClose
 	p.request.Stale = p.change.Stale
 	p.request.Events = in.fold.Events() - p.change.Duplicates - p.change.AfterClose
-	p.request.Opens = s.introduces(&p)
+	p.request.IdentifiesDevice = s.introduces(&p)
 	return p
 }
 
@@ -219,19 +219,19 @@ func (s *session) apply(ctx workflow.Context, in intent) error {
 		return nil
 	}
 	p := s.plan(in, workflow.Now(ctx))
-	var answer Loaded // of Opens; else nothing
-	if err := s.execute(ActivityApply, p.summary(), p.request, &answer); err != nil {
+	var answer LoadedSession // of Opens; else nothing
+	if err := s.execute(ActivityApplyBatch, p.summary(), p.request, &answer); err != nil {
 		return err
 	}
 	s.done(ctx, p)
-	s.know(answer.Test)
-	s.supersede(ctx, answer.Older, answer.Newer)
+	s.know(answer.TestState)
+	s.supersede(ctx, answer.OlderSessions, answer.NewerSession)
 	return nil
 }
 
 // done takes over what the database has taken.
 func (s *session) done(ctx workflow.Context, p step) {
-	s.State, s.Received = p.next, p.request.Received
+	s.State, s.LastReceived = p.next, p.request.Received
 	s.reached(p.positions)
 	s.Counters.Batches += p.batches
 	s.Counters.Events += p.request.Events
@@ -253,7 +253,7 @@ func (s *session) request(state *device.State, positions []device.Position) Appl
 		RAE: s.rae, Session: s.id,
 		AsOf: state.AsOf, Snapshot: state.Snapshot, SnapshotAt: state.SnapshotAt, Hash: state.Hash,
 		Seen: state.Seen, Missing: state.Missing(), Closed: state.Closed, Reason: state.Reason,
-		First: state.First, Last: state.Last, Received: s.Received,
+		First: state.First, Last: state.Last, Received: s.LastReceived,
 	}
 	for _, p := range positions {
 		if !device.Reached(s.Positions, p) {
@@ -273,28 +273,28 @@ func (s *session) reached(positions []device.Position) {
 // its positions: the poller waits for them, and would send the same batch for
 // ever.
 func (s *session) stepOver(ctx workflow.Context) {
-	if len(s.Refusing) == 0 {
+	if len(s.PendingRefusals) == 0 {
 		return
 	}
 	var positions []device.Position
-	for _, r := range s.Refusing {
+	for _, r := range s.PendingRefusals {
 		if r.Topic != "" && !device.Reached(s.Positions, r.position()) {
 			positions = device.Advance(positions, r.position())
 		}
 	}
 	if len(positions) > 0 || s.Level > 0 {
 		request := s.request(&s.State, positions)
-		request.Skip, request.Quarantined = true, s.Refusing
-		if err := s.execute(ActivityApply, "step over "+plural(int64(len(s.Refusing)), "refused batch"), request, nil); err != nil {
+		request.SkipOnly, request.Quarantined = true, s.PendingRefusals
+		if err := s.execute(ActivityApplyBatch, "step over "+plural(int64(len(s.PendingRefusals)), "refused batch"), request, nil); err != nil {
 			panic(fmt.Sprintf("session %s: an apply that only steps over was refused: %v", s.id, err)) // see ApplyRequest.Skip
 		}
 		s.reached(positions)
 	}
-	for _, r := range s.Refusing {
+	for _, r := range s.PendingRefusals {
 		s.refuse(r)
 		s.count(ctx, metricRefused, "cause", r.Cause)
 		s.log.Error("batch refused for good: its events are missing from the session until a snapshot heals it",
 			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "err", r.Detail)
 	}
-	s.Refusing = nil
+	s.PendingRefusals = nil
 }

@@ -9,50 +9,50 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// carriedVersion is the form of Carried that this code writes. Fields may be
+// carriedVersion is the form of CarriedState that this code writes. Fields may be
 // added without a new version; a changed meaning needs one, and code that
 // still reads the old.
 const carriedVersion = 1
 
-// Carried is the whole state of a session workflow: what one run hands to the
+// CarriedState is the whole state of a session workflow: what one run hands to the
 // next. Nothing that matters lives outside it.
-type Carried struct {
-	Version   int               `json:"v"`
-	State     device.State      `json:"state"`
-	Positions []device.Position `json:"positions,omitempty"`
-	Received  time.Time         `json:"received,omitzero"`
+type CarriedState struct {
+	Version      int               `json:"v"`
+	State        device.State      `json:"state"`
+	Positions    []device.Position `json:"positions,omitempty"`
+	LastReceived time.Time         `json:"received,omitzero"`
 
-	Sync  Sync      `json:"sync"`
-	Since time.Time `json:"since,omitzero"`
+	Sync      SyncState `json:"sync"`
+	SyncSince time.Time `json:"since,omitzero"`
 
-	Counters Counters  `json:"counters"`
-	Refused  []Refusal `json:"refused,omitempty"` // the newest, at most maxRefused
-	Runs     int       `json:"runs"`
-	Builds   []Build   `json:"builds,omitempty"` // the last to apply, newest last, at most maxBuilds
+	Counters       Counters         `json:"counters"`
+	RecentRefusals []Refusal        `json:"refused,omitempty"` // the newest, at most maxRefused
+	Runs           int              `json:"runs"`
+	Builds         []AppliedByBuild `json:"builds,omitempty"` // the last to apply, newest last, at most maxBuilds
 
 	// Waiting are batches that were taken from the signal channel and not
 	// yet applied, in order of arrival; Refusing are refusals whose position
 	// the database does not have yet.
-	Waiting  []Waiting `json:"waiting,omitempty"`
-	Refusing []Refusal `json:"refusing,omitempty"`
+	Waiting         []WaitingBatch `json:"waiting,omitempty"`
+	PendingRefusals []Refusal      `json:"refusing,omitempty"`
 
 	SearchAttributes bool `json:"search_attributes,omitempty"`
 
-	Level       int       `json:"level,omitempty"`      // see Level
-	Active      time.Time `json:"active,omitzero"`      // when the newest signal came
-	Snapshotted time.Time `json:"snapshotted,omitzero"` // when the newest snapshot was applied, or the chain began
-	Repair      Repair    `json:"repair,omitzero"`
-	Check       *Check    `json:"check,omitempty"`
-	Closing     string    `json:"closing,omitempty"` // the reason of a close that is to be done
+	Level          int            `json:"level,omitempty"`      // see Level
+	LastSignalAt   time.Time      `json:"active,omitzero"`      // when the newest signal came
+	LastSnapshotAt time.Time      `json:"snapshotted,omitzero"` // when the newest snapshot was applied, or the chain began
+	Repair         Repair         `json:"repair,omitzero"`
+	Check          *SnapshotCheck `json:"check,omitempty"`
+	CloseReason    string         `json:"closing,omitempty"` // the reason of a close that is to be done
 
 	// Quiet is how long nothing must have come before Closing is done.
-	Quiet time.Duration `json:"quiet,omitempty"`
+	CloseQuiet time.Duration `json:"quiet,omitempty"`
 
-	Test *TestState `json:"test,omitempty"` // of the device; nil: to be read
+	TestState *TestState `json:"test,omitempty"` // of the device; nil: to be read
 }
 
-// Waiting is a batch and the bytes its signal had.
-type Waiting struct {
+// WaitingBatch is a batch and the bytes its signal had.
+type WaitingBatch struct {
 	Batch device.Batch `json:"batch"`
 	Bytes int          `json:"bytes"`
 }
@@ -63,9 +63,9 @@ const maxRefused = 16
 // next is what a run begins with. A version that this code does not know stops
 // the workflow task, not the workflow: Temporal tries the task again until a
 // worker that knows it is there.
-func (c *Carried) next() Carried {
+func (c *CarriedState) next() CarriedState {
 	if c == nil {
-		return Carried{Version: carriedVersion, Sync: Loading, Runs: 1}
+		return CarriedState{Version: carriedVersion, Sync: SyncLoading, Runs: 1}
 	}
 	if c.Version != carriedVersion {
 		panic(fmt.Sprintf("the run before carried state version %d, this worker reads version %d: run a worker of the version that wrote it, or a newer one", c.Version, carriedVersion))
@@ -79,8 +79,8 @@ func (c *Carried) next() Carried {
 const refusalBytes = 1 << 10
 
 // bytes is what waits, about as large as it is when it is carried.
-func (c *Carried) bytes() int {
-	n := len(c.Refusing) * refusalBytes
+func (c *CarriedState) bytes() int {
+	n := len(c.PendingRefusals) * refusalBytes
 	for _, w := range c.Waiting {
 		n += w.Bytes
 	}
@@ -88,13 +88,13 @@ func (c *Carried) bytes() int {
 }
 
 // idle reports whether nothing waits to be applied.
-func (c *Carried) idle() bool { return len(c.Waiting) == 0 && len(c.Refusing) == 0 }
+func (c *CarriedState) idle() bool { return len(c.Waiting) == 0 && len(c.PendingRefusals) == 0 }
 
-func (c *Carried) refuse(r Refusal) {
+func (c *CarriedState) refuse(r Refusal) {
 	c.Counters.Refused++
-	c.Refused = append(c.Refused, r)
-	if n := len(c.Refused) - maxRefused; n > 0 {
-		c.Refused = slices.Delete(c.Refused, 0, n)
+	c.RecentRefusals = append(c.RecentRefusals, r)
+	if n := len(c.RecentRefusals) - maxRefused; n > 0 {
+		c.RecentRefusals = slices.Delete(c.RecentRefusals, 0, n)
 	}
 }
 

@@ -14,18 +14,18 @@ const (
 	QueryState        = "state"             // answers with a StateView
 	QueryProgress     = "progress"          // answers with a Progress
 	SignalNudge       = "nudge"             // takes nothing; wakes an idle session to look at its worker version
-	SignalClose       = "close-session"     // takes a Close; as the update, for one who does not wait
+	SignalClose       = "close-session"     // takes a CloseRequest; as the update, for one who does not wait
 	SignalTestState   = "test-state"        // takes nothing; has the session read its device's test state, which changed
 
-	UpdateRequestSnapshot = "request-snapshot" // takes an Ask, answers with Asked
-	UpdateDrain           = "drain"            // takes nothing, answers with a Receipt
-	UpdateClose           = "close"            // takes a Close, answers with a Receipt
+	UpdateRequestSnapshot = "request-snapshot" // takes SnapshotRequestArgs, answers with SnapshotRequestResult
+	UpdateDrain           = "drain"            // takes nothing, answers with an AppliedState
+	UpdateClose           = "close"            // takes a CloseRequest, answers with an AppliedState
 
-	ActivityApply           = "ApplyBatch"      // takes an ApplyRequest; answers with Loaded where that is New or Opens
-	ActivityLoad            = "LoadSession"     // takes a session, answers with Loaded
-	ActivityRequestSnapshot = "RequestSnapshot" // takes a SnapshotRequest, answers with Asked
+	ActivityApplyBatch      = "ApplyBatch"      // takes an ApplyRequest; answers with LoadedSession where that is NewSession or IdentifiesDevice
+	ActivityLoadSession     = "LoadSession"     // takes a session, answers with LoadedSession
+	ActivityRequestSnapshot = "RequestSnapshot" // takes a SnapshotRequest, answers with SnapshotRequestResult
 	ActivitySupersede       = "Supersede"       // takes a SupersedeRequest
-	ActivityTestState       = "ReadTestState"   // takes a session, answers with its device's TestState
+	ActivityReadTestState   = "ReadTestState"   // takes a session, answers with its device's TestState
 
 	// ErrRefused is the type of the application error with which ApplyBatch
 	// says that the database will never take these values.
@@ -41,8 +41,8 @@ type Input struct {
 	Session string `json:"session"`
 	// Carried is what the run before hands on; nil in the first run of a
 	// chain, which then asks the database for the session.
-	Carried *Carried `json:"carried,omitempty"`
-	Options Options  `json:"options,omitzero"`
+	Carried *CarriedState `json:"carried,omitempty"`
+	Options Options       `json:"options,omitzero"`
 }
 
 // Options bound a run. They are part of the input, not of the worker's
@@ -66,11 +66,11 @@ type Options struct {
 	// for. Default 3 h, as the edge's. Without one for three intervals a
 	// session counts as one with a gap.
 	SnapshotInterval time.Duration `json:"snapshot_interval,omitempty"`
-	// Idle is after how long without a signal the session ends, to be started
+	// IdleTimeout is after how long without a signal the session ends, to be started
 	// again by the next one. Default 72 h. A lower value costs a load from the
 	// database that much more often; a higher one keeps sessions of devices
 	// that are gone in the server's list of running workflows.
-	Idle time.Duration `json:"idle,omitempty"`
+	IdleTimeout time.Duration `json:"idle,omitempty"`
 }
 
 func (o Options) withDefaults() Options {
@@ -86,8 +86,8 @@ func (o Options) withDefaults() Options {
 	if o.SnapshotInterval <= 0 {
 		o.SnapshotInterval = 3 * time.Hour
 	}
-	if o.Idle <= 0 {
-		o.Idle = 72 * time.Hour
+	if o.IdleTimeout <= 0 {
+		o.IdleTimeout = 72 * time.Hour
 	}
 	return o
 }
@@ -129,24 +129,24 @@ type ApplyRequest struct {
 	// Quarantined are the refused batches that this apply steps over.
 	Quarantined []Refusal `json:"quarantined,omitempty"`
 
-	// Skip marks an apply that only steps over refused batches. It holds
+	// SkipOnly marks an apply that only steps over refused batches. It holds
 	// nothing that a database could refuse for good, so a refusal of it is
 	// an outage: it is retried until it succeeds.
-	Skip bool `json:"skip,omitempty"`
+	SkipOnly bool `json:"skip,omitempty"`
 
-	// New marks the first apply of a session of which the workflow knows
+	// NewSession marks the first apply of a session of which the workflow knows
 	// nothing. It is done only if the database knows nothing either, and is
-	// answered with Loaded in both cases: a new session so costs one activity,
+	// answered with LoadedSession in both cases: a new session so costs one activity,
 	// not two.
-	New bool `json:"new,omitempty"`
-	// Opens asks for the device's other open sessions on the same RAE: it is
+	NewSession bool `json:"new,omitempty"`
+	// IdentifiesDevice asks for the device's other open sessions on the same RAE: it is
 	// the first apply that says which device the session is of.
-	Opens bool `json:"opens,omitempty"`
+	IdentifiesDevice bool `json:"opens,omitempty"`
 }
 
-// Loaded is what the database knows of a session, and what this worker's
+// LoadedSession is what the database knows of a session, and what this worker's
 // server allows.
-type Loaded struct {
+type LoadedSession struct {
 	Found     bool              `json:"found"`
 	State     device.State      `json:"state"`
 	Positions []device.Position `json:"positions,omitempty"`
@@ -157,25 +157,25 @@ type Loaded struct {
 	SearchAttributes bool `json:"search_attributes,omitempty"`
 	// Level is that of the code of the worker that answers: see Level.
 	Level int `json:"level,omitempty"`
-	// Older are the device's open sessions on the same RAE that this one has
+	// OlderSessions are the device's open sessions on the same RAE that this one has
 	// taken the place of.
-	Older []string `json:"older,omitempty"`
-	// Newer is the one that has taken the place of this one.
-	Newer string `json:"newer,omitempty"`
-	// Test is the device's, where the answer is one to a load, to New or to
-	// Opens; nil from a worker without it.
-	Test *TestState `json:"test,omitempty"`
+	OlderSessions []string `json:"older,omitempty"`
+	// NewerSession is the one that has taken the place of this one.
+	NewerSession string `json:"newer,omitempty"`
+	// Test is the device's, where the answer is one to a load, to NewSession or to
+	// IdentifiesDevice; nil from a worker without it.
+	TestState *TestState `json:"test,omitempty"`
 }
 
-// Sync is how a session's record relates to the edge's.
-type Sync string
+// SyncState is how a session's record relates to the edge's.
+type SyncState string
 
 // Sync states.
 const (
-	Loading Sync = "loading" // asking the database what it knows
-	Live    Sync = "live"    // every event up to as_of_seq is applied
-	Gap     Sync = "gap"     // events are missing below as_of_seq, or a snapshot is overdue; newer events go on being applied
-	Resync  Sync = "resync"  // as gap, and the edge has been asked for a snapshot
+	SyncLoading SyncState = "loading" // asking the database what it knows
+	SyncLive    SyncState = "live"    // every event up to as_of_seq is applied
+	SyncGap     SyncState = "gap"     // events are missing below as_of_seq, or a snapshot is overdue; newer events go on being applied
+	SyncResync  SyncState = "resync"  // as gap, and the edge has been asked for a snapshot
 )
 
 // Counters count from the first run of the chain: a session that was started
@@ -206,8 +206,8 @@ func (c *Counters) add(stored Counters) {
 	c.Stale += stored.Stale
 }
 
-// Check compares the session with the edge, at the newest snapshot applied.
-type Check struct {
+// SnapshotCheck compares the session with the edge, at the newest snapshot applied.
+type SnapshotCheck struct {
 	Seq  int64  `json:"seq"`  // of that snapshot
 	Edge string `json:"edge"` // the edge's hash of its state at Seq
 	// Cloud is the hash of the session's own state at Seq, before the snapshot
@@ -257,37 +257,37 @@ type StateView struct {
 	LastObserved  time.Time `json:"last_observed,omitzero"`  // by the edge's clock
 	LastReceived  time.Time `json:"last_received,omitzero"`  // Kafka timestamp of the newest record applied
 
-	Sync      Sync          `json:"sync_state"`
-	SyncSince time.Time     `json:"sync_since,omitzero"`
-	Missing   device.SeqSet `json:"missing,omitempty"` // ranges [from,to] of seq
-	Snapshot  int64         `json:"snapshot_seq,omitempty"`
-	Check     *Check        `json:"check,omitempty"` // nil: no snapshot was applied since the chain of runs began
+	Sync      SyncState      `json:"sync_state"`
+	SyncSince time.Time      `json:"sync_since,omitzero"`
+	Missing   device.SeqSet  `json:"missing,omitempty"` // ranges [from,to] of seq
+	Snapshot  int64          `json:"snapshot_seq,omitempty"`
+	Check     *SnapshotCheck `json:"check,omitempty"` // nil: no snapshot was applied since the chain of runs began
 
 	Closed int64  `json:"closed_seq,omitempty"`
 	Reason string `json:"closed_reason,omitempty"`
 
-	Test *TestState `json:"test,omitempty"` // of the device; nil: not read yet
+	TestState *TestState `json:"test,omitempty"` // of the device; nil: not read yet
 
-	Counters  Counters          `json:"counters"`
-	Refused   []Refusal         `json:"refused,omitempty"` // the newest ones
-	Repair    *Repair           `json:"repair,omitempty"`  // what is being done about a gap; nil: there is none
-	Waiting   int               `json:"waiting"`           // batches taken and not yet applied
-	Runs      int               `json:"runs"`              // of this chain, this one included
-	Builds    []Build           `json:"builds,omitempty"`  // what applied the events, newest last
-	Positions []device.Position `json:"positions"`
+	Counters       Counters          `json:"counters"`
+	RecentRefusals []Refusal         `json:"refused,omitempty"` // the newest ones
+	Repair         *Repair           `json:"repair,omitempty"`  // what is being done about a gap; nil: there is none
+	Waiting        int               `json:"waiting"`           // batches taken and not yet applied
+	Runs           int               `json:"runs"`              // of this chain, this one included
+	Builds         []AppliedByBuild  `json:"builds,omitempty"`  // what applied the events, newest last
+	Positions      []device.Position `json:"positions"`
 }
 
 // Result is what a session comes to when it ends: it is closed, or idle.
 type Result struct {
-	Session    string   `json:"session"`
-	RAE        string   `json:"rae"`
-	Idle       bool     `json:"idle,omitempty"` // it is open, and goes on with its next event
-	Sync       Sync     `json:"sync_state,omitempty"`
-	AsOf       int64    `json:"as_of_seq"`
-	Closed     int64    `json:"closed_seq"`
-	Reason     string   `json:"closed_reason,omitempty"`
-	Hash       string   `json:"hash"`
-	Attributes int      `json:"attributes"`
-	Counters   Counters `json:"counters"`
-	Runs       int      `json:"runs"`
+	Session    string    `json:"session"`
+	RAE        string    `json:"rae"`
+	Idle       bool      `json:"idle,omitempty"` // it is open, and goes on with its next event
+	Sync       SyncState `json:"sync_state,omitempty"`
+	AsOf       int64     `json:"as_of_seq"`
+	Closed     int64     `json:"closed_seq"`
+	Reason     string    `json:"closed_reason,omitempty"`
+	Hash       string    `json:"hash"`
+	Attributes int       `json:"attributes"`
+	Counters   Counters  `json:"counters"`
+	Runs       int       `json:"runs"`
 }

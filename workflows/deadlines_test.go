@@ -30,7 +30,7 @@ func TestDeadlinesOfManySessionsAreSpread(t *testing.T) {
 			for i := range sessions {
 				s := &session{
 					id: uuid.NewSHA1(uuid.NameSpaceOID, []byte{byte(i), byte(i >> 8), byte(i >> 16)}).String(), options: Options{}.withDefaults(),
-					Carried: Carried{Active: now, Snapshotted: now},
+					CarriedState: CarriedState{LastSignalAt: now, LastSnapshotAt: now},
 				}
 				s.State.AsOf = 7
 				after := deadline.of(s).Sub(now) - deadline.from

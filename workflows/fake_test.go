@@ -60,7 +60,7 @@ type database struct {
 	superseded []workflows.SupersedeRequest
 	requests   []workflows.SnapshotRequest
 	// ask answers requests for snapshots; nil: they are sent.
-	ask func(workflows.SnapshotRequest) (workflows.Asked, error)
+	ask func(workflows.SnapshotRequest) (workflows.SnapshotRequestResult, error)
 	// applied is called after every apply, without the lock.
 	applied func(workflows.ApplyRequest)
 	// test is the device's test state; nil: available. reading is called when
@@ -81,12 +81,12 @@ func (d *database) note(ctx context.Context, name string) {
 	}
 }
 
-func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.Loaded, error) {
+func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.LoadedSession, error) {
 	d.mu.Lock()
 	d.activities++
 	d.mu.Unlock()
-	var loaded *workflows.Loaded
-	if in.New {
+	var loaded *workflows.LoadedSession
+	if in.NewSession {
 		found, err := d.load(ctx)
 		if err != nil || found.Found {
 			d.mu.Lock()
@@ -102,25 +102,25 @@ func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*
 	if d.applied != nil {
 		d.applied(in)
 	}
-	if in.Opens {
+	if in.IdentifiesDevice {
 		if loaded == nil {
-			loaded = &workflows.Loaded{}
+			loaded = &workflows.LoadedSession{}
 		}
 		d.mu.Lock()
-		loaded.Older, loaded.Newer, loaded.Test = d.older, d.newer, d.testState()
+		loaded.OlderSessions, loaded.NewerSession, loaded.TestState = d.older, d.newer, d.testState()
 		d.mu.Unlock()
 	}
 	return loaded, nil
 }
 
-func (d *database) RequestSnapshot(_ context.Context, in workflows.SnapshotRequest) (workflows.Asked, error) {
+func (d *database) RequestSnapshot(_ context.Context, in workflows.SnapshotRequest) (workflows.SnapshotRequestResult, error) {
 	d.mu.Lock()
 	d.requests = append(d.requests, in)
 	d.mu.Unlock()
 	if d.ask != nil {
 		return d.ask(in)
 	}
-	return workflows.Asked{Outcome: workflows.Sent, Command: in.Nonce}, nil
+	return workflows.SnapshotRequestResult{Outcome: workflows.RequestSent, Command: in.Nonce}, nil
 }
 
 func (d *database) Supersede(_ context.Context, in workflows.SupersedeRequest) error {
@@ -133,13 +133,13 @@ func (d *database) Supersede(_ context.Context, in workflows.SupersedeRequest) e
 func (d *database) ReadTestState(ctx context.Context, _ string) (*workflows.TestState, error) {
 	d.mu.Lock()
 	d.reads++
-	d.note(ctx, workflows.ActivityTestState)
+	d.note(ctx, workflows.ActivityReadTestState)
 	d.mu.Unlock()
 	if d.reading != nil {
 		d.reading()
 	}
 	if d.fail != nil {
-		if err := d.fail(ctx, workflows.ActivityTestState, nil); err != nil {
+		if err := d.fail(ctx, workflows.ActivityReadTestState, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -167,19 +167,19 @@ func (d *database) testState() *workflows.TestState {
 }
 
 func (d *database) register(r worker.ActivityRegistry) {
-	r.RegisterActivityWithOptions(d.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApply})
-	r.RegisterActivityWithOptions(d.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoad})
+	r.RegisterActivityWithOptions(d.ApplyBatch, activity.RegisterOptions{Name: workflows.ActivityApplyBatch})
+	r.RegisterActivityWithOptions(d.LoadSession, activity.RegisterOptions{Name: workflows.ActivityLoadSession})
 	r.RegisterActivityWithOptions(d.RequestSnapshot, activity.RegisterOptions{Name: workflows.ActivityRequestSnapshot})
 	r.RegisterActivityWithOptions(d.Supersede, activity.RegisterOptions{Name: workflows.ActivitySupersede})
-	r.RegisterActivityWithOptions(d.ReadTestState, activity.RegisterOptions{Name: workflows.ActivityTestState})
+	r.RegisterActivityWithOptions(d.ReadTestState, activity.RegisterOptions{Name: workflows.ActivityReadTestState})
 }
 
 func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.note(ctx, workflows.ActivityApply)
+	d.note(ctx, workflows.ActivityApplyBatch)
 	if d.fail != nil {
-		if err := d.fail(ctx, workflows.ActivityApply, &in); err != nil {
+		if err := d.fail(ctx, workflows.ActivityApplyBatch, &in); err != nil {
 			return err
 		}
 	}
@@ -213,24 +213,24 @@ func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
 	return nil
 }
 
-func (d *database) LoadSession(ctx context.Context, _ string) (workflows.Loaded, error) {
+func (d *database) LoadSession(ctx context.Context, _ string) (workflows.LoadedSession, error) {
 	d.mu.Lock()
 	d.activities++
 	d.mu.Unlock()
 	return d.load(ctx)
 }
 
-func (d *database) load(ctx context.Context) (workflows.Loaded, error) {
+func (d *database) load(ctx context.Context) (workflows.LoadedSession, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.note(ctx, workflows.ActivityLoad)
+	d.note(ctx, workflows.ActivityLoadSession)
 	d.loads++
 	if d.fail != nil {
-		if err := d.fail(ctx, workflows.ActivityLoad, nil); err != nil {
-			return workflows.Loaded{}, err
+		if err := d.fail(ctx, workflows.ActivityLoadSession, nil); err != nil {
+			return workflows.LoadedSession{}, err
 		}
 	}
-	out := workflows.Loaded{SearchAttributes: d.search, Test: d.testState()}
+	out := workflows.LoadedSession{SearchAttributes: d.search, TestState: d.testState()}
 	if !d.old {
 		out.Level = workflows.Level
 	}
@@ -238,7 +238,7 @@ func (d *database) load(ctx context.Context) (workflows.Loaded, error) {
 		return out, nil
 	}
 	r := d.state
-	out.Found, out.Older, out.Newer = true, d.older, d.newer
+	out.Found, out.OlderSessions, out.NewerSession = true, d.older, d.newer
 	out.State = device.State{
 		RAE: r.RAE, Session: r.Session, AsOf: r.AsOf, Snapshot: r.Snapshot, SnapshotAt: r.SnapshotAt, Hash: r.Hash,
 		Seen: r.Seen, Closed: r.Closed, Reason: r.Reason, First: r.First, Last: r.Last, Attributes: maps.Clone(d.attrs),

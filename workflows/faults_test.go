@@ -141,7 +141,7 @@ func TestOutageLongerThanAWorkflowTask(t *testing.T) {
 	}, patience, 100*time.Millisecond)
 	require.Contains(t, p.LastError, "connection refused")
 	down.Store(false)
-	var receipt workflows.Receipt
+	var receipt workflows.AppliedState
 	require.NoError(t, drained.Get(ctx, &receipt))
 	require.EqualValues(t, 20, receipt.AsOf)
 	require.EqualValues(t, 20, receipt.Events)
@@ -179,7 +179,7 @@ func TestResyncUnderAStream(t *testing.T) {
 	s.signal(in, batch(offset, snapshot(seq, map[string]device.Attribute{
 		"a": delta(1, "a").Attributes["a"], "b": delta(seq-1, "b").Attributes["b"], "lost": delta(2, "lost").Attributes["lost"],
 	})))
-	v := s.until(in, "whole", func(v workflows.StateView) bool { return v.AsOf == seq && v.Sync == workflows.Live })
+	v := s.until(in, "whole", func(v workflows.StateView) bool { return v.AsOf == seq && v.Sync == workflows.SyncLive })
 	require.Equal(t, []string{"lost"}, v.Check.Repaired)
 	require.Empty(t, v.Check.Drift)
 	require.Equal(t, v.Hash, v.Check.Edge)
@@ -202,12 +202,12 @@ func TestCloseStartsWhatIsNotRunning(t *testing.T) {
 	s := newServer(t, &database{})
 	in := input()
 	in.Session = uuid.NewString()
-	in.Options.Idle = time.Second
+	in.Options.IdleTimeout = time.Second
 	run := s.signal(in, batch(1, delta(1, "a")))
 	result := s.result(in, run)
 	require.True(t, result.Idle)
 
-	r, err := s.SignalWithStartWorkflow(t.Context(), device.WorkflowID(in.Session), workflows.SignalClose, workflows.Superseded(session),
+	r, err := s.SignalWithStartWorkflow(t.Context(), device.WorkflowID(in.Session), workflows.SignalClose, workflows.SupersededCloseRequest(session),
 		workflows.StartOptions(s.queue, in.RAE, in.Session), workflows.DeviceSessionName, in)
 	require.NoError(t, err)
 	result = s.result(in, r.GetRunID())

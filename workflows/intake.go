@@ -22,14 +22,14 @@ import (
 func (s *session) take(ctx workflow.Context, raw converter.RawValue) int {
 	s.Counters.Signals++
 	s.signals++
-	s.Active, s.ended = workflow.Now(ctx), false
+	s.LastSignalAt, s.ended = workflow.Now(ctx), false
 	payload := raw.Payload()
 	batch, refusal := s.decode(payload, workflow.Now(ctx))
 	if refusal != nil {
-		s.Refusing = append(s.Refusing, *refusal)
+		s.PendingRefusals = append(s.PendingRefusals, *refusal)
 		return refusalBytes
 	}
-	s.Waiting = append(s.Waiting, Waiting{Batch: batch, Bytes: len(payload.GetData())})
+	s.Waiting = append(s.Waiting, WaitingBatch{Batch: batch, Bytes: len(payload.GetData())})
 	return len(payload.GetData())
 }
 
@@ -97,12 +97,12 @@ const foreignRAE = "batch of RAE %q: the session is one of RAE %q"
 // disown refuses the batches that were taken before it was known which RAE the
 // session is of.
 func (s *session) disown(now time.Time) {
-	s.Waiting = slices.DeleteFunc(s.Waiting, func(w Waiting) bool {
+	s.Waiting = slices.DeleteFunc(s.Waiting, func(w WaitingBatch) bool {
 		b := w.Batch
 		if b.Fold.RAE == s.rae {
 			return false
 		}
-		s.Refusing = append(s.Refusing, Refusal{
+		s.PendingRefusals = append(s.PendingRefusals, Refusal{
 			Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
 			Cause: CauseForeign, Detail: clip(fmt.Sprintf(foreignRAE, b.Fold.RAE, s.rae)), At: now,
 		})

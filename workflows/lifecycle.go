@@ -15,7 +15,7 @@ import (
 // again, with what the database knows, ingest positions included. Deadlines lie
 // a tenth apart, so that sessions that fell silent together do not end together.
 func (s *session) dormant() time.Time {
-	return s.Active.Add(s.options.Idle + time.Duration(s.fraction("idle", 0)*float64(s.options.Idle)/10))
+	return s.LastSignalAt.Add(s.options.IdleTimeout + time.Duration(s.fraction("idle", 0)*float64(s.options.IdleTimeout)/10))
 }
 
 // alarm is the one timer of a session. It only wakes it: what is due, look
@@ -55,11 +55,11 @@ func (s *session) raise(ctx workflow.Context) {
 	if s.Level < Level {
 		s.Level = max(s.Level, int(workflow.GetVersion(ctx, "level", workflow.DefaultVersion, Level)))
 	}
-	if s.Snapshotted.IsZero() {
-		s.Snapshotted = workflow.Now(ctx)
+	if s.LastSnapshotAt.IsZero() {
+		s.LastSnapshotAt = workflow.Now(ctx)
 	}
-	if s.Active.IsZero() {
-		s.Active = workflow.Now(ctx)
+	if s.LastSignalAt.IsZero() {
+		s.LastSignalAt = workflow.Now(ctx)
 	}
 }
 
@@ -67,9 +67,9 @@ func (s *session) raise(ctx workflow.Context) {
 func (s *session) toldToClose(ctx workflow.Context) {
 	var raw converter.RawValue
 	for s.closes.ReceiveAsync(&raw) {
-		var c Close
+		var c CloseRequest
 		if err := converter.GetDefaultDataConverter().FromPayload(raw.Payload(), &c); err != nil || checkText(c.Reason) != nil {
-			c = Close{}
+			c = CloseRequest{}
 		}
 		if c.Reason == "" {
 			c.Reason = "no reason was given"
@@ -81,15 +81,15 @@ func (s *session) toldToClose(ctx workflow.Context) {
 
 // willClose notes that the session is to be closed. The first reason stays, and
 // the shortest wait.
-func (s *session) willClose(c Close) {
+func (s *session) willClose(c CloseRequest) {
 	if s.Level < 2 {
 		c.Quiet = 0
 	}
 	c.Quiet = min(max(c.Quiet, 0), maxQuiet)
-	if s.Closing == "" {
-		s.Closing, s.Quiet = c.Reason, c.Quiet
+	if s.CloseReason == "" {
+		s.CloseReason, s.CloseQuiet = c.Reason, c.Quiet
 	}
-	s.Quiet = min(s.Quiet, c.Quiet)
+	s.CloseQuiet = min(s.CloseQuiet, c.Quiet)
 }
 
 const (
@@ -103,15 +103,17 @@ const (
 
 // quietFrom is when the close that is to be done may be: not after the session
 // would end as idle.
-func (s *session) quietFrom() time.Time { return s.Active.Add(min(s.Quiet, s.options.Idle)) }
+func (s *session) quietFrom() time.Time {
+	return s.LastSignalAt.Add(min(s.CloseQuiet, s.options.IdleTimeout))
+}
 
 // shut closes the session for good after the newest event it has, through the
 // same apply as an event. It takes no seq of its own: the edge may have used
 // the next one already, and that event is then refused and counted, like all
 // that come later.
 func (s *session) shut(ctx workflow.Context) {
-	reason := s.Closing
-	s.Closing, s.Quiet = "", 0
+	reason := s.CloseReason
+	s.CloseReason, s.CloseQuiet = "", 0
 	at := s.State.AsOf
 	if at == 0 || s.State.Closed > 0 {
 		return
@@ -121,7 +123,7 @@ func (s *session) shut(ctx workflow.Context) {
 		Closed: at, Reason: reason,
 	}}, workflow.Now(ctx))
 	p.request.Duplicates = 0 // it repeats no event
-	if err := s.execute(ActivityApply, clip("close after seq "+fmt.Sprint(at)+": "+reason), p.request, nil); err != nil {
+	if err := s.execute(ActivityApplyBatch, clip("close after seq "+fmt.Sprint(at)+": "+reason), p.request, nil); err != nil {
 		s.log.Error("close was refused", "reason", reason, "err", err)
 		return
 	}
@@ -143,20 +145,22 @@ func (s *session) introduces(p *step) bool {
 
 // SupersedeRequest is the argument of Supersede.
 type SupersedeRequest struct {
-	RAE     string   `json:"rae"`
-	Session string   `json:"session"` // the newer one
-	Older   []string `json:"older"`
+	RAE           string   `json:"rae"`
+	Session       string   `json:"session"` // the newer one
+	OlderSessions []string `json:"older"`
 }
 
-// Superseded is the reason of a session's close by a newer one.
-func Superseded(by string) Close { return Close{Reason: "superseded by " + by, Quiet: tailQuiet} }
+// SupersededCloseRequest is the reason of a session's close by a newer one.
+func SupersededCloseRequest(by string) CloseRequest {
+	return CloseRequest{Reason: "superseded by " + by, Quiet: tailQuiet}
+}
 
 // supersede has the sessions closed that this one has taken the place of, and
 // this one where a newer one was quicker to reach the database.
 func (s *session) supersede(ctx workflow.Context, older []string, newer string) {
 	if s.Level >= 2 && newer != "" {
 		s.log.Info("the device has a newer session: this one closes when nothing comes for it", "newer", newer, "quiet", tailQuiet)
-		s.willClose(Superseded(newer))
+		s.willClose(SupersededCloseRequest(newer))
 	}
 	if s.Level == 0 || len(older) == 0 {
 		return
@@ -164,7 +168,7 @@ func (s *session) supersede(ctx workflow.Context, older []string, newer string) 
 	s.log.Info("the device's older sessions are closed", "older", older)
 	s.add(ctx, metricSuperseded, int64(len(older)))
 	summary := clip("supersede " + strings.Join(older, ", "))
-	if err := s.execute(ActivitySupersede, summary, SupersedeRequest{RAE: s.rae, Session: s.id, Older: older}, nil); err != nil {
+	if err := s.execute(ActivitySupersede, summary, SupersedeRequest{RAE: s.rae, Session: s.id, OlderSessions: older}, nil); err != nil {
 		panic(fmt.Sprintf("session %s: supersede was refused: %v", s.id, err)) // it writes nothing that could be
 	}
 }

@@ -87,7 +87,7 @@ func TestIdleSessionsDoNotWakeTogether(t *testing.T) {
 			h := newHarness(t, &database{})
 			h.SetStartWorkflowOptions(client.StartWorkflowOptions{ID: device.WorkflowID(id), TaskQueue: workflows.TaskQueue})
 			var timers []time.Duration
-			in := workflows.Input{RAE: rae, Session: id, Options: workflows.Options{Idle: 8 * time.Hour}}
+			in := workflows.Input{RAE: rae, Session: id, Options: workflows.Options{IdleTimeout: 8 * time.Hour}}
 			h.at(0, func() {
 				b := batch(1, delta(1, "a"))
 				b.Fold.Session = id
@@ -133,7 +133,7 @@ func TestNewSessionOfADeviceClosesTheOlder(t *testing.T) {
 			play(h)
 			h.stop(time.Minute)
 			h.run(input())
-			require.Equal(t, []workflows.SupersedeRequest{{RAE: rae, Session: session, Older: []string{older}}}, db.superseded)
+			require.Equal(t, []workflows.SupersedeRequest{{RAE: rae, Session: session, OlderSessions: []string{older}}}, db.superseded)
 		})
 	}
 }
@@ -178,7 +178,7 @@ func TestSessionGivesWayToANewerOneThatWasQuicker(t *testing.T) {
 // A session that a newer one has had closed takes what is still on its way
 // first, and the edge's own word of its end goes before.
 func TestSupersededSessionWaitsForItsTail(t *testing.T) {
-	tell := func(h *harness) { h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X")) }
+	tell := func(h *harness) { h.SignalWorkflow(workflows.SignalClose, workflows.SupersededCloseRequest("X")) }
 	bubble(t, "it was closed by its edge", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))); tell(h) })
@@ -213,7 +213,7 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		var next workflows.Input
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
 		h = newHarness(t, db)
-		h.SetStartTime(next.Carried.Active)
+		h.SetStartTime(next.Carried.LastSignalAt)
 		h.at(time.Minute, func() { require.Zero(t, h.view().Closed) })
 		h.run(next)
 		var result workflows.Result
@@ -225,7 +225,7 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		h := newHarness(t, &database{})
 		var a *answer
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))); tell(h) })
-		h.at(time.Minute, func() { a = h.update(workflows.UpdateClose, workflows.Close{Reason: "now"}) })
+		h.at(time.Minute, func() { a = h.update(workflows.UpdateClose, workflows.CloseRequest{Reason: "now"}) })
 		h.at(time.Minute+time.Second, func() { require.True(t, a.done) })
 		h.run(input())
 		require.NoError(t, h.GetWorkflowError())
@@ -239,7 +239,7 @@ func TestSignalToCloseIsCarried(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		db.applied = func(workflows.ApplyRequest) {
-			h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X"))
+			h.SignalWorkflow(workflows.SignalClose, workflows.SupersededCloseRequest("X"))
 		}
 		in := input()
 		in.Options.SignalsPerRun = 1
@@ -249,8 +249,8 @@ func TestSignalToCloseIsCarried(t *testing.T) {
 		require.ErrorAs(t, h.GetWorkflowError(), &can)
 		var next workflows.Input
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
-		require.Equal(t, "superseded by X", next.Carried.Closing)
-		require.NotZero(t, next.Carried.Quiet)
+		require.Equal(t, "superseded by X", next.Carried.CloseReason)
+		require.NotZero(t, next.Carried.CloseQuiet)
 	})
 }
 
@@ -261,10 +261,10 @@ func TestSupersededSessionOfOlderCodeClosesAtOnce(t *testing.T) {
 		h := newHarness(t, db)
 		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
 		in := input()
-		in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, State: device.State{
+		in.Carried = &workflows.CarriedState{Version: 1, Level: 1, Sync: workflows.SyncLive, State: device.State{
 			RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
 		}}
-		h.at(time.Second, func() { h.SignalWorkflow(workflows.SignalClose, workflows.Superseded("X")) })
+		h.at(time.Second, func() { h.SignalWorkflow(workflows.SignalClose, workflows.SupersededCloseRequest("X")) })
 		h.at(2*time.Second, func() { require.EqualValues(t, 5, h.view().Closed) })
 		h.run(in)
 		require.NoError(t, h.GetWorkflowError())
@@ -272,7 +272,7 @@ func TestSupersededSessionOfOlderCodeClosesAtOnce(t *testing.T) {
 }
 
 func TestSignalToClose(t *testing.T) {
-	for name, payload := range map[string]any{"with a reason": workflows.Close{Reason: "superseded by X"}, "of whatever kind": []int{1}} {
+	for name, payload := range map[string]any{"with a reason": workflows.CloseRequest{Reason: "superseded by X"}, "of whatever kind": []int{1}} {
 		bubble(t, name, func(t *testing.T) {
 			db := &database{}
 			h := newHarness(t, db)
@@ -297,7 +297,7 @@ func TestSignalToClose(t *testing.T) {
 			n := len(db.applies)
 			h = newHarness(t, db)
 			h.at(0, func() {
-				h.SignalWorkflow(workflows.SignalClose, workflows.Close{Reason: "again"})
+				h.SignalWorkflow(workflows.SignalClose, workflows.CloseRequest{Reason: "again"})
 				h.signal(batch(3, delta(3, "c")))
 			})
 			h.run(input())
@@ -311,7 +311,7 @@ func TestSignalToClose(t *testing.T) {
 	bubble(t, "a session that nobody knows stays so", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
-		h.at(0, func() { h.SignalWorkflow(workflows.SignalClose, workflows.Close{Reason: "x"}) })
+		h.at(0, func() { h.SignalWorkflow(workflows.SignalClose, workflows.CloseRequest{Reason: "x"}) })
 		h.stop(time.Minute)
 		h.run(input())
 		require.Empty(t, db.applies)
@@ -320,7 +320,7 @@ func TestSignalToClose(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		in := input()
-		in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, Closing: "because", State: device.State{
+		in.Carried = &workflows.CarriedState{Version: 1, Level: 1, Sync: workflows.SyncLive, CloseReason: "because", State: device.State{
 			RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
 		}}
 		h.run(in)

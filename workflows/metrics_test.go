@@ -24,7 +24,7 @@ func TestMetricNames(t *testing.T) {
 		require.NoError(t, err)
 		db := &database{older: []string{"11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"}}
 		db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-			if in != nil && in.AsOf == 9 && db.regular[workflows.ActivityApply] == 0 {
+			if in != nil && in.AsOf == 9 && db.regular[workflows.ActivityApplyBatch] == 0 {
 				return outage()
 			}
 			return nil
@@ -44,7 +44,9 @@ func TestMetricNames(t *testing.T) {
 		h.at(4*time.Second, func() {
 			h.signal(batch(3, snapshot(5, map[string]device.Attribute{"aa": delta(3, "aa").Attributes["aa"]})))
 		})
-		h.at(4500*time.Millisecond, func() { h.UpdateWorkflowNoRejection(workflows.UpdateRequestSnapshot, "", t, workflows.Ask{}) })
+		h.at(4500*time.Millisecond, func() {
+			h.UpdateWorkflowNoRejection(workflows.UpdateRequestSnapshot, "", t, workflows.SnapshotRequestArgs{})
+		})
 		h.at(4700*time.Millisecond, func() {
 			h.signal(batch(4, snapshot(6, map[string]device.Attribute{"aa": delta(2, "aa").Attributes["aa"]}))) // "aa" was 3
 		})

@@ -43,7 +43,7 @@ func TestAnyDeliveryComesToTheModel(t *testing.T) {
 		db := &database{}
 		fails := rapid.IntRange(0, 3).Draw(rt, "fails")
 		db.fail = func(_ ctx, name string, _ *workflows.ApplyRequest) error {
-			if fails > 0 && name == workflows.ActivityApply {
+			if fails > 0 && name == workflows.ActivityApplyBatch {
 				fails--
 				return outage()
 			}
@@ -58,7 +58,7 @@ func TestAnyDeliveryComesToTheModel(t *testing.T) {
 		require.Equal(rt, device.Hash(model.Attributes), view.Hash)
 		require.Equal(rt, values(model.Attributes), values(view.Attributes))
 		require.Equal(rt, values(model.Attributes), values(db.live()))
-		require.Equal(rt, workflows.Live, view.Sync)
+		require.Equal(rt, workflows.SyncLive, view.Sync)
 		require.Equal(rt, model.Closed, view.Closed > 0)
 		require.Equal(rt, position(int64(len(delivered))), db.positions)
 		require.Equal(rt, view.Positions, db.positions)

@@ -39,42 +39,42 @@ const Level = 3
 
 // Repair is what is being done about a gap.
 type Repair struct {
-	Next    time.Time `json:"next,omitzero"`    // when to ask; zero: nothing is missing
-	Tries   int       `json:"tries,omitempty"`  // since the back-off began
-	Sent    int       `json:"sent,omitempty"`   // requests for this gap
-	Last    time.Time `json:"last,omitzero"`    // the newest try
-	Outcome Outcome   `json:"result,omitempty"` // of it
-	Detail  string    `json:"detail,omitempty"` // of it
-	Overdue bool      `json:"overdue,omitempty"`
+	NextTryAt time.Time      `json:"next,omitzero"`    // when to ask; zero: nothing is missing
+	Tries     int            `json:"tries,omitempty"`  // since the back-off began
+	Sent      int            `json:"sent,omitempty"`   // requests for this gap
+	LastTryAt time.Time      `json:"last,omitzero"`    // the newest try
+	Outcome   RequestOutcome `json:"result,omitempty"` // of it
+	Detail    string         `json:"detail,omitempty"` // of it
+	Overdue   bool           `json:"overdue,omitempty"`
 }
 
 // lacking reports whether only a snapshot, or what is late, can make the
 // session whole.
-func (c *Carried) lacking() bool { return c.Repair.Overdue || len(c.State.Missing()) > 0 }
+func (c *CarriedState) lacking() bool { return c.Repair.Overdue || len(c.State.Missing()) > 0 }
 
 // judge moves between live, gap and resync.
 func (s *session) judge(ctx workflow.Context) {
-	sync := Live
+	sync := SyncLive
 	switch {
 	case s.lacking() && s.Repair.Sent > 0:
-		sync = Resync
+		sync = SyncResync
 	case s.lacking():
-		sync = Gap
+		sync = SyncGap
 	}
 	if sync == s.Sync {
 		return
 	}
 	now := workflow.Now(ctx)
-	s.Sync, s.Since = sync, now
+	s.Sync, s.SyncSince = sync, now
 	switch sync {
-	case Gap:
+	case SyncGap:
 		s.log.Warn("events are missing: newer ones go on being applied", "missing", s.lack(), "as_of", s.State.AsOf)
 		s.add(ctx, metricGaps, 1)
-		s.Repair.Next = s.firstRequest(now)
-	case Resync:
+		s.Repair.NextTryAt = s.firstRequest(now)
+	case SyncResync:
 		s.log.Info("snapshot asked for", "missing", s.lack(), "as_of", s.State.AsOf)
 	default:
-		s.Repair.Next, s.Repair.Sent = time.Time{}, 0
+		s.Repair.NextTryAt, s.Repair.Sent = time.Time{}, 0
 		s.log.Info("no events are missing any more", "as_of", s.State.AsOf)
 	}
 }
@@ -84,7 +84,7 @@ func (s *session) lack() string {
 	if missing := s.State.Missing(); len(missing) > 0 {
 		return "seq " + missing.String()
 	}
-	return "a snapshot, the newest came before " + s.Snapshotted.UTC().Format(time.RFC3339)
+	return "a snapshot, the newest came before " + s.LastSnapshotAt.UTC().Format(time.RFC3339)
 }
 
 // firstRequest is when to ask about a gap that begins now: after the grace, and
@@ -92,15 +92,15 @@ func (s *session) lack() string {
 // keeps losing events does not ask as often as it loses them.
 func (s *session) firstRequest(now time.Time) time.Time {
 	r := &s.Repair
-	if now.Sub(r.Last) > 2*s.again(r.Tries) {
+	if now.Sub(r.LastTryAt) > 2*s.again(r.Tries) {
 		r.Tries = 0
 	}
 	next := now
 	if !r.Overdue { // that deadline has its own jitter
 		next = now.Add(graceLeast + time.Duration(s.fraction("grace", s.State.AsOf)*float64(graceMost-graceLeast)))
 	}
-	if r.Tries > 0 && r.Last.Add(s.again(r.Tries)).After(next) {
-		next = r.Last.Add(s.again(r.Tries))
+	if r.Tries > 0 && r.LastTryAt.Add(s.again(r.Tries)).After(next) {
+		next = r.LastTryAt.Add(s.again(r.Tries))
 	}
 	return next
 }
@@ -136,12 +136,12 @@ func (s *session) fraction(what string, n int64) float64 {
 // overdue is when the session counts as one with a gap for want of a snapshot.
 func (s *session) overdue() time.Time {
 	after := overdueIntervals * s.options.SnapshotInterval
-	return s.Snapshotted.Add(after + time.Duration(s.fraction("overdue", 0)*float64(s.options.SnapshotInterval)/2))
+	return s.LastSnapshotAt.Add(after + time.Duration(s.fraction("overdue", 0)*float64(s.options.SnapshotInterval)/2))
 }
 
 // look does what the clock says is due, and reports whether that was anything.
 func (s *session) look(ctx workflow.Context) bool {
-	if s.Level == 0 || s.Sync == Loading || s.State.Closed > 0 {
+	if s.Level == 0 || s.Sync == SyncLoading || s.State.Closed > 0 {
 		return false
 	}
 	now, did := workflow.Now(ctx), false
@@ -149,7 +149,7 @@ func (s *session) look(ctx workflow.Context) bool {
 		s.Repair.Overdue, did = true, true
 		s.judge(ctx)
 	}
-	if s.lacking() && !now.Before(s.Repair.Next) {
+	if s.lacking() && !now.Before(s.Repair.NextTryAt) {
 		s.ask(ctx, s.lack()+" missing")
 		did = true
 	}
@@ -165,14 +165,14 @@ func (s *session) deadline() (time.Time, string) {
 	if s.State.AsOf > 0 && !s.Repair.Overdue && s.overdue().Before(at) {
 		at, what = s.overdue(), "a snapshot is overdue"
 	}
-	if s.lacking() && s.Repair.Next.Before(at) {
-		at, what = s.Repair.Next, "ask for a snapshot"
+	if s.lacking() && s.Repair.NextTryAt.Before(at) {
+		at, what = s.Repair.NextTryAt, "ask for a snapshot"
 	}
-	if t := s.Test; t != nil && !t.Until.IsZero() && t.Until.Before(at) {
+	if t := s.TestState; t != nil && !t.Until.IsZero() && t.Until.Before(at) {
 		at, what = t.Until, "the lease of "+clip(t.Holder)+" ends"
 	}
-	if s.Closing != "" && s.quietFrom().Before(at) {
-		at, what = s.quietFrom(), "close: "+s.Closing
+	if s.CloseReason != "" && s.quietFrom().Before(at) {
+		at, what = s.quietFrom(), "close: "+s.CloseReason
 	}
 	return at, what
 }
@@ -189,32 +189,32 @@ type SnapshotRequest struct {
 // ask has a snapshot requested. It does not wait for the reply: the snapshot is
 // what counts, and comes as an event. Whatever the outcome is, the next try has
 // its time.
-func (s *session) ask(ctx workflow.Context, reason string) Asked {
+func (s *session) ask(ctx workflow.Context, reason string) SnapshotRequestResult {
 	r := &s.Repair
 	r.Tries++
-	r.Last = workflow.Now(ctx)
+	r.LastTryAt = workflow.Now(ctx)
 	pause := s.again(r.Tries)
 	request := SnapshotRequest{
 		RAE: s.rae, Session: s.id, Reason: clip(reason), Life: max(pause, againFirst),
 		Nonce: workflow.GetInfo(ctx).WorkflowExecution.RunID + "/" + strconv.FormatInt(s.Counters.Requests, 10) + "/" + strconv.Itoa(r.Tries),
 	}
-	var asked Asked
+	var asked SnapshotRequestResult
 	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(s.applies, workflow.LocalActivityOptions{
 		ScheduleToCloseTimeout: askFor,
 		RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
 		Summary:                clip("ask the edge for a snapshot: " + reason),
 	}), ActivityRequestSnapshot, request).Get(s.applies, &asked)
 	if err != nil {
-		asked = Asked{Outcome: Later, Detail: clip(err.Error())}
+		asked = SnapshotRequestResult{Outcome: RequestDeferred, Detail: clip(err.Error())}
 	}
 	switch asked.Outcome {
-	case Sent:
+	case RequestSent:
 		s.Counters.Requests++
 		r.Sent++
-	case Disabled:
+	case RequestDisabled:
 		pause = againMost/2 + pause/2 // another worker may be able to
 	default:
-		asked.Outcome = Later
+		asked.Outcome = RequestDeferred
 		if asked.Wait > 0 { // this was the worker's limit: it says when
 			r.Tries--
 			pause = asked.Wait + time.Duration(s.fraction("wait", s.State.AsOf)*float64(asked.Wait/4))
@@ -223,10 +223,10 @@ func (s *session) ask(ctx workflow.Context, reason string) Asked {
 	r.Outcome, r.Detail = asked.Outcome, asked.Detail
 	s.count(ctx, metricRequests, "outcome", string(asked.Outcome))
 	if s.lacking() {
-		r.Next = r.Last.Add(pause)
+		r.NextTryAt = r.LastTryAt.Add(pause)
 	} else {
 		r.Sent = 0
-		if s.Level > 1 && asked.Outcome == Sent {
+		if s.Level > 1 && asked.Outcome == RequestSent {
 			r.Tries-- // a person's wish does not hold back what a gap asks for
 		}
 	}
@@ -244,9 +244,9 @@ const askFor = 3 * time.Second
 // Own is what the state has, and what the other events of the fold say: those
 // are one with the snapshot's list and can no longer be told from it. Equal
 // attributes have an equal hash, so nothing is hashed unless something drifted.
-func compare(s *device.State, f device.Fold, now time.Time) *Check {
+func compare(s *device.State, f device.Fold, now time.Time) *SnapshotCheck {
 	n := f.Snapshot
-	check := &Check{Seq: n, Edge: f.Hash, At: now}
+	check := &SnapshotCheck{Seq: n, Edge: f.Hash, At: now}
 	before := device.SeqSet{}
 	if s.Snapshot > 0 {
 		before = device.SeqSet{{From: 1, To: s.Snapshot}}
@@ -315,11 +315,11 @@ func uncorrected(s *device.State, f device.Fold) device.Fold {
 }
 
 // checked takes over what the comparison with a snapshot found.
-func (s *session) checked(ctx workflow.Context, c *Check) {
+func (s *session) checked(ctx workflow.Context, c *SnapshotCheck) {
 	if c == nil {
 		return
 	}
-	s.Check, s.Snapshotted, s.Repair.Overdue = c, c.At, false
+	s.Check, s.LastSnapshotAt, s.Repair.Overdue = c, c.At, false
 	s.Counters.Drift += int64(len(c.Drift))
 	s.add(ctx, metricDrift, int64(len(c.Drift)))
 	if len(c.Drift) > 0 {
@@ -334,14 +334,14 @@ func (s *session) repairs() string {
 	if !s.lacking() || s.Level == 0 {
 		return ""
 	}
-	next := "; the next try at " + r.Next.UTC().Format(time.RFC3339)
-	at := " at " + r.Last.UTC().Format(time.RFC3339)
+	next := "; the next try at " + r.NextTryAt.UTC().Format(time.RFC3339)
+	at := " at " + r.LastTryAt.UTC().Format(time.RFC3339)
 	switch {
-	case r.Last.Before(s.Since) && r.Sent == 0:
-		return "to be asked for at " + r.Next.UTC().Format(time.RFC3339) + ", unless what is missing comes by then"
-	case r.Outcome == Disabled:
+	case r.LastTryAt.Before(s.SyncSince) && r.Sent == 0:
+		return "to be asked for at " + r.NextTryAt.UTC().Format(time.RFC3339) + ", unless what is missing comes by then"
+	case r.Outcome == RequestDisabled:
 		return "cannot be asked for: " + code(r.Detail) + next
-	case r.Outcome == Later:
+	case r.Outcome == RequestDeferred:
 		return "could not be asked for" + at + ": " + code(r.Detail) + next
 	}
 	return fmt.Sprintf("asked for %s, the last%s%s", plural(int64(r.Sent), "time"), at, next)

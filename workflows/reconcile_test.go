@@ -37,12 +37,12 @@ func TestGapAsksForASnapshotWhichHealsIt(t *testing.T) {
 		h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(a arguments) { syncs = append(syncs, fmt.Sprint(a[0])) })
 		gapAt(h, 0)
 		h.at(2900*time.Millisecond, func() {
-			require.Equal(t, workflows.Gap, h.view().Sync, "what is late has two seconds at least")
+			require.Equal(t, workflows.SyncGap, h.view().Sync, "what is late has two seconds at least")
 			require.Empty(t, db.requests)
 		})
 		h.at(12*time.Second, func() { // ten seconds after the gap was seen
 			v := h.view()
-			require.Equal(t, workflows.Resync, v.Sync)
+			require.Equal(t, workflows.SyncResync, v.Sync)
 			require.Equal(t, 1, v.Repair.Sent)
 			require.Len(t, db.requests, 1)
 			require.Equal(t, rae, db.requests[0].RAE)
@@ -52,7 +52,7 @@ func TestGapAsksForASnapshotWhichHealsIt(t *testing.T) {
 		})
 		h.at(13*time.Second, func() {
 			require.EqualValues(t, 7, h.view().AsOf)
-			require.Equal(t, workflows.Resync, h.view().Sync)
+			require.Equal(t, workflows.SyncResync, h.view().Sync)
 			attributes := whole(8).Attributes
 			attributes["d"] = delta(7, "d").Attributes["d"]
 			h.signal(batch(5, snapshot(8, attributes)))
@@ -60,7 +60,7 @@ func TestGapAsksForASnapshotWhichHealsIt(t *testing.T) {
 		h.stop(time.Hour)
 		h.run(input())
 		v := h.view()
-		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, workflows.SyncLive, v.Sync)
 		require.Nil(t, v.Repair)
 		require.Equal(t, map[string]string{"a": "5", "b": "6", "c": "3", "d": "7"}, values(v.Attributes))
 		require.Equal(t, []string{"c"}, v.Check.Repaired)
@@ -81,7 +81,7 @@ func TestLateEventsNeedNoSnapshot(t *testing.T) {
 		h.at(2*time.Second, func() { h.signal(batch(4, delta(2, "a"), delta(3, "b"), delta(4, "c"))) })
 		h.stop(time.Hour)
 		h.run(input())
-		require.Equal(t, workflows.Live, h.view().Sync)
+		require.Equal(t, workflows.SyncLive, h.view().Sync)
 		require.Empty(t, db.requests)
 	})
 }
@@ -91,9 +91,9 @@ func TestRequestsBackOff(t *testing.T) {
 		var at []time.Time
 		db := &database{}
 		h := newHarness(t, db)
-		db.ask = func(workflows.SnapshotRequest) (workflows.Asked, error) {
+		db.ask = func(workflows.SnapshotRequest) (workflows.SnapshotRequestResult, error) {
 			at = append(at, h.Now())
-			return workflows.Asked{Outcome: workflows.Sent}, nil
+			return workflows.SnapshotRequestResult{Outcome: workflows.RequestSent}, nil
 		}
 		gapAt(h, 0)
 		h.stop(12 * time.Hour)
@@ -135,7 +135,7 @@ func TestASessionThatKeepsLosingEventsIsHeldBack(t *testing.T) {
 		in := input()
 		in.Options.SignalsPerRun = 1000
 		h.run(in)
-		require.Equal(t, workflows.Live, h.view().Sync)
+		require.Equal(t, workflows.SyncLive, h.view().Sync)
 		require.Less(t, len(db.requests), 12, "an hour of back-off from 30 s has no more")
 		require.NotEmpty(t, db.requests)
 	})
@@ -148,10 +148,10 @@ func TestWishesDoNotHoldBackAGap(t *testing.T) {
 		h := newHarness(t, db)
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		for i := range 8 {
-			h.at(time.Second+time.Duration(i)*100*time.Millisecond, func() { h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: "I wonder"}) })
+			h.at(time.Second+time.Duration(i)*100*time.Millisecond, func() { h.update(workflows.UpdateRequestSnapshot, workflows.SnapshotRequestArgs{Reason: "I wonder"}) })
 		}
 		h.at(5*time.Second, func() { h.signal(batch(2, delta(3, "a"))) })
-		h.at(16*time.Second, func() { require.Equal(t, workflows.Resync, h.view().Sync) })
+		h.at(16*time.Second, func() { require.Equal(t, workflows.SyncResync, h.view().Sync) })
 		h.stop(17 * time.Second)
 		h.run(input())
 		require.Len(t, db.requests, 9)
@@ -187,24 +187,24 @@ func TestBackOffIsForgotten(t *testing.T) {
 func TestRequestsThatCannotBeSent(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
-		answer workflows.Asked
+		answer workflows.SnapshotRequestResult
 		err    error
 		least  int // tries in an hour
 		most   int
 	}{
-		{"the worker's limit says when", workflows.Asked{Outcome: workflows.Later, Wait: 5 * time.Minute}, nil, 9, 12},
-		{"Kafka does not answer", workflows.Asked{}, errors.New("no brokers"), 6, 9},
-		{"the worker has no Kafka", workflows.Asked{Outcome: workflows.Disabled, Detail: "no Kafka"}, nil, 1, 2},
+		{"the worker's limit says when", workflows.SnapshotRequestResult{Outcome: workflows.RequestDeferred, Wait: 5 * time.Minute}, nil, 9, 12},
+		{"Kafka does not answer", workflows.SnapshotRequestResult{}, errors.New("no brokers"), 6, 9},
+		{"the worker has no Kafka", workflows.SnapshotRequestResult{Outcome: workflows.RequestDisabled, Detail: "no Kafka"}, nil, 1, 2},
 	} {
 		bubble(t, tc.name, func(t *testing.T) {
-			db := &database{ask: func(workflows.SnapshotRequest) (workflows.Asked, error) { return tc.answer, tc.err }}
+			db := &database{ask: func(workflows.SnapshotRequest) (workflows.SnapshotRequestResult, error) { return tc.answer, tc.err }}
 			h := newHarness(t, db)
 			gapAt(h, 0)
 			h.at(50*time.Minute, func() { h.signal(batch(4, delta(7, "d"))) }) // nothing is blocked
 			h.stop(time.Hour)
 			h.run(input())
 			v := h.view()
-			require.Equal(t, workflows.Gap, v.Sync)
+			require.Equal(t, workflows.SyncGap, v.Sync)
 			require.EqualValues(t, 7, v.AsOf)
 			require.GreaterOrEqual(t, len(db.requests), tc.least)
 			require.LessOrEqual(t, len(db.requests), tc.most)
@@ -228,25 +228,25 @@ func TestOverdueSnapshotCountsAsAGap(t *testing.T) {
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.at(2*time.Hour, snap(2))
 		h.at(5*time.Hour-time.Minute, func() {
-			require.Equal(t, workflows.Live, h.view().Sync)
+			require.Equal(t, workflows.SyncLive, h.view().Sync)
 			require.Empty(t, db.requests)
 		})
 		h.at(5*time.Hour+31*time.Minute, func() {
 			v := h.view()
-			require.Equal(t, workflows.Resync, v.Sync)
+			require.Equal(t, workflows.SyncResync, v.Sync)
 			require.Empty(t, v.Missing)
 			require.True(t, v.Repair.Overdue)
 			require.NotEmpty(t, db.requests)
 			require.Contains(t, db.requests[0].Reason, "a snapshot, the newest came before")
 			h.signal(batch(3, delta(3, "a"))) // an event is no snapshot
 		})
-		h.at(5*time.Hour+32*time.Minute, func() { require.Equal(t, workflows.Resync, h.view().Sync) })
+		h.at(5*time.Hour+32*time.Minute, func() { require.Equal(t, workflows.SyncResync, h.view().Sync) })
 		h.at(6*time.Hour, func() {
 			h.signal(batch(4, snapshot(4, map[string]device.Attribute{"a": delta(3, "a").Attributes["a"]})))
 		})
 		h.at(6*time.Hour+time.Minute, func() {
 			v := h.view()
-			require.Equal(t, workflows.Live, v.Sync)
+			require.Equal(t, workflows.SyncLive, v.Sync)
 			require.Equal(t, v.Hash, v.Check.Cloud)
 		})
 		h.stop(7 * time.Hour)
@@ -301,15 +301,15 @@ func TestGapIsCarriedFromRunToRun(t *testing.T) {
 		require.ErrorAs(t, h.GetWorkflowError(), &can)
 		var next workflows.Input
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
-		require.Equal(t, workflows.Resync, next.Carried.Sync)
+		require.Equal(t, workflows.SyncResync, next.Carried.Sync)
 		require.Equal(t, workflows.Level, next.Carried.Level)
 		require.Len(t, db.requests, 1)
 
 		h = newHarness(t, db)
-		h.SetStartTime(next.Carried.Repair.Last.Add(10 * time.Second))
+		h.SetStartTime(next.Carried.Repair.LastTryAt.Add(10 * time.Second))
 		h.stop(2 * time.Minute)
 		h.run(next)
-		require.Equal(t, workflows.Resync, h.view().Sync)
+		require.Equal(t, workflows.SyncResync, h.view().Sync)
 		require.Len(t, db.requests, 3, "the back-off goes on where it was")
 	})
 }
@@ -320,13 +320,13 @@ func TestSessionsOfOlderCodeAreTakenOver(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		in := input()
-		in.Carried = &workflows.Carried{Version: 1, Sync: workflows.Gap, Runs: 3, State: device.State{
+		in.Carried = &workflows.CarriedState{Version: 1, Sync: workflows.SyncGap, Runs: 3, State: device.State{
 			RAE: rae, Session: session, AsOf: 5, Seen: device.SeqSet{{From: 1, To: 1}, {From: 5, To: 5}}, First: epoch, Last: epoch,
 			Attributes: map[string]device.Attribute{"a": delta(5, "a").Attributes["a"]},
 		}}
 		h.stop(time.Minute)
 		h.run(in)
-		require.Equal(t, workflows.Resync, h.view().Sync)
+		require.Equal(t, workflows.SyncResync, h.view().Sync)
 		require.NotEmpty(t, db.requests)
 	})
 	bubble(t, "loaded", func(t *testing.T) {
@@ -335,7 +335,7 @@ func TestSessionsOfOlderCodeAreTakenOver(t *testing.T) {
 		gapAt(h, 0)
 		h.stop(time.Minute)
 		h.run(input())
-		require.Equal(t, workflows.Resync, h.view().Sync)
+		require.Equal(t, workflows.SyncResync, h.view().Sync)
 	})
 }
 
@@ -410,7 +410,7 @@ func TestDriftOfOlderCodeStays(t *testing.T) {
 		h := newHarness(t, db)
 		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
 		in := input()
-		in.Carried = &workflows.Carried{Version: 1, Level: 1, Sync: workflows.Live, Positions: position(3), State: device.State{
+		in.Carried = &workflows.CarriedState{Version: 1, Level: 1, Sync: workflows.SyncLive, Positions: position(3), State: device.State{
 			RAE: rae, Session: session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
 			Attributes: map[string]device.Attribute{"a": delta(2, "a").Attributes["a"]},
 		}}

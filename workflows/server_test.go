@@ -220,12 +220,12 @@ func TestRecord(t *testing.T) {
 		s.asOf(in, 1)
 		s.signal(in, batch(2, delta(4, "a"), delta(5, "b")))
 		v := s.asOf(in, 5)
-		require.Equal(t, workflows.Gap, v.Sync)
+		require.Equal(t, workflows.SyncGap, v.Sync)
 		s.signal(in, batch(4, snapshot(6, map[string]device.Attribute{
 			"a": delta(4, "a").Attributes["a"], "b": delta(5, "b").Attributes["b"], "c": delta(2, "c").Attributes["c"],
 		})))
 		v = s.asOf(in, 6)
-		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, workflows.SyncLive, v.Sync)
 		require.EqualValues(t, 1, v.Counters.Repaired)
 		s.save("gap", in, "")
 		s.end(in)
@@ -303,16 +303,16 @@ func recordLevel3(t *testing.T, scenario func(string, *database, func(*testing.T
 		s.signal(in, batch(1, delta(1, "a")))
 		s.asOf(in, 1)
 		s.reserve(in, held("ci-1", time.Now().Add(3*time.Second)))
-		s.until(in, "the reservation", func(v workflows.StateView) bool { return v.Test.State == "in_test" })
-		s.until(in, "the end of the lease", func(v workflows.StateView) bool { return v.Test.State == "available" })
+		s.until(in, "the reservation", func(v workflows.StateView) bool { return v.TestState.State == "in_test" })
+		s.until(in, "the end of the lease", func(v workflows.StateView) bool { return v.TestState.State == "available" })
 		s.signal(in, batch(2, delta(2, "a")))
 		s.asOf(in, 2)
 		s.save("reserved", in, "")
 		s.end(in)
 	})
 	scenario("upgrade-2", &database{search: true, test: &workflows.TestState{State: "maintenance", Holder: "ops"}}, func(_ *testing.T, s *server, in workflows.Input) {
-		in.Carried = &workflows.Carried{ // as code of level 2 carried it
-			Version: 1, Level: 2, Runs: 1, Sync: workflows.Live, Since: epoch, Received: epoch, Positions: position(3), SearchAttributes: true,
+		in.Carried = &workflows.CarriedState{ // as code of level 2 carried it
+			Version: 1, Level: 2, Runs: 1, Sync: workflows.SyncLive, SyncSince: epoch, LastReceived: epoch, Positions: position(3), SearchAttributes: true,
 			State: device.State{
 				RAE: rae, Session: in.Session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
 				Attributes: edgeSays(2, `"idle"`).Attributes,
@@ -320,7 +320,7 @@ func recordLevel3(t *testing.T, scenario func(string, *database, func(*testing.T
 		}
 		s.signal(in, batch(3, delta(3, "a")))
 		s.asOf(in, 3)
-		s.until(in, "the test state", func(v workflows.StateView) bool { return v.Test != nil && v.Test.State == "maintenance" })
+		s.until(in, "the test state", func(v workflows.StateView) bool { return v.TestState != nil && v.TestState.State == "maintenance" })
 		s.save("upgrade-2", in, "")
 		s.end(in)
 	})
@@ -344,7 +344,7 @@ func recordLevel2(t *testing.T, scenario func(string, *database, func(*testing.T
 		s.end(in)
 	})
 	scenario("gives-way", &database{newer: "99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11"}, func(t *testing.T, s *server, in workflows.Input) {
-		in.Options.Idle = 4 * time.Second // quiet is not waited for longer
+		in.Options.IdleTimeout = 4 * time.Second // quiet is not waited for longer
 		opened := delta(1)
 		opened.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 1, At: opened.Time}
 		run := s.signal(in, batch(1, opened))
@@ -356,9 +356,9 @@ func recordLevel2(t *testing.T, scenario func(string, *database, func(*testing.T
 		s.save("gives-way", in, run)
 	})
 	scenario("upgrade-1", &database{newer: "99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11"}, func(t *testing.T, s *server, in workflows.Input) {
-		in.Options.Idle = 4 * time.Second
-		in.Carried = &workflows.Carried{ // as code of level 1 carried it
-			Version: 1, Level: 1, Runs: 1, Sync: workflows.Live, Since: epoch, Received: epoch, Positions: position(3),
+		in.Options.IdleTimeout = 4 * time.Second
+		in.Carried = &workflows.CarriedState{ // as code of level 1 carried it
+			Version: 1, Level: 1, Runs: 1, Sync: workflows.SyncLive, SyncSince: epoch, LastReceived: epoch, Positions: position(3),
 			State: device.State{
 				RAE: rae, Session: in.Session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
 				Attributes: map[string]device.Attribute{"a": delta(2, "a").Attributes["a"]},
@@ -366,7 +366,7 @@ func recordLevel2(t *testing.T, scenario func(string, *database, func(*testing.T
 		}
 		run := s.signal(in, batch(3, delta(3, "a")))
 		s.asOf(in, 3)
-		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Superseded(session)))
+		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.SupersededCloseRequest(session)))
 		s.signal(in, batch(4, delta(4, "a"))) // of the tail
 		result := s.result(in, run)
 		require.EqualValues(t, 4, result.Closed)
@@ -382,28 +382,28 @@ func recordLevel1(t *testing.T, scenario func(string, *database, func(*testing.T
 		run := s.signal(in, batch(1, delta(1, "a")))
 		s.asOf(in, 1)
 		s.signal(in, batch(2, delta(4, "a"), delta(5, "b")))
-		s.until(in, "a request", func(v workflows.StateView) bool { return v.Sync == workflows.Resync })
+		s.until(in, "a request", func(v workflows.StateView) bool { return v.Sync == workflows.SyncResync })
 		s.signal(in, batch(4, snapshot(6, map[string]device.Attribute{
 			"a": delta(4, "a").Attributes["a"], "b": delta(5, "b").Attributes["b"], "c": delta(2, "c").Attributes["c"],
 		})))
-		require.Equal(t, workflows.Live, s.asOf(in, 6).Sync)
+		require.Equal(t, workflows.SyncLive, s.asOf(in, 6).Sync)
 		s.save("resync", in, run)
 		s.signal(in, batch(5, delta(8, "a"))) // a gap to carry
 		s.until(in, "a new run", func(v workflows.StateView) bool { return v.AsOf == 8 && v.Runs == 2 })
-		s.until(in, "another request", func(v workflows.StateView) bool { return v.Sync == workflows.Resync && v.Counters.Requests == 2 })
+		s.until(in, "another request", func(v workflows.StateView) bool { return v.Sync == workflows.SyncResync && v.Counters.Requests == 2 })
 		s.save("resync-carried", in, "")
 		s.end(in)
 	})
 	scenario("updates", &database{}, func(t *testing.T, s *server, in workflows.Input) {
 		run := s.signal(in, batch(1, delta(1, "a")))
-		var asked workflows.Asked
-		s.update(in, workflows.UpdateRequestSnapshot, &asked, workflows.Ask{Reason: "I wonder"})
-		require.Equal(t, workflows.Sent, asked.Outcome)
+		var asked workflows.SnapshotRequestResult
+		s.update(in, workflows.UpdateRequestSnapshot, &asked, workflows.SnapshotRequestArgs{Reason: "I wonder"})
+		require.Equal(t, workflows.RequestSent, asked.Outcome)
 		s.signal(in, batch(2, delta(2, "b")))
-		var receipt workflows.Receipt
+		var receipt workflows.AppliedState
 		s.update(in, workflows.UpdateDrain, &receipt)
 		require.EqualValues(t, 2, receipt.AsOf)
-		s.update(in, workflows.UpdateClose, &receipt, workflows.Close{Reason: "sold"})
+		s.update(in, workflows.UpdateClose, &receipt, workflows.CloseRequest{Reason: "sold"})
 		require.EqualValues(t, 2, receipt.Closed)
 		s.result(in, run)
 		s.save("updates", in, run)
@@ -420,28 +420,28 @@ func recordLevel1(t *testing.T, scenario func(string, *database, func(*testing.T
 	scenario("superseded", &database{}, func(t *testing.T, s *server, in workflows.Input) {
 		run := s.signal(in, batch(1, delta(1, "a")))
 		s.asOf(in, 1)
-		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.Close{Reason: "superseded by " + session}))
+		require.NoError(t, s.SignalWorkflow(t.Context(), device.WorkflowID(in.Session), "", workflows.SignalClose, workflows.CloseRequest{Reason: "superseded by " + session}))
 		s.result(in, run)
 		s.save("superseded", in, run)
 	})
 	scenario("idle", &database{}, func(t *testing.T, s *server, in workflows.Input) {
-		in.Options = workflows.Options{Idle: 8 * time.Second, SnapshotInterval: time.Second} // and overdue before
+		in.Options = workflows.Options{IdleTimeout: 8 * time.Second, SnapshotInterval: time.Second} // and overdue before
 		run := s.signal(in, batch(1, delta(1, "a")))
 		result := s.result(in, run)
 		require.True(t, result.Idle)
-		require.Equal(t, workflows.Resync, result.Sync)
+		require.Equal(t, workflows.SyncResync, result.Sync)
 		s.save("idle", in, run)
 	})
 	scenario("upgrade", &database{}, func(t *testing.T, s *server, in workflows.Input) {
-		in.Carried = &workflows.Carried{ // as code of level 0 carried it
-			Version: 1, Runs: 1, Sync: workflows.Gap, Since: epoch, Received: epoch, Positions: position(3),
+		in.Carried = &workflows.CarriedState{ // as code of level 0 carried it
+			Version: 1, Runs: 1, Sync: workflows.SyncGap, SyncSince: epoch, LastReceived: epoch, Positions: position(3),
 			State: device.State{
 				RAE: rae, Session: in.Session, AsOf: 3, Seen: device.SeqSet{{From: 1, To: 1}, {From: 3, To: 3}}, First: epoch, Last: epoch,
 				Attributes: map[string]device.Attribute{"a": delta(3, "a").Attributes["a"]},
 			},
 		}
 		s.signal(in, batch(3, delta(4, "a")))
-		s.until(in, "a request", func(v workflows.StateView) bool { return v.Sync == workflows.Resync })
+		s.until(in, "a request", func(v workflows.StateView) bool { return v.Sync == workflows.SyncResync })
 		s.save("upgrade", in, "")
 		s.end(in)
 	})
@@ -518,7 +518,7 @@ func TestWorkerLostInTheMiddleOfAnApply(t *testing.T) {
 	db := &database{}
 	s := newServerWithoutWorker(t, db)
 	lost := &database{fail: func(ctx context.Context, name string, _ *workflows.ApplyRequest) error {
-		if name == workflows.ActivityApply {
+		if name == workflows.ActivityApplyBatch {
 			stuck.Add(1)
 			<-ctx.Done()
 			return ctx.Err()

@@ -32,12 +32,12 @@ func DeviceSession(ctx workflow.Context, in Input) (Result, error) {
 		return Result{}, temporal.NewNonRetryableApplicationError(err.Error(), ErrBadInput, nil)
 	}
 	s := &session{
-		Carried: in.Carried.next(),
-		rae:     in.RAE,
-		id:      in.Session,
-		options: in.Options.withDefaults(),
-		given:   in.Options,
-		log:     log.With(workflow.GetLogger(ctx), "session", in.Session, "rae", in.RAE),
+		CarriedState: in.Carried.next(),
+		rae:          in.RAE,
+		id:           in.Session,
+		options:      in.Options.withDefaults(),
+		given:        in.Options,
+		log:          log.With(workflow.GetLogger(ctx), "session", in.Session, "rae", in.RAE),
 	}
 	if err := s.setup(ctx); err != nil {
 		return Result{}, err
@@ -65,7 +65,7 @@ func checkInput(ctx workflow.Context, in Input) error {
 // duplicate. So nothing is lost in whatever way an apply, a worker or a run
 // ends.
 type session struct {
-	Carried
+	CarriedState
 	rae, id string
 	options Options
 	given   Options // as they came, for the next run
@@ -118,7 +118,7 @@ func (s *session) setup(ctx workflow.Context) error {
 		Description: "Has the session read its device's test state from the database. Sent by who has changed it there. It counts as no event.",
 	})
 	s.applies, _ = workflow.NewDisconnectedContext(ctx)
-	if s.Sync != Loading {
+	if s.Sync != SyncLoading {
 		s.raise(ctx)
 		s.show(ctx)
 	}
@@ -129,10 +129,10 @@ func (s *session) setup(ctx workflow.Context) error {
 // none: the batch that brought the session to life is then applied in the same
 // activity.
 func (s *session) load(ctx workflow.Context) {
-	var loaded Loaded
+	var loaded LoadedSession
 	first, taken := s.introduce(&loaded)
 	if !taken {
-		if err := s.execute(ActivityLoad, "load session "+s.id, s.id, &loaded); err != nil {
+		if err := s.execute(ActivityLoadSession, "load session "+s.id, s.id, &loaded); err != nil {
 			panic(fmt.Sprintf("session %s: a load was refused: %v", s.id, err)) // it writes nothing that could be
 		}
 	}
@@ -141,7 +141,7 @@ func (s *session) load(ctx workflow.Context) {
 		s.Level = loaded.Level
 	}
 	s.raise(ctx)
-	s.know(loaded.Test)
+	s.know(loaded.TestState)
 	s.Positions = loaded.Positions
 	s.Counters.add(loaded.Counters)
 	if loaded.Found && loaded.State.AsOf > 0 {
@@ -154,25 +154,25 @@ func (s *session) load(ctx workflow.Context) {
 			s.disown(workflow.Now(ctx))
 		}
 	}
-	s.Sync, s.Since = Live, workflow.Now(ctx)
+	s.Sync, s.SyncSince = SyncLive, workflow.Now(ctx)
 	s.judge(ctx)
 	if taken && !loaded.Found {
 		s.Waiting = nil
 		s.done(ctx, first)
 	}
-	s.supersede(ctx, loaded.Older, loaded.Newer)
+	s.supersede(ctx, loaded.OlderSessions, loaded.NewerSession)
 }
 
 // introduce applies the one batch that waits as that of a new session, and
 // reports whether the database answered. What it refuses is left for the turn
 // to find out about, and so is everything but the usual case.
-func (s *session) introduce(loaded *Loaded) (step, bool) {
-	if len(s.Waiting) != 1 || len(s.Refusing) > 0 {
+func (s *session) introduce(loaded *LoadedSession) (step, bool) {
+	if len(s.Waiting) != 1 || len(s.PendingRefusals) > 0 {
 		return step{}, false
 	}
 	first := s.plan(merge([]device.Batch{s.Waiting[0].Batch}), workflow.Now(s.applies))
-	first.request.New = true
-	return first, s.execute(ActivityApply, first.summary(), first.request, loaded) == nil
+	first.request.NewSession = true
+	return first, s.execute(ActivityApplyBatch, first.summary(), first.request, loaded) == nil
 }
 
 // run is the session's life: wait, take, apply, show.
@@ -180,9 +180,9 @@ func (s *session) run(ctx workflow.Context) (Result, error) {
 	woken := s.wakers(ctx)
 	for {
 		s.toldToClose(ctx)
-		told, asked := s.Closing != "", s.wishes.drains // before what is taken now
+		told, asked := s.CloseReason != "", s.wishes.drains // before what is taken now
 		all := s.drain(ctx, s.options.TurnBytes)
-		worked := s.Sync == Loading || !s.idle()
+		worked := s.Sync == SyncLoading || !s.idle()
 		if worked {
 			s.turn(ctx)
 		}
@@ -274,7 +274,7 @@ func (s *session) continueAsNew(ctx workflow.Context, why string) error {
 	}
 	s.toldToClose(ctx)
 	s.forgetTest()
-	in := Input{RAE: s.rae, Session: s.id, Carried: &s.Carried, Options: s.given}
+	in := Input{RAE: s.rae, Session: s.id, Carried: &s.CarriedState, Options: s.given}
 	var options workflow.ContinueAsNewErrorOptions
 	if why == "version" {
 		options.InitialVersioningBehavior = workflow.ContinueAsNewVersioningBehaviorAutoUpgrade

@@ -35,7 +35,7 @@ func TestAppliesWhatItIsSent(t *testing.T) {
 		require.Equal(t, map[string]string{"a": "1", "b": "2", "c": "3"}, values(v.Attributes))
 		require.EqualValues(t, 3, v.AsOf)
 		require.Equal(t, device.Hash(db.live()), v.Hash)
-		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, workflows.SyncLive, v.Sync)
 		require.Empty(t, v.Missing)
 		require.Equal(t, position(13), v.Positions)
 		require.Equal(t, position(13), db.positions)
@@ -43,8 +43,8 @@ func TestAppliesWhatItIsSent(t *testing.T) {
 		require.Equal(t, epoch.Add(time.Second), v.FirstObserved.UTC())
 		require.Equal(t, epoch.Add(3*time.Second), v.LastObserved.UTC())
 		require.Equal(t, epoch.Add(time.Hour+11*time.Second), v.LastReceived.UTC())
-		require.Equal(t, 2, db.local[workflows.ActivityApply])
-		require.Zero(t, db.regular[workflows.ActivityApply])
+		require.Equal(t, 2, db.local[workflows.ActivityApplyBatch])
+		require.Zero(t, db.regular[workflows.ActivityApplyBatch])
 	})
 }
 
@@ -151,7 +151,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		h.stop(2500 * time.Millisecond)
 		h.run(input())
 		v := h.view()
-		require.Equal(t, workflows.Gap, v.Sync)
+		require.Equal(t, workflows.SyncGap, v.Sync)
 		require.Equal(t, device.SeqSet{{From: 2, To: 4}}, v.Missing)
 		require.EqualValues(t, 6, v.AsOf)
 		require.Equal(t, device.SeqSet{{From: 2, To: 4}}, db.state.Missing)
@@ -164,7 +164,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		h.stop(time.Minute)
 		h.run(input())
 		v := h.view()
-		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, workflows.SyncLive, v.Sync)
 		require.Equal(t, map[string]string{"a": "5", "b": "6", "c": "4"}, values(v.Attributes))
 	})
 	bubble(t, "healed by a snapshot, which says what it repaired", func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		h.stop(time.Minute)
 		h.run(input())
 		v := h.view()
-		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, workflows.SyncLive, v.Sync)
 		require.EqualValues(t, 7, v.Snapshot)
 		require.EqualValues(t, 1, v.Counters.Repaired)
 		require.Equal(t, []string{"c"}, db.state.Repaired)
@@ -192,7 +192,7 @@ func TestOutageEscalatesToARegularActivity(t *testing.T) {
 		db := &database{}
 		tries := 0
 		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-			if name != workflows.ActivityApply {
+			if name != workflows.ActivityApplyBatch {
 				return nil
 			}
 			if tries++; tries <= 12 {
@@ -211,7 +211,7 @@ func TestOutageEscalatesToARegularActivity(t *testing.T) {
 		h.stop(time.Hour)
 		h.run(input())
 		require.EqualValues(t, 2, h.view().AsOf)
-		require.Greater(t, db.regular[workflows.ActivityApply], 0)
+		require.Greater(t, db.regular[workflows.ActivityApplyBatch], 0)
 		require.Len(t, db.applies, 2)
 		require.Zero(t, h.view().Counters.Refused)
 	})
@@ -221,19 +221,19 @@ func TestLoadEscalatesToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
 		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-			if name == workflows.ActivityLoad && db.regular[name] < 3 {
+			if name == workflows.ActivityLoadSession && db.regular[name] < 3 {
 				return outage()
 			}
 			return nil
 		}
 		h := newHarness(t, db)
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.at(5500*time.Millisecond, func() { require.Equal(t, workflows.Loading, h.view().Sync) })
+		h.at(5500*time.Millisecond, func() { require.Equal(t, workflows.SyncLoading, h.view().Sync) })
 		h.stop(time.Hour)
 		h.run(input())
 		require.EqualValues(t, 1, h.view().AsOf)
-		require.Equal(t, workflows.Live, h.view().Sync)
-		require.Equal(t, 3, db.regular[workflows.ActivityLoad])
+		require.Equal(t, workflows.SyncLive, h.view().Sync)
+		require.Equal(t, 3, db.regular[workflows.ActivityLoadSession])
 	})
 }
 
@@ -243,7 +243,7 @@ func TestLevelOfAnotherBuildDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
 		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-			if name == workflows.ActivityLoad && db.regular[name] == 0 {
+			if name == workflows.ActivityLoadSession && db.regular[name] == 0 {
 				return outage()
 			}
 			return nil
@@ -286,11 +286,11 @@ func TestDatabaseRefusalKeepsOutOnlyTheGuilty(t *testing.T) {
 		require.Equal(t, map[string]string{"a": "1", "c": "3"}, values(v.Attributes))
 		require.Equal(t, position(5), db.positions, "the poller waits for the last position")
 		require.EqualValues(t, 2, v.Counters.Refused)
-		require.Len(t, v.Refused, 2)
-		require.Equal(t, workflows.CauseDatabase, v.Refused[0].Cause)
-		require.EqualValues(t, 2, v.Refused[0].First)
-		require.Contains(t, v.Refused[0].Detail, "SQLSTATE 22021")
-		require.Equal(t, workflows.Resync, v.Sync, "what was refused is missing")
+		require.Len(t, v.RecentRefusals, 2)
+		require.Equal(t, workflows.CauseDatabase, v.RecentRefusals[0].Cause)
+		require.EqualValues(t, 2, v.RecentRefusals[0].First)
+		require.Contains(t, v.RecentRefusals[0].Detail, "SQLSTATE 22021")
+		require.Equal(t, workflows.SyncResync, v.Sync, "what was refused is missing")
 		require.Equal(t, device.SeqSet{{From: 2, To: 2}}, v.Missing)
 		require.Zero(t, v.Waiting)
 	})
@@ -315,7 +315,7 @@ func TestOutageWhileSteppingOverIsNeverRefused(t *testing.T) {
 		db := &database{}
 		skips := 0
 		db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-			if in == nil || !in.Skip {
+			if in == nil || !in.SkipOnly {
 				return nil
 			}
 			if skips++; skips < 15 {
@@ -389,13 +389,13 @@ func TestBadSignals(t *testing.T) {
 			require.EqualValues(t, 2, v.AsOf, "the session goes on")
 			require.EqualValues(t, 3, v.Counters.Signals)
 			require.EqualValues(t, 1, v.Counters.Refused)
-			require.Len(t, v.Refused, 1)
-			require.Equal(t, tc.cause, v.Refused[0].Cause, v.Refused[0].Detail)
+			require.Len(t, v.RecentRefusals, 1)
+			require.Equal(t, tc.cause, v.RecentRefusals[0].Cause, v.RecentRefusals[0].Detail)
 			require.Len(t, db.applies, 3)
-			require.True(t, db.applies[1].Skip)
-			require.Equal(t, v.Refused[0].Detail, db.applies[1].Quarantined[0].Detail)
+			require.True(t, db.applies[1].SkipOnly)
+			require.Equal(t, v.RecentRefusals[0].Detail, db.applies[1].Quarantined[0].Detail)
 			if tc.passed {
-				require.Equal(t, topic, v.Refused[0].Topic)
+				require.Equal(t, topic, v.RecentRefusals[0].Topic)
 				require.Equal(t, position(8), db.applies[1].Positions)
 			} else {
 				require.Empty(t, db.applies[1].Positions)
@@ -415,7 +415,7 @@ func TestRefusalsRememberedAreBounded(t *testing.T) {
 		h.stop(time.Minute)
 		h.run(input())
 		require.EqualValues(t, 100, h.view().Counters.Refused)
-		require.LessOrEqual(t, len(h.view().Refused), 16)
+		require.LessOrEqual(t, len(h.view().RecentRefusals), 16)
 	})
 }
 
@@ -509,13 +509,13 @@ func TestFreshRunLoadsWhatTheDatabaseKnows(t *testing.T) {
 		h = newHarness(t, db)
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"), delta(5, "c"))) }) // redelivered
 		h.at(time.Second, func() {
-			require.Equal(t, workflows.Gap, h.view().Sync)
+			require.Equal(t, workflows.SyncGap, h.view().Sync)
 			h.signal(batch(6, delta(6, "a"), delta(3, "x"), delta(4, "b")))
 		})
 		h.stop(time.Minute)
 		h.run(input())
 		v := h.view()
-		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, workflows.SyncLive, v.Sync)
 		require.EqualValues(t, 3, v.Counters.Duplicates)
 		require.Equal(t, map[string]string{"a": "6", "b": "4", "c": "5", "x": "3"}, values(v.Attributes))
 		require.Equal(t, values(db.live()), values(v.Attributes))
@@ -536,7 +536,7 @@ func TestNewSessionCostsOneActivity(t *testing.T) {
 		require.EqualValues(t, 1, v.Counters.Batches)
 		require.EqualValues(t, 2, v.Counters.Events)
 		require.Len(t, db.applies, 1)
-		require.True(t, db.applies[0].New)
+		require.True(t, db.applies[0].NewSession)
 		require.Equal(t, 1, db.activities)
 	})
 }
@@ -556,7 +556,7 @@ func TestKnownSessionIsLoadedBeforeItIsWritten(t *testing.T) {
 		h.stop(time.Minute)
 		h.run(input())
 		require.Len(t, db.applies, 2)
-		require.False(t, db.applies[1].New)
+		require.False(t, db.applies[1].NewSession)
 		require.Equal(t, device.SeqSet{{From: 1, To: 3}}, db.applies[1].Seen)
 		v := h.view()
 		require.Equal(t, map[string]string{"a": "3", "b": "2"}, values(v.Attributes))
@@ -574,7 +574,7 @@ func TestKnownSessionIsLoadedBeforeItIsWritten(t *testing.T) {
 		v = h.view()
 		require.Equal(t, rae, v.RAE)
 		require.EqualValues(t, 3, v.AsOf)
-		require.Equal(t, workflows.CauseForeign, v.Refused[0].Cause)
+		require.Equal(t, workflows.CauseForeign, v.RecentRefusals[0].Cause)
 		require.Equal(t, position(5), v.Positions, "and is stepped over")
 	})
 }
@@ -592,7 +592,7 @@ func TestRefusalOfANewSession(t *testing.T) {
 		h.stop(time.Minute)
 		h.run(input())
 		v := h.view()
-		require.Equal(t, workflows.Live, v.Sync)
+		require.Equal(t, workflows.SyncLive, v.Sync)
 		require.EqualValues(t, 1, v.Counters.Refused)
 		require.Equal(t, position(2), v.Positions)
 		require.Zero(t, v.Waiting)
@@ -650,7 +650,7 @@ func TestContinueAsNew(t *testing.T) {
 		require.Equal(t, in.Options, carried.Options)
 		require.Equal(t, rae, carried.RAE)
 		require.Len(t, carried.Carried.Waiting, 3)
-		require.Len(t, carried.Carried.Refusing, 1)
+		require.Len(t, carried.Carried.PendingRefusals, 1)
 		require.EqualValues(t, 3, carried.Carried.State.AsOf)
 
 		db.applied = nil
@@ -720,7 +720,7 @@ func TestContinueAsNew(t *testing.T) {
 	bubble(t, "a state of an unknown version blocks the task, not the session", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		in := input()
-		in.Carried = &workflows.Carried{Version: 99}
+		in.Carried = &workflows.CarriedState{Version: 99}
 		h.run(in)
 		var p *temporal.PanicError
 		require.ErrorAs(t, h.GetWorkflowError(), &p, "the SDK's environment ends on what a worker would try again")

@@ -93,10 +93,10 @@ func (s *session) view() StateView {
 	return StateView{
 		Session: s.id, RAE: s.rae,
 		Attributes: live, AsOf: s.State.AsOf, Hash: device.Hash(live),
-		FirstObserved: s.State.First, LastObserved: s.State.Last, LastReceived: s.Received,
-		Sync: s.Sync, SyncSince: s.Since, Missing: s.State.Missing(), Snapshot: s.State.Snapshot, Check: s.Check, Repair: repair,
-		Closed: s.State.Closed, Reason: s.State.Reason, Test: s.Test,
-		Counters: s.Counters, Refused: slices.Clone(s.Refused), Waiting: len(s.Waiting) + len(s.Refusing),
+		FirstObserved: s.State.First, LastObserved: s.State.Last, LastReceived: s.LastReceived,
+		Sync: s.Sync, SyncSince: s.SyncSince, Missing: s.State.Missing(), Snapshot: s.State.Snapshot, Check: s.Check, Repair: repair,
+		Closed: s.State.Closed, Reason: s.State.Reason, TestState: s.TestState,
+		Counters: s.Counters, RecentRefusals: slices.Clone(s.RecentRefusals), Waiting: len(s.Waiting) + len(s.PendingRefusals),
 		Runs: s.Runs, Builds: slices.Clone(s.Builds), Positions: slices.Clone(s.Positions),
 	}
 }
@@ -179,8 +179,8 @@ func (s *session) searchValues() iter.Seq2[string, string] {
 		}
 		for _, a := range searchAttributes {
 			value := text(&s.State, a.attributes...)
-			if a.key == keyTestState && s.Test != nil {
-				value = s.Test.State
+			if a.key == keyTestState && s.TestState != nil {
+				value = s.TestState.State
 			}
 			if !yield(a.key, value) {
 				return
@@ -229,8 +229,8 @@ func (s *session) card() string {
 	row("RAE", code(s.rae))
 	for _, a := range searchAttributes {
 		value := code(text(&s.State, a.attributes...))
-		if a.key == keyTestState && s.Test != nil {
-			value = s.Test.line()
+		if a.key == keyTestState && s.TestState != nil {
+			value = s.TestState.line()
 		}
 		row(a.key, value)
 	}
@@ -241,17 +241,17 @@ func (s *session) card() string {
 		row("last observed", s.State.Last.UTC().Format(time.RFC3339))
 	}
 	if missing := s.State.Missing(); len(missing) > 0 {
-		row("missing seq", missing.String()+", since "+s.Since.UTC().Format(time.RFC3339))
+		row("missing seq", missing.String()+", since "+s.SyncSince.UTC().Format(time.RFC3339))
 	}
 	if s.Repair.Overdue {
-		row("snapshot overdue", "the newest came before "+s.Snapshotted.UTC().Format(time.RFC3339))
+		row("snapshot overdue", "the newest came before "+s.LastSnapshotAt.UTC().Format(time.RFC3339))
 	}
 	row("snapshot", s.repairs())
 	if c := s.Check; c != nil && len(c.Drift) > 0 {
 		row("**drift**", fmt.Sprintf("at seq %d the edge's snapshot had other values of %s, though no event was missing", c.Seq, code(clip(strings.Join(c.Drift, ", ")))))
 	}
-	if s.Closing != "" && s.State.Closed == 0 && s.Level > 1 {
-		row("to be closed", code(s.Closing)+", when nothing has come for it for "+s.Quiet.String())
+	if s.CloseReason != "" && s.State.Closed == 0 && s.Level > 1 {
+		row("to be closed", code(s.CloseReason)+", when nothing has come for it for "+s.CloseQuiet.String())
 	}
 	if s.State.Closed > 0 {
 		row("closed", fmt.Sprintf("at seq %d: %s", s.State.Closed, code(s.State.Reason)))
@@ -262,7 +262,7 @@ func (s *session) card() string {
 		row("repaired", fmt.Sprintf("%s by the snapshot at seq %d", code(clip(strings.Join(s.Check.Repaired, ", "))), s.Check.Seq))
 	}
 	if c.Refused > 0 {
-		row("refused batches", fmt.Sprintf("%d; the last: %s", c.Refused, code(s.Refused[len(s.Refused)-1].Detail)))
+		row("refused batches", fmt.Sprintf("%d; the last: %s", c.Refused, code(s.RecentRefusals[len(s.RecentRefusals)-1].Detail)))
 	}
 	return b.String()
 }

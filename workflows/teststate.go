@@ -25,7 +25,7 @@ func (t *TestState) over(now time.Time) bool { return !t.Until.IsZero() && !now.
 // know takes over the test state that came with another answer, if it did.
 func (s *session) know(t *TestState) {
 	if t != nil && s.Level > 2 {
-		s.Test = t
+		s.TestState = t
 	}
 }
 
@@ -41,17 +41,17 @@ func (s *session) retest(ctx workflow.Context) bool {
 	if s.forgetTest() {
 		s.raise(ctx)
 	}
-	if s.Level < 3 || s.Test != nil && !s.Test.over(workflow.Now(ctx)) {
+	if s.Level < 3 || s.TestState != nil && !s.TestState.over(workflow.Now(ctx)) {
 		return false
 	}
 	var t TestState
-	if err := s.execute(ActivityTestState, "read the device's test state", s.id, &t); err != nil {
+	if err := s.execute(ActivityReadTestState, "read the device's test state", s.id, &t); err != nil {
 		panic(fmt.Sprintf("session %s: reading a test state was refused: %v", s.id, err)) // it writes nothing that could be
 	}
 	if t.over(workflow.Now(ctx)) { // by this clock, which need not be the database's
 		t = TestState{State: TestStateAvailable}
 	}
-	s.Test = &t
+	s.TestState = &t
 	return true
 }
 
@@ -60,7 +60,7 @@ func (s *session) retest(ctx workflow.Context) bool {
 // it has read the new one leaves that to the next.
 func (s *session) forgetTest() (told bool) {
 	for s.tests.ReceiveAsync(nil) {
-		told, s.Test = true, nil
+		told, s.TestState = true, nil
 	}
 	return told
 }

@@ -50,7 +50,7 @@ func TestReservationIsShown(t *testing.T) {
 		shown := testStates(h)
 		h.at(0, func() { h.signal(batch(1, edgeSays(1, `"running"`))) })
 		h.at(time.Minute, func() {
-			require.Equal(t, "available", h.view().Test.State)
+			require.Equal(t, "available", h.view().TestState.State)
 			require.Zero(t, db.reads, "it came with the first apply")
 			db.test = held("jana", h.Now().Add(time.Hour))
 			tell(h)
@@ -58,7 +58,7 @@ func TestReservationIsShown(t *testing.T) {
 			h.SignalWorkflow(workflows.SignalTestState, "with a payload")
 		})
 		h.at(2*time.Minute, func() {
-			require.Equal(t, db.test, h.view().Test)
+			require.Equal(t, db.test, h.view().TestState)
 			require.Equal(t, 2, db.reads, "one for the first, one for all that came meanwhile")
 			h.signal(batch(2, edgeSays(2, `"failed"`)))
 		})
@@ -144,7 +144,7 @@ func TestLeaseEnds(t *testing.T) {
 			})
 			h.at(61*time.Minute, func() {
 				require.Equal(t, 1, db.reads)
-				require.Equal(t, c.reads == 2, h.view().Test.State == "in_test")
+				require.Equal(t, c.reads == 2, h.view().TestState.State == "in_test")
 			})
 			h.stop(8 * time.Hour)
 			h.run(input())
@@ -201,13 +201,13 @@ func TestReservationIsCarried(t *testing.T) {
 			var next workflows.Input
 			require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
 			require.Equal(t, 1, db.reads)
-			require.Equal(t, late, next.Carried.Test == nil)
+			require.Equal(t, late, next.Carried.TestState == nil)
 
 			h = newHarness(t, db)
 			shown := testStates(h)
 			h.stop(time.Minute)
 			h.run(next)
-			require.Equal(t, "jana", h.view().Test.Holder)
+			require.Equal(t, "jana", h.view().TestState.Holder)
 			require.Equal(t, "in_test", (*shown)[len(*shown)-1])
 			require.Equal(t, late, db.reads == 2)
 		})
@@ -224,8 +224,8 @@ func TestTestStateOfOlderCode(t *testing.T) {
 			h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(level))
 			shown := testStates(h)
 			in := input()
-			in.Carried = &workflows.Carried{
-				Version: 1, Level: 2, Sync: workflows.Live, SearchAttributes: true, Active: h.Now(), Snapshotted: h.Now(), Positions: position(2),
+			in.Carried = &workflows.CarriedState{
+				Version: 1, Level: 2, Sync: workflows.SyncLive, SearchAttributes: true, LastSignalAt: h.Now(), LastSnapshotAt: h.Now(), Positions: position(2),
 				State: device.State{RAE: rae, Session: session, AsOf: 1, Snapshot: 1, First: epoch, Last: epoch, Attributes: edgeSays(1, `"idle"`).Attributes},
 			}
 			h.at(time.Second, func() { tell(h) })
@@ -238,7 +238,7 @@ func TestTestStateOfOlderCode(t *testing.T) {
 			h.run(in)
 			if level < 3 {
 				require.Equal(t, []string{"idle", "running"}, *shown)
-				require.Nil(t, h.view().Test)
+				require.Nil(t, h.view().TestState)
 				require.Zero(t, db.reads)
 				return
 			}
@@ -273,7 +273,7 @@ func TestTestStateIsReadAfterAnOutage(t *testing.T) {
 		h.at(time.Minute, func() {
 			db.test = held("jana", h.Now().Add(24*time.Hour))
 			db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-				if name == workflows.ActivityTestState && db.regular[name] < 3 {
+				if name == workflows.ActivityReadTestState && db.regular[name] < 3 {
 					return outage()
 				}
 				return nil
@@ -284,7 +284,7 @@ func TestTestStateIsReadAfterAnOutage(t *testing.T) {
 		h.stop(time.Hour)
 		h.run(input())
 		require.EqualValues(t, 2, h.view().AsOf)
-		require.Equal(t, "jana", h.view().Test.Holder)
-		require.Equal(t, 3, db.regular[workflows.ActivityTestState])
+		require.Equal(t, "jana", h.view().TestState.Holder)
+		require.Equal(t, 3, db.regular[workflows.ActivityReadTestState])
 	})
 }

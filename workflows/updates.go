@@ -14,32 +14,32 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// Ask is the argument of the update request-snapshot.
-type Ask struct {
+// SnapshotRequestArgs is the argument of the update request-snapshot.
+type SnapshotRequestArgs struct {
 	Reason string `json:"reason,omitempty"` // why, for people
 }
 
-// Outcome is what became of a wish for a snapshot.
-type Outcome string
+// RequestOutcome is what became of a wish for a snapshot.
+type RequestOutcome string
 
 // Outcomes.
 const (
-	Sent     Outcome = "sent"     // Kafka has the command
-	Later    Outcome = "later"    // this worker sends no more just now, or Kafka does not answer
-	Disabled Outcome = "disabled" // this worker has no Kafka to send it to
+	RequestSent     RequestOutcome = "sent"     // Kafka has the command
+	RequestDeferred RequestOutcome = "later"    // this worker sends no more just now, or Kafka does not answer
+	RequestDisabled RequestOutcome = "disabled" // this worker has no Kafka to send it to
 )
 
-// Asked answers a wish for a snapshot. The snapshot itself comes as an event.
-type Asked struct {
-	Outcome Outcome       `json:"outcome"`
-	Command string        `json:"command,omitempty"` // ID of the command, where it was sent
-	Detail  string        `json:"detail,omitempty"`
-	Expires time.Time     `json:"expires,omitzero"`
-	Wait    time.Duration `json:"wait,omitempty"` // of later: when this worker may send one; 0: not known
+// SnapshotRequestResult answers a wish for a snapshot. The snapshot itself comes as an event.
+type SnapshotRequestResult struct {
+	Outcome RequestOutcome `json:"outcome"`
+	Command string         `json:"command,omitempty"` // ID of the command, where it was sent
+	Detail  string         `json:"detail,omitempty"`
+	Expires time.Time      `json:"expires,omitzero"`
+	Wait    time.Duration  `json:"wait,omitempty"` // of later: when this worker may send one; 0: not known
 }
 
-// Close is the argument of the update close, and of the signal.
-type Close struct {
+// CloseRequest is the argument of the update close, and of the signal.
+type CloseRequest struct {
 	Reason string `json:"reason"`
 	// Quiet, of a signal, is how long nothing must have come for the session
 	// before it closes: what is still on its way would be refused. 0: it closes
@@ -47,8 +47,8 @@ type Close struct {
 	Quiet time.Duration `json:"quiet,omitempty"`
 }
 
-// Receipt says what the database has of a session.
-type Receipt struct {
+// AppliedState says what the database has of a session.
+type AppliedState struct {
 	AsOf      int64             `json:"as_of_seq"`
 	Closed    int64             `json:"closed_seq,omitempty"`
 	Reason    string            `json:"closed_reason,omitempty"`
@@ -74,7 +74,7 @@ type wishes struct {
 
 type snapshotWish struct {
 	reason string
-	asked  *Asked
+	asked  *SnapshotRequestResult
 }
 
 // pending reports whether the loop has something to do for an update.
@@ -87,7 +87,7 @@ func (s *session) setUpdates(ctx workflow.Context) error {
 	return errors.Join(
 		workflow.SetUpdateHandlerWithOptions(ctx, UpdateRequestSnapshot, s.requestSnapshot, workflow.UpdateHandlerOptions{
 			Description: "Asks the edge for a snapshot now; answers what became of the request, not with the snapshot.",
-			Validator: func(a Ask) error {
+			Validator: func(a SnapshotRequestArgs) error {
 				if s.State.Closed > 0 {
 					return fmt.Errorf("the session was closed at seq %d", s.State.Closed)
 				}
@@ -99,7 +99,7 @@ func (s *session) setUpdates(ctx workflow.Context) error {
 		}),
 		workflow.SetUpdateHandlerWithOptions(ctx, UpdateClose, s.close, workflow.UpdateHandlerOptions{
 			Description: "Closes the session for good after its newest event; answers when the database has it, with a receipt.",
-			Validator: func(c Close) error {
+			Validator: func(c CloseRequest) error {
 				switch {
 				case strings.TrimSpace(c.Reason) == "":
 					return errors.New("close needs a reason")
@@ -122,28 +122,28 @@ func checkText(s string) error {
 	return nil
 }
 
-func (s *session) requestSnapshot(ctx workflow.Context, a Ask) (Asked, error) {
+func (s *session) requestSnapshot(ctx workflow.Context, a SnapshotRequestArgs) (SnapshotRequestResult, error) {
 	w := &snapshotWish{reason: a.Reason}
 	s.wishes.snapshots = append(s.wishes.snapshots, w)
 	err := s.await(ctx, func() bool { return w.asked != nil })
 	if err != nil {
-		return Asked{}, err
+		return SnapshotRequestResult{}, err
 	}
 	return *w.asked, nil
 }
 
-func (s *session) drainAll(ctx workflow.Context) (Receipt, error) {
+func (s *session) drainAll(ctx workflow.Context) (AppliedState, error) {
 	s.wishes.drains++
 	mine := s.wishes.drains
 	err := s.await(ctx, func() bool { return s.wishes.drained >= mine })
 	return s.receipt(), err
 }
 
-func (s *session) close(ctx workflow.Context, c Close) (Receipt, error) {
-	if s.Closing == "" {
-		s.Closing = c.Reason
+func (s *session) close(ctx workflow.Context, c CloseRequest) (AppliedState, error) {
+	if s.CloseReason == "" {
+		s.CloseReason = c.Reason
 	}
-	s.Quiet = 0
+	s.CloseQuiet = 0
 	s.wishes.drains++ // what was signalled before counts
 	mine := s.wishes.drains
 	err := s.await(ctx, func() bool { return s.wishes.drained >= mine })
@@ -187,8 +187,8 @@ func (s *session) attend(ctx workflow.Context, told bool) bool {
 	return s.retest(ctx) || did
 }
 
-func (s *session) receipt() Receipt {
-	return Receipt{
+func (s *session) receipt() AppliedState {
+	return AppliedState{
 		AsOf: s.State.AsOf, Closed: s.State.Closed, Reason: s.State.Reason, Positions: slices.Clone(s.Positions),
 		Events: s.Counters.Events, Signals: s.Counters.Signals,
 	}
@@ -196,21 +196,21 @@ func (s *session) receipt() Receipt {
 
 // Progress answers the query "progress": what the session is doing now.
 type Progress struct {
-	Sync           Sync      `json:"sync_state"`
-	PendingBatches int       `json:"pending_batches"`     // taken and not yet applied
-	PendingBytes   int       `json:"pending_bytes"`       // of their signals
-	InFlight       string    `json:"in_flight,omitempty"` // what the session waits for
-	InFlightSince  time.Time `json:"in_flight_since,omitzero"`
-	Escalated      bool      `json:"escalated,omitempty"`      // the local activity did not succeed: a regular one is tried until it does
-	LastError      string    `json:"last_error,omitempty"`     // of a local activity that did not succeed, the newest in this run
-	LastErrorAt    time.Time `json:"last_error_at,omitzero"`   //
-	NextTimer      time.Time `json:"next_timer,omitzero"`      // when the session next looks at the clock
-	NextRequest    time.Time `json:"next_request,omitzero"`    // when it asks for a snapshot, unless it is whole by then
-	Requests       int       `json:"requests,omitempty"`       // sent for the gap there is
-	LastRequest    Outcome   `json:"last_request,omitempty"`   // what became of the newest
-	LastRequestAt  time.Time `json:"last_request_at,omitzero"` //
-	Runs           int       `json:"runs"`                     // of this chain, this one included
-	Signals        int       `json:"signals_in_run"`
+	Sync           SyncState      `json:"sync_state"`
+	PendingBatches int            `json:"pending_batches"`     // taken and not yet applied
+	PendingBytes   int            `json:"pending_bytes"`       // of their signals
+	InFlight       string         `json:"in_flight,omitempty"` // what the session waits for
+	InFlightSince  time.Time      `json:"in_flight_since,omitzero"`
+	Escalated      bool           `json:"escalated,omitempty"`      // the local activity did not succeed: a regular one is tried until it does
+	LastError      string         `json:"last_error,omitempty"`     // of a local activity that did not succeed, the newest in this run
+	LastErrorAt    time.Time      `json:"last_error_at,omitzero"`   //
+	NextTimer      time.Time      `json:"next_timer,omitzero"`      // when the session next looks at the clock
+	NextRequest    time.Time      `json:"next_request,omitzero"`    // when it asks for a snapshot, unless it is whole by then
+	Requests       int            `json:"requests,omitempty"`       // sent for the gap there is
+	LastRequest    RequestOutcome `json:"last_request,omitempty"`   // what became of the newest
+	LastRequestAt  time.Time      `json:"last_request_at,omitzero"` //
+	Runs           int            `json:"runs"`                     // of this chain, this one included
+	Signals        int            `json:"signals_in_run"`
 }
 
 // doing is what the session waits for just now.
@@ -224,11 +224,11 @@ type doing struct {
 
 func (s *session) progress() Progress {
 	return Progress{
-		Sync: s.Sync, PendingBatches: len(s.Waiting) + len(s.Refusing), PendingBytes: s.bytes(),
+		Sync: s.Sync, PendingBatches: len(s.Waiting) + len(s.PendingRefusals), PendingBytes: s.bytes(),
 		InFlight: s.doing.what, InFlightSince: s.doing.since, Escalated: s.doing.what != "" && s.doing.escalated,
 		LastError: s.doing.err, LastErrorAt: s.doing.errAt,
-		NextTimer: s.alarm.at, NextRequest: s.Repair.Next, Requests: s.Repair.Sent,
-		LastRequest: s.Repair.Outcome, LastRequestAt: s.Repair.Last,
+		NextTimer: s.alarm.at, NextRequest: s.Repair.NextTryAt, Requests: s.Repair.Sent,
+		LastRequest: s.Repair.Outcome, LastRequestAt: s.Repair.LastTryAt,
 		Runs: s.Runs, Signals: s.signals,
 	}
 }

@@ -79,7 +79,7 @@ func TestDrainAnswersWhenTheDatabaseHasIt(t *testing.T) {
 		h.stop(2 * time.Minute)
 		h.run(input())
 		require.NoError(t, drained.err)
-		require.Equal(t, workflows.Receipt{AsOf: 2, Positions: position(3), Events: 2, Signals: 2}, drained.result)
+		require.Equal(t, workflows.AppliedState{AsOf: 2, Positions: position(3), Events: 2, Signals: 2}, drained.result)
 		require.True(t, idle.done, "there is nothing to wait for")
 		require.Equal(t, drained.result, idle.result)
 	})
@@ -105,7 +105,7 @@ func TestDrainIsAnsweredInACancelledSession(t *testing.T) {
 		h.run(input())
 		require.True(t, drain.done)
 		require.NoError(t, drain.err)
-		require.EqualValues(t, 1, drain.result.(workflows.Receipt).AsOf) //nolint:forcetypeassert // or the test fails
+		require.EqualValues(t, 1, drain.result.(workflows.AppliedState).AsOf) //nolint:forcetypeassert // or the test fails
 	})
 }
 
@@ -117,12 +117,12 @@ func TestUpdateClose(t *testing.T) {
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.at(time.Second, func() {
 			h.signal(batch(2, delta(2, "b")))
-			first = h.update(workflows.UpdateClose, workflows.Close{Reason: "sold"})
-			second = h.update(workflows.UpdateClose, workflows.Close{Reason: "stolen"})
+			first = h.update(workflows.UpdateClose, workflows.CloseRequest{Reason: "sold"})
+			second = h.update(workflows.UpdateClose, workflows.CloseRequest{Reason: "stolen"})
 		})
 		h.run(input())
 		require.NoError(t, h.GetWorkflowError())
-		require.Equal(t, workflows.Receipt{AsOf: 2, Closed: 2, Reason: "sold", Positions: position(3), Events: 2, Signals: 2}, first.result)
+		require.Equal(t, workflows.AppliedState{AsOf: 2, Closed: 2, Reason: "sold", Positions: position(3), Events: 2, Signals: 2}, first.result)
 		require.Equal(t, first.result, second.result)
 		require.EqualValues(t, 2, db.state.Closed)
 		require.Equal(t, "sold", db.state.Reason)
@@ -136,24 +136,24 @@ func TestUpdateRequestSnapshot(t *testing.T) {
 		var one, other, down *answer
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.at(time.Second, func() {
-			one = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: "I wonder"})
-			other = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{})
+			one = h.update(workflows.UpdateRequestSnapshot, workflows.SnapshotRequestArgs{Reason: "I wonder"})
+			other = h.update(workflows.UpdateRequestSnapshot, workflows.SnapshotRequestArgs{})
 		})
 		h.at(2*time.Second, func() {
-			require.Equal(t, workflows.Live, h.view().Sync, "a wish is no gap")
-			db.ask = func(workflows.SnapshotRequest) (workflows.Asked, error) {
-				return workflows.Asked{}, errors.New("no brokers")
+			require.Equal(t, workflows.SyncLive, h.view().Sync, "a wish is no gap")
+			db.ask = func(workflows.SnapshotRequest) (workflows.SnapshotRequestResult, error) {
+				return workflows.SnapshotRequestResult{}, errors.New("no brokers")
 			}
-			down = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{})
+			down = h.update(workflows.UpdateRequestSnapshot, workflows.SnapshotRequestArgs{})
 		})
 		h.stop(time.Hour)
 		h.run(input())
 		require.NotEmpty(t, db.requests)
 		require.Equal(t, "I wonder", db.requests[0].Reason)
-		require.Equal(t, workflows.Sent, one.result.(workflows.Asked).Outcome)
-		require.Equal(t, workflows.Sent, other.result.(workflows.Asked).Outcome)
-		require.Equal(t, workflows.Later, down.result.(workflows.Asked).Outcome)
-		require.Contains(t, down.result.(workflows.Asked).Detail, "no brokers")
+		require.Equal(t, workflows.RequestSent, one.result.(workflows.SnapshotRequestResult).Outcome)
+		require.Equal(t, workflows.RequestSent, other.result.(workflows.SnapshotRequestResult).Outcome)
+		require.Equal(t, workflows.RequestDeferred, down.result.(workflows.SnapshotRequestResult).Outcome)
+		require.Contains(t, down.result.(workflows.SnapshotRequestResult).Detail, "no brokers")
 	})
 }
 
@@ -163,11 +163,11 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 		answers := map[string]*answer{}
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.at(time.Second, func() {
-			answers["has 301 bytes"] = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: strings.Repeat("x", 301)})
-			answers["not UTF-8, or"] = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{Reason: "a\x00b"})
-			answers["needs a reason"] = h.update(workflows.UpdateClose, workflows.Close{Reason: " "})
-			answers["closes at once"] = h.update(workflows.UpdateClose, workflows.Close{Reason: "x", Quiet: time.Second})
-			answers["bytes, more than"] = h.update(workflows.UpdateClose, workflows.Close{Reason: strings.Repeat("x", 301)})
+			answers["has 301 bytes"] = h.update(workflows.UpdateRequestSnapshot, workflows.SnapshotRequestArgs{Reason: strings.Repeat("x", 301)})
+			answers["not UTF-8, or"] = h.update(workflows.UpdateRequestSnapshot, workflows.SnapshotRequestArgs{Reason: "a\x00b"})
+			answers["needs a reason"] = h.update(workflows.UpdateClose, workflows.CloseRequest{Reason: " "})
+			answers["closes at once"] = h.update(workflows.UpdateClose, workflows.CloseRequest{Reason: "x", Quiet: time.Second})
+			answers["bytes, more than"] = h.update(workflows.UpdateClose, workflows.CloseRequest{Reason: strings.Repeat("x", 301)})
 		})
 		h.stop(time.Minute)
 		h.run(input())
@@ -179,7 +179,7 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 	bubble(t, "a close of nothing is answered", func(t *testing.T) {
 		h := newHarness(t, &database{})
 		var a *answer
-		h.at(0, func() { a = h.update(workflows.UpdateClose, workflows.Close{Reason: "x"}) })
+		h.at(0, func() { a = h.update(workflows.UpdateClose, workflows.CloseRequest{Reason: "x"}) })
 		h.stop(time.Minute)
 		h.run(input())
 		var e *temporal.ApplicationError
@@ -199,7 +199,7 @@ func TestUpdatesAreAnsweredBeforeARunEnds(t *testing.T) {
 			if r.AsOf == 1 && a == nil {
 				h.signal(batch(2, delta(2, "b")))
 				a = h.update(workflows.UpdateDrain)
-				b = h.update(workflows.UpdateRequestSnapshot, workflows.Ask{})
+				b = h.update(workflows.UpdateRequestSnapshot, workflows.SnapshotRequestArgs{})
 			}
 		}
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
@@ -208,7 +208,7 @@ func TestUpdatesAreAnsweredBeforeARunEnds(t *testing.T) {
 		require.ErrorAs(t, h.GetWorkflowError(), &can)
 		require.True(t, a.done)
 		require.True(t, b.done)
-		require.EqualValues(t, 2, a.result.(workflows.Receipt).AsOf)
+		require.EqualValues(t, 2, a.result.(workflows.AppliedState).AsOf)
 		var next workflows.Input
 		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
 		require.EqualValues(t, 2, next.Carried.State.AsOf)
@@ -222,7 +222,7 @@ func TestProgressOfAnIdleSession(t *testing.T) {
 		h.at(time.Second, func() { h.signal(batch(2, delta(3, "a"))) })
 		h.at(1500*time.Millisecond, func() {
 			p := h.progress()
-			require.Equal(t, workflows.Gap, p.Sync)
+			require.Equal(t, workflows.SyncGap, p.Sync)
 			require.Zero(t, p.PendingBatches)
 			require.Equal(t, 1, p.Runs)
 			require.Equal(t, 2, p.Signals)

@@ -113,13 +113,13 @@ func TestLostEventIsHealedByTheEdge(t *testing.T) {
 		return v
 	}
 	var v workflows.StateView
-	var states []workflows.Sync // that were seen
+	var states []workflows.SyncState // that were seen
 	require.Eventually(t, func() bool {
 		v = view()
-		if n := len(states); v.Sync != "" && v.Sync != workflows.Loading && (n == 0 || states[n-1] != v.Sync) {
+		if n := len(states); v.Sync != "" && v.Sync != workflows.SyncLoading && (n == 0 || states[n-1] != v.Sync) {
 			states = append(states, v.Sync)
 		}
-		return v.Check != nil && v.Sync == workflows.Live
+		return v.Check != nil && v.Sync == workflows.SyncLive
 	}, patience, 10*time.Millisecond)
 	t.Logf("%v; seq %d was lost; snapshot at %d; repaired %v", states, seq, v.Snapshot, v.Check.Repaired)
 	require.Positive(t, v.Counters.Requests, "it has asked, for it saw the gap")
@@ -162,9 +162,9 @@ func TestLostEventIsHealedByTheEdge(t *testing.T) {
 	}
 	var progress workflows.Progress
 	cli(0, &progress, "progress", session)
-	require.Equal(t, workflows.Live, progress.Sync)
+	require.Equal(t, workflows.SyncLive, progress.Sync)
 	require.False(t, progress.NextTimer.IsZero())
-	var receipt workflows.Receipt
+	var receipt workflows.AppliedState
 	cli(0, &receipt, "drain", session)
 	require.Equal(t, v.AsOf, receipt.AsOf)
 	cli(0, &receipt, "close", session, "--reason", "a test")

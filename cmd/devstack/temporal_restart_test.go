@@ -89,7 +89,7 @@ func TestRestartedTemporalLosesNoEvent(t *testing.T) {
 		}
 		require.Eventually(t, func() bool { return signal(seq) == nil }, patience, 20*time.Millisecond)
 	}
-	var receipt workflows.Receipt
+	var receipt workflows.AppliedState
 	asking, cancelAsking := context.WithTimeout(t.Context(), patience)
 	defer cancelAsking()
 	h, err := c.UpdateWorkflow(asking, client.UpdateWorkflowOptions{

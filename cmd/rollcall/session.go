@@ -142,7 +142,7 @@ func (c *sessionDrainCmd) Validate() error { return errors.Join(c.check(), c.val
 
 // Run waits and prints.
 func (c *sessionDrainCmd) Run(ctx context.Context, env cli.Env) error {
-	var receipt workflows.Receipt
+	var receipt workflows.AppliedState
 	err := c.ask(ctx, env, c.Session, func(ctx context.Context, temporal client.Client) error {
 		h, err := temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 			WorkflowID: device.WorkflowID(c.Session), UpdateName: workflows.UpdateDrain, WaitForStage: client.WorkflowUpdateStageCompleted,
@@ -199,14 +199,14 @@ func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env) error {
 	if err != nil {
 		return err
 	}
-	var receipt workflows.Receipt
+	var receipt workflows.AppliedState
 	err = c.ask(ctx, env, found.Session, func(ctx context.Context, temporal client.Client) error {
 		options := workflows.StartOptions(c.TaskQueue, found.RAE, found.Session)
 		h, err := temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
 			StartWorkflowOperation: temporal.NewWithStartWorkflowOperation(options, workflows.DeviceSessionName,
 				workflows.Input{RAE: found.RAE, Session: found.Session}),
 			UpdateOptions: client.UpdateWorkflowOptions{
-				WorkflowID: options.ID, UpdateName: workflows.UpdateClose, Args: []any{workflows.Close{Reason: c.Reason}},
+				WorkflowID: options.ID, UpdateName: workflows.UpdateClose, Args: []any{workflows.CloseRequest{Reason: c.Reason}},
 				WaitForStage: client.WorkflowUpdateStageCompleted,
 			},
 		})
@@ -221,7 +221,7 @@ func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.Output.write(env.Stdout, receipt, func(w *tabwriter.Writer) { receiptTable(w, receipt) })
 }
 
-func receiptTable(w *tabwriter.Writer, r workflows.Receipt) {
+func receiptTable(w *tabwriter.Writer, r workflows.AppliedState) {
 	row(w, "as of seq", r.AsOf)
 	if r.Closed > 0 {
 		row(w, "closed", fmt.Sprintf("at seq %d: %s", r.Closed, r.Reason))
