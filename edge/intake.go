@@ -43,7 +43,7 @@ type intake struct {
 	resume   registry.Position // zero live
 
 	mu     sync.Mutex
-	source discovery.Source
+	source discovery.Capture
 	err    error // why frames are not read
 }
 

@@ -95,8 +95,9 @@ func replay(t *testing.T, path string) (ledger, discovery.LAN, discovery.Snapsho
 			return devices, parser.LAN(), stats.Snapshot()
 		}
 		require.NoError(t, err)
-		for _, o := range parser.Parse(frame) {
-			require.NotEmpty(t, o.MAC)
+		observed := parser.Parse(frame)
+		checkObservations(t, parser, observed)
+		for _, o := range observed {
 			devices.fold(o)
 		}
 	}

@@ -11,7 +11,22 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-const optionMUD = 161 // RFC 8520
+const (
+	portDHCPServer = 67
+	portDHCPClient = 68
+	optionMUD      = 161 // RFC 8520
+)
+
+// dhcpSource reads DHCP (RFC 2131, 2132, 4702, 8520).
+var dhcpSource = Source{
+	Name: KindDHCP,
+	Frames: []FrameMatch{
+		{EtherType: etherIPv4, IPProtocol: ipUDP, ToPort: portDHCPServer},
+		{EtherType: etherIPv4, IPProtocol: ipUDP, ToPort: portDHCPClient},
+	},
+	Attributes: []string{AttrHostname, AttrDHCPHostname, AttrDHCPFQDN, AttrDHCPVendor, AttrDHCPClientID, AttrDHCPParams, AttrDHCPMUD},
+	read:       (*Parser).readDHCP,
+}
 
 // Ranks of the sources of network.hostname.
 const (

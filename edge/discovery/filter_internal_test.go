@@ -2,10 +2,10 @@ package discovery
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/bpf"
 )
 
 // ethernet puts a network header behind an Ethernet header with VLAN tags.
@@ -40,11 +40,7 @@ func udp(sport, dport uint16, payload string) []byte {
 }
 
 func TestCaptureFilter(t *testing.T) {
-	raw, err := captureFilter(0)
-	require.NoError(t, err)
-	program, ok := bpf.Disassemble(raw)
-	require.True(t, ok)
-	vm, err := bpf.NewVM(program)
+	filter, err := newFilter(sources)
 	require.NoError(t, err)
 
 	cases := []struct {
@@ -74,7 +70,7 @@ func TestCaptureFilter(t *testing.T) {
 	}
 	for _, c := range cases {
 		for tags := range 2 {
-			n, err := vm.Run(ethernet(c.kind, tags, c.rest...))
+			n, err := filter(ethernet(c.kind, tags, c.rest...))
 			require.NoError(t, err)
 			require.Equal(t, c.pass, n > 0, "%s with %d tags", c.name, tags)
 			if c.pass {
@@ -82,7 +78,61 @@ func TestCaptureFilter(t *testing.T) {
 			}
 		}
 	}
-	sampled, err := captureFilter(64)
+	sampled, err := captureFilter(sources, 64)
 	require.NoError(t, err)
-	require.Less(t, len(sampled), 4096, "the kernel's limit")
+	require.Less(t, len(sampled), maxFilter, "the kernel's limit")
+}
+
+func TestRegisterRefusesWrongDeclarations(t *testing.T) {
+	read := func(*Parser, *packet, *Observation) error { return nil }
+	frames := func(m ...FrameMatch) Source { return Source{Name: "new", Frames: m, read: read} }
+	good := frames(FrameMatch{IPProtocol: ipUDP, ToPort: 137})
+	_, err := register(good)
+	require.NoError(t, err)
+	for want, list := range map[string][]Source{
+		"declares no frames":       {frames()},
+		"wants all UDP":            {frames(FrameMatch{IPProtocol: ipUDP})},
+		"IPProtocol is required":   {frames(FrameMatch{ToPort: 137})},
+		"only for them":            {frames(FrameMatch{EtherType: etherARP, IPProtocol: ipUDP, ToPort: 137})},
+		"VLAN":                     {frames(FrameMatch{EtherType: etherVLAN})},
+		"ports and Prefix":         {frames(FrameMatch{IPProtocol: 6, ToPort: 80})},
+		"are of ICMP":              {frames(FrameMatch{IPProtocol: ipUDP, ToPort: 137, LastType: 3})},
+		"FirstType is above":       {frames(FrameMatch{IPProtocol: ipICMPv6, FirstType: 5, LastType: 3})},
+		"shorter than the 4 bytes": {frames(FrameMatch{IPProtocol: ipUDP, Prefix: "PUT"})},
+		"no function that reads":   {{Name: "new", Frames: good.Frames}},
+		"lower-case letters":       {{Name: "New source", Frames: good.Frames, read: read}},
+		"the name is taken":        {good, good},
+		`"traffic": the name is`:   {{Name: "traffic", Frames: good.Frames, read: read}},
+		"is no multicast address":  {{Name: "new", Frames: good.Frames, read: read, Groups: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
+	} {
+		_, err := register(list...)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// Blocks of more than 255 instructions need other jumps.
+func TestFilterOfManySources(t *testing.T) {
+	many := Source{Name: "many", read: func(*Parser, *packet, *Observation) error { return nil }}
+	for port := range uint16(200) {
+		many.Frames = append(many.Frames, FrameMatch{IPProtocol: ipUDP, ToPort: 1000 + port, FromPort: 7})
+	}
+	table, err := register(many, arpSource)
+	require.NoError(t, err)
+	filter, err := newFilter(table)
+	require.NoError(t, err)
+	passes := func(data []byte) bool {
+		n, err := filter(data)
+		require.NoError(t, err)
+		return n == captureLength
+	}
+	for tags := range 2 {
+		require.True(t, passes(ethernet(etherARP, tags, make([]byte, 28)...)))
+		for _, port := range []uint16{1000, 1100, 1199} {
+			require.True(t, passes(ethernet(etherIPv4, tags, ipv4UDP(0, 0, 7, port, "xxxx")...)))
+			require.True(t, passes(ethernet(etherIPv6, tags, ipv6(ipUDP, udp(7, port, "xxxx"))...)))
+			require.False(t, passes(ethernet(etherIPv4, tags, ipv4UDP(0, 0, 8, port, "xxxx")...)), "both conditions must hold")
+		}
+		require.False(t, passes(ethernet(etherIPv4, tags, ipv4UDP(0, 0, 7, 1200, "xxxx")...)))
+		require.False(t, passes(ethernet(etherIPv6, tags, ipv6(ipUDP, udp(7, 999, "xxxx"))...)))
+	}
 }

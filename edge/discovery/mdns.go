@@ -10,11 +10,27 @@ import (
 )
 
 const (
+	portMDNS       = 5353
 	dnsHeader      = 12
 	maxMDNSRecords = 256
 	maxMDNSBytes   = 9000 // RFC 6762 section 17
 	serviceTypes   = "_services._dns-sd._udp.local."
 )
+
+// mdnsSource reads mDNS and DNS-SD (RFC 6762, 6763).
+var mdnsSource = Source{
+	Name: KindMDNS,
+	Frames: []FrameMatch{
+		{IPProtocol: ipUDP, FromPort: portMDNS},
+		{IPProtocol: ipUDP, ToPort: portMDNS},
+	},
+	Groups: []netip.Addr{netip.MustParseAddr("224.0.0.251"), netip.MustParseAddr("ff02::fb")},
+	Attributes: []string{
+		AttrHostname, AttrMDNSHostname, AttrMDNSHostnames, AttrMDNSServices, AttrMDNSInstances,
+		AttrMDNSName, AttrMDNSModel, AttrMDNSDeviceID,
+	},
+	read: (*Parser).readMDNS,
+}
 
 // TXT keys that name a device, its model and its identity, best first. Keys are lower case.
 var (
@@ -165,14 +181,16 @@ func (p *Parser) readMDNS(pkt *packet, o *Observation) error {
 		return nil
 	}
 	m, broken, err := parseMDNS(pkt.payload)
-	p.stats.malformed[protoMDNS].Add(int64(broken))
+	if broken > 0 {
+		p.stats.of(KindMDNS).malformed.Add(int64(broken))
+	}
 	if err != nil {
 		return err
 	}
 	p.uses(pkt.src, o)
 	own := ownership{m: &m, pkt: pkt, mac: o.MAC, holders: p.holders}
 	if own.nothing() {
-		p.stats.foreign[protoMDNS].Add(1)
+		p.stats.of(KindMDNS).foreign.Add(1)
 		return nil
 	}
 	p.mdnsHosts(&m, own, pkt, o)

@@ -12,6 +12,7 @@ const (
 	etherVLAN  = 0x8100
 	etherIPv6  = 0x86dd
 	etherQinQ  = 0x88a8
+	ipICMPv4   = 1
 	ipUDP      = 17
 	ipICMPv6   = 58
 	maxVLANs   = 2

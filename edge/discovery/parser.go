@@ -1,20 +1,12 @@
 package discovery
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
-)
-
-const (
-	portDHCPServer = 67
-	portDHCPClient = 68
-	portSSDP       = 1900
-	portMDNS       = 5353
 )
 
 // Bounds of the parser's memories; one that is full is emptied and fills again.
@@ -94,7 +86,7 @@ func (p *Parser) Parse(f Frame) []Observation {
 		if errors.Is(err, errEthernet) {
 			proto = protoEthernet
 		}
-		p.stats.frames[proto].Add(1)
+		p.stats.protocols[proto].frames.Add(1)
 		p.refuse(f, proto, err)
 		return nil
 	}
@@ -103,23 +95,24 @@ func (p *Parser) Parse(f Frame) []Observation {
 		p.learn.source(pkt.src, mac)
 		defer func() { p.lan.Store(p.learn.lan) }()
 	}
-	proto, read := classify(&pkt)
-	p.stats.frames[proto].Add(1)
+	proto := sources.classify(&pkt)
+	p.stats.protocols[proto].frames.Add(1)
 	if proto == protoOther {
 		return nil
 	}
-	if read == nil {
+	source := sources.source(proto)
+	if source == nil {
 		return p.traffic(f, mac, &pkt)
 	}
 	p.claims.now = f.Recorded
 	if f.Recorded.IsZero() {
 		p.claims.now = f.Time
 	}
-	o := Observation{MAC: mac, Time: f.Time, Kind: protocolNames[proto]}
-	err = read(p, &pkt, &o)
+	o := Observation{MAC: mac, Time: f.Time, Kind: source.Name}
+	err = source.read(p, &pkt, &o)
 	switch {
 	case errors.Is(err, errForeign):
-		p.stats.foreign[proto].Add(1)
+		p.stats.protocols[proto].foreign.Add(1)
 	case err != nil:
 		p.refuse(f, proto, err)
 	}
@@ -151,36 +144,6 @@ func (p *Parser) leave(o *Observation) {
 		}
 	}
 	o.Unset = append(o.Unset, AttrIPv4)
-}
-
-// reader fills in an observation of a frame's sender. It may turn it into one of another device (a DHCP
-// server speaks about its client). With an error, nothing of the observation is used.
-type reader func(p *Parser, pkt *packet, o *Observation) error
-
-// classify says what a frame is, and who reads it. A nil reader: its sender is there, nothing more.
-func classify(pkt *packet) (protocol, reader) {
-	switch {
-	case pkt.etherType == etherARP:
-		return protoARP, (*Parser).readARP
-	case pkt.etherType != etherIPv4 && pkt.etherType != etherIPv6:
-		return protoOther, nil
-	case pkt.proto == ipICMPv6:
-		if isNDP(pkt.payload) {
-			return protoNDP, (*Parser).readNDP
-		}
-	case pkt.proto == ipUDP:
-		switch {
-		case pkt.dport == portDHCPServer || pkt.dport == portDHCPClient:
-			if pkt.etherType == etherIPv4 {
-				return protoDHCP, (*Parser).readDHCP
-			}
-		case pkt.dport == portSSDP || pkt.sport == portSSDP || bytes.HasPrefix(pkt.payload, ssdpResponse):
-			return protoSSDP, (*Parser).readSSDP
-		case pkt.sport == portMDNS || pkt.dport == portMDNS:
-			return protoMDNS, (*Parser).readMDNS
-		}
-	}
-	return protoTraffic, nil
 }
 
 // traffic is the presence of a frame's sender, if it is a device. Its IPv4 source is told where the
@@ -230,8 +193,8 @@ func (p *Parser) address(addr netip.Addr, o *Observation) bool {
 }
 
 func (p *Parser) refuse(f Frame, proto protocol, err error) {
-	p.stats.malformed[proto].Add(1)
-	p.log.Debug("frame refused", "frame", f.Index, "protocol", protocolNames[proto], "err", err)
+	p.stats.protocols[proto].malformed.Add(1)
+	p.log.Debug("frame refused", "frame", f.Index, "protocol", sources.names[proto], "err", err)
 }
 
 // locallyAdministered reads bit 0x02 of a MAC's first byte, which is in its second digit.

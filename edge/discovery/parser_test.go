@@ -111,6 +111,7 @@ func TestParse(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			parser, _ := newParser(t, discovery.Options{LAN: lan()})
 			got := parser.Parse(frame(c.frame))
+			checkObservations(t, parser, got)
 			if c.want == "" {
 				require.Empty(t, got)
 				return

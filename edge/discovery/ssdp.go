@@ -8,12 +8,26 @@ import (
 )
 
 const (
+	portSSDP       = 1900
 	maxSSDPHeaders = 64
 	dialType       = "urn:dial-multiscreen-org:"
 	rokuPrefix     = "uuid:roku:ecp:"
 )
 
-var ssdpResponse = []byte("HTTP/1.1 200")
+// ssdpSource reads SSDP (UPnP Device Architecture 2.0 section 1, DIAL 2.2).
+var ssdpSource = Source{
+	Name: KindSSDP,
+	Frames: []FrameMatch{
+		{IPProtocol: ipUDP, ToPort: portSSDP},
+		{IPProtocol: ipUDP, FromPort: portSSDP},
+		{IPProtocol: ipUDP, Prefix: "HTTP/1.1 200"}, // the answer to a search, which may come from any port
+	},
+	Groups: []netip.Addr{netip.MustParseAddr("239.255.255.250"), netip.MustParseAddr("ff02::c")},
+	Attributes: []string{
+		AttrSSDPServer, AttrSSDPLocation, AttrSSDPTypes, AttrApplicationURL, AttrDIALLocation, AttrUDNs, AttrRokuSerial,
+	},
+	read: (*Parser).readSSDP,
+}
 
 // ssdpMessage is an SSDP datagram: a start line and headers with upper-case names.
 type ssdpMessage struct {

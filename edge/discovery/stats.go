@@ -2,34 +2,35 @@ package discovery
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// protocol is what a frame was taken for. It is the label of the frame and malformed counters.
+// protocol is what a frame was taken for. Its name is the label "protocol" of the metrics: see
+// sourceTable.names.
 type protocol int
 
 const (
-	protoOther protocol = iota
-	protoTraffic
-	protoARP
-	protoNDP
-	protoDHCP
-	protoSSDP
-	protoMDNS
-	protoEthernet
-	protoIP
-	protocolCount
+	protoOther    protocol = iota // neither IP nor what a source wants
+	protoTraffic                  // IP that no source wants: it shows its sender
+	protoEthernet                 // a malformed Ethernet header
+	protoIP                       // a malformed IP or UDP header
+	firstSource                   // the first of sources; the others follow in their order
 )
 
-var protocolNames = [protocolCount]string{"other", "traffic", "arp", "ndp", "dhcp", "ssdp", "mdns", "ethernet", "ip"}
+var baseProtocols = [firstSource]string{"other", "traffic", "ethernet", "ip"}
+
+// protocolCounts are the counters of one protocol.
+type protocolCounts struct {
+	frames, malformed, foreign atomic.Int64
+}
 
 // Stats counts what sources and parsers did. Its methods may be called from any goroutine.
 type Stats struct {
-	frames       [protocolCount]atomic.Int64
-	malformed    [protocolCount]atomic.Int64
-	foreign      [protocolCount]atomic.Int64
+	names        []string         // by protocol
+	protocols    []protocolCounts // by protocol
 	observations atomic.Int64
 	cut          atomic.Int64
 	kernelDrops  atomic.Int64
@@ -37,7 +38,7 @@ type Stats struct {
 
 // NewStats returns counters at zero, registered on reg. A nil reg registers nothing.
 func NewStats(reg prometheus.Registerer) (*Stats, error) {
-	s := &Stats{}
+	s := &Stats{names: sources.names, protocols: make([]protocolCounts, len(sources.names))}
 	if reg == nil {
 		return s, nil
 	}
@@ -60,23 +61,28 @@ type Snapshot struct {
 // Snapshot reads the counters.
 func (s *Stats) Snapshot() Snapshot {
 	return Snapshot{
-		Frames:       byProtocol(&s.frames),
-		Malformed:    byProtocol(&s.malformed),
-		Foreign:      byProtocol(&s.foreign),
+		Frames:       s.byProtocol(func(c *protocolCounts) int64 { return c.frames.Load() }),
+		Malformed:    s.byProtocol(func(c *protocolCounts) int64 { return c.malformed.Load() }),
+		Foreign:      s.byProtocol(func(c *protocolCounts) int64 { return c.foreign.Load() }),
 		Observations: s.observations.Load(),
 		ValuesCut:    s.cut.Load(),
 		KernelDrops:  s.kernelDrops.Load(),
 	}
 }
 
-func byProtocol(counters *[protocolCount]atomic.Int64) map[string]int64 {
+func (s *Stats) byProtocol(load func(*protocolCounts) int64) map[string]int64 {
 	m := make(map[string]int64)
-	for i := range counters {
-		if n := counters[i].Load(); n > 0 {
-			m[protocolNames[i]] = n
+	for i := range s.protocols {
+		if n := load(&s.protocols[i]); n > 0 {
+			m[s.names[i]] = n
 		}
 	}
 	return m
+}
+
+// of returns the counters of a source.
+func (s *Stats) of(name string) *protocolCounts {
+	return &s.protocols[slices.Index(s.names, name)]
 }
 
 var (
@@ -106,10 +112,11 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, n int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
-	for p, name := range protocolNames {
-		counter(framesDesc, s.frames[p].Load(), name)
-		counter(malformedDesc, s.malformed[p].Load(), name)
-		counter(foreignDesc, s.foreign[p].Load(), name)
+	for i, name := range s.names {
+		p := &s.protocols[i]
+		counter(framesDesc, p.frames.Load(), name)
+		counter(malformedDesc, p.malformed.Load(), name)
+		counter(foreignDesc, p.foreign.Load(), name)
 	}
 	counter(observationsDesc, s.observations.Load())
 	counter(cutDesc, s.cut.Load())

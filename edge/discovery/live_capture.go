@@ -10,7 +10,7 @@ import (
 // captureLength is the most bytes of a frame a live source delivers: more than an IPv4 packet can have.
 const captureLength = 65536 + 256
 
-// LiveOptions configures a LiveSource.
+// LiveOptions configures a LiveCapture.
 type LiveOptions struct {
 	// Interface is the LAN interface's name. Required.
 	Interface string

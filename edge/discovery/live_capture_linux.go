@@ -16,19 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkInterval is how often a waiting LiveSource looks whether its interface still exists, and how
+// checkInterval is how often a waiting LiveCapture looks whether its interface still exists, and how
 // old the count of the kernel's drops may be.
 const checkInterval = 2 * time.Second
 
-// LiveSource captures on a LAN interface through a packet socket. It also sees what this host sends,
+// LiveCapture captures on a LAN interface through a packet socket. It also sees what this host sends,
 // which is how the answers of a DHCP server on this host are read.
-type LiveSource struct {
+type LiveCapture struct {
 	o     LiveOptions
 	iface *net.Interface
 	lan   LAN
 	file  *os.File // the packet socket
 	conn  syscall.RawConn
-	group *groups
+	group *memberships
 	data  []byte
 	oob   []byte
 	index int64
@@ -40,7 +40,7 @@ type LiveSource struct {
 
 // OpenLive starts capturing. It needs CAP_NET_RAW. Errors wrap ErrNoInterface, ErrPermission or
 // ErrLinkType where that is the cause.
-func OpenLive(o LiveOptions) (*LiveSource, error) {
+func OpenLive(o LiveOptions) (*LiveCapture, error) {
 	if err := o.defaults(); err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func OpenLive(o LiveOptions) (*LiveSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &LiveSource{
+	s := &LiveCapture{
 		o: o, iface: iface, lan: lan,
 		file: os.NewFile(uintptr(fd), "packet socket on "+iface.Name),
 		data: make([]byte, captureLength),
@@ -66,7 +66,7 @@ func OpenLive(o LiveOptions) (*LiveSource, error) {
 		s.file.Close()
 		return nil, fmt.Errorf("packet socket on %s: %w", iface.Name, err)
 	}
-	s.group = joinGroups(iface, o.Logger)
+	s.group = joinGroups(iface, sources.groups(), o.Logger)
 	return s, nil
 }
 
@@ -88,7 +88,7 @@ func packetSocket(iface *net.Interface, o *LiveOptions) (int, error) {
 }
 
 func setupSocket(fd int, iface *net.Interface, o *LiveOptions) error {
-	program, err := captureFilter(uint32(max(o.SampleTraffic, 0)))
+	program, err := captureFilter(sources, uint32(max(o.SampleTraffic, 0)))
 	if err != nil {
 		return fmt.Errorf("assemble filter: %w", err)
 	}
@@ -133,11 +133,11 @@ func networkOrder(v uint16) uint16 {
 }
 
 // LAN describes the LAN behind the interface, as it was when the source was opened.
-func (s *LiveSource) LAN() LAN { return s.lan }
+func (s *LiveCapture) LAN() LAN { return s.lan }
 
-// Next implements Source. An interface that goes down is waited for; one that is removed ends the
+// Next implements Capture. An interface that goes down is waited for; one that is removed ends the
 // source with ErrInterfaceGone.
-func (s *LiveSource) Next(ctx context.Context) (Frame, error) {
+func (s *LiveCapture) Next(ctx context.Context) (Frame, error) {
 	stop := context.AfterFunc(ctx, s.interrupt)
 	defer stop()
 	for {
@@ -168,7 +168,7 @@ func (s *LiveSource) Next(ctx context.Context) (Frame, error) {
 }
 
 // interrupt ends the wait of the Next whose ctx ended.
-func (s *LiveSource) interrupt() {
+func (s *LiveCapture) interrupt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A later Next sets its own deadline; that this one comes too late for its Next does no harm.
@@ -176,7 +176,7 @@ func (s *LiveSource) interrupt() {
 }
 
 // setDeadline arms the wait, unless ctx ended: then interrupt may already have run.
-func (s *LiveSource) setDeadline(ctx context.Context, t time.Time) error {
+func (s *LiveCapture) setDeadline(ctx context.Context, t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -188,7 +188,7 @@ func (s *LiveSource) setDeadline(ctx context.Context, t time.Time) error {
 	return nil
 }
 
-func (s *LiveSource) receive() (n int, at time.Time, err error) {
+func (s *LiveCapture) receive() (n int, at time.Time, err error) {
 	var oobn int
 	readErr := s.conn.Read(func(fd uintptr) bool {
 		n, oobn, _, _, err = unix.Recvmsg(int(fd), s.data, s.oob, 0)
@@ -222,7 +222,7 @@ func stamp(oob []byte) time.Time {
 }
 
 // watch adds up the kernel's drops and looks for the interface.
-func (s *LiveSource) watch() error {
+func (s *LiveCapture) watch() error {
 	s.check = time.Now()
 	s.countDrops()
 	iface, err := net.InterfaceByIndex(s.iface.Index)
@@ -233,7 +233,7 @@ func (s *LiveSource) watch() error {
 }
 
 // countDrops reads the kernel's statistics, which it sets to zero when they are read.
-func (s *LiveSource) countDrops() {
+func (s *LiveCapture) countDrops() {
 	_ = s.conn.Control(func(fd uintptr) {
 		if st, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
 			s.o.Stats.kernelDrops.Add(int64(st.Drops))
@@ -241,8 +241,8 @@ func (s *LiveSource) countDrops() {
 	})
 }
 
-// Close implements Source.
-func (s *LiveSource) Close() error {
+// Close implements Capture.
+func (s *LiveCapture) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -255,7 +255,7 @@ func (s *LiveSource) Close() error {
 }
 
 // SendARP implements Prober. It may be called while Next waits.
-func (s *LiveSource) SendARP(ip netip.Addr) error {
+func (s *LiveCapture) SendARP(ip netip.Addr) error {
 	sender, err := s.senderFor(ip)
 	if err != nil {
 		return err
@@ -267,7 +267,7 @@ func (s *LiveSource) SendARP(ip netip.Addr) error {
 }
 
 // senderFor picks this host's address in the prefix of ip.
-func (s *LiveSource) senderFor(ip netip.Addr) (netip.Addr, error) {
+func (s *LiveCapture) senderFor(ip netip.Addr) (netip.Addr, error) {
 	for _, p := range s.lan.Prefixes {
 		if !ip.Is4() || !p.Contains(ip) {
 			continue

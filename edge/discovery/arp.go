@@ -10,12 +10,14 @@ const (
 	arpPacket  = 28
 	arpRequest = 1
 	arpReply   = 2
-
-	ndRouterSolicitation    = 133
-	ndNeighbourSolicitation = 135
-	ndNeighbourAdvert       = 136
-	ndRouterAdvert          = 134
 )
+
+// arpSource reads ARP (RFC 826, 5227).
+var arpSource = Source{
+	Name:   KindARP,
+	Frames: []FrameMatch{{EtherType: etherARP}},
+	read:   (*Parser).readARP,
+}
 
 // readARP: the sender of a request or reply holds the address it names as its own. A probe (sender
 // 0.0.0.0, RFC 5227) only shows that it is there.
@@ -39,25 +41,6 @@ func (p *Parser) readARP(pkt *packet, o *Observation) error {
 		p.learn.neighbour(addr, o.MAC)
 	}
 	p.uses(addr, o)
-	return nil
-}
-
-func isNDP(icmp []byte) bool {
-	return len(icmp) > 0 && icmp[0] >= ndRouterSolicitation && icmp[0] <= ndNeighbourAdvert
-}
-
-// readNDP: a neighbour advertisement names its sender's address; the other messages of RFC 4861 come
-// from it. A solicitation from :: tests an address that is not taken yet, so it only shows presence.
-func (p *Parser) readNDP(pkt *packet, o *Observation) error {
-	b := pkt.payload
-	size := map[byte]int{ndRouterSolicitation: 8, ndRouterAdvert: 16, ndNeighbourSolicitation: 24, ndNeighbourAdvert: 24}[b[0]]
-	if len(b) < size {
-		return fmt.Errorf("%w: neighbour discovery type %d of %d bytes", errMalformed, b[0], len(b))
-	}
-	p.uses(pkt.src, o)
-	if b[0] == ndNeighbourAdvert {
-		p.uses(netip.AddrFrom16([16]byte(b[8:24])), o)
-	}
 	return nil
 }
 

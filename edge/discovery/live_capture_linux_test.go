@@ -2,11 +2,14 @@ package discovery_test
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -96,7 +99,7 @@ func (l *liveLAN) in(t *testing.T, ns netns.NsHandle, f func()) {
 }
 
 // await parses live frames until an observation meets the condition.
-func await(t *testing.T, src discovery.Source, parser *discovery.Parser, what string, met func(discovery.Observation) bool) {
+func await(t *testing.T, src discovery.Capture, parser *discovery.Parser, what string, met func(discovery.Observation) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -121,6 +124,11 @@ func TestLive(t *testing.T) {
 	defer src.Close()
 
 	require.Contains(t, src.LAN().Prefixes, netip.MustParsePrefix("10.9.0.0/24"))
+	for _, source := range discovery.RegisteredSources() {
+		for _, group := range source.Groups {
+			require.Contains(t, joinedGroups(t), group, "multicast group of %s", source.Name)
+		}
+	}
 	parser := discovery.NewParser(discovery.Options{LAN: src.LAN(), Stats: stats})
 
 	require.NoError(t, src.SendARP(netip.MustParseAddr("10.9.0.2")))
@@ -157,6 +165,25 @@ func TestLive(t *testing.T) {
 	}
 	require.ErrorIs(t, err, discovery.ErrInterfaceGone)
 	require.ErrorContains(t, err, "lan0")
+}
+
+// joinedGroups reads the multicast groups that sockets of this thread's namespace have joined.
+func joinedGroups(t *testing.T) []netip.Addr {
+	var joined []netip.Addr
+	for _, file := range []string{"igmp", "igmp6"} {
+		b, err := os.ReadFile("/proc/thread-self/net/" + file)
+		require.NoError(t, err)
+		for _, field := range strings.Fields(string(b)) {
+			raw, err := hex.DecodeString(field)
+			if err == nil && len(raw) == 4 { // in the byte order of the host
+				binary.NativeEndian.PutUint32(raw, binary.BigEndian.Uint32(raw))
+			}
+			if addr, ok := netip.AddrFromSlice(raw); err == nil && ok && addr.IsMulticast() {
+				joined = append(joined, addr)
+			}
+		}
+	}
+	return joined
 }
 
 func TestLiveCloseEndsNext(t *testing.T) {

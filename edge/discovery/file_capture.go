@@ -21,7 +21,7 @@ import (
 // instead of one of their own, so that offsets are exact.
 const readBuffer = 64 << 10
 
-// FileOptions configures a FileSource.
+// FileOptions configures a FileCapture.
 type FileOptions struct {
 	// Path names a pcap or pcapng file, which may be gzip-compressed. Required.
 	Path string
@@ -42,10 +42,10 @@ type FileOptions struct {
 	Wait func(ctx context.Context, d time.Duration) error
 }
 
-// FileSource replays a capture file. A replay stands for a live LAN: Frame.Time runs from the moment of
+// FileCapture replays a capture file. A replay stands for a live LAN: Frame.Time runs from the moment of
 // the first frame at Speed, or is the clock's when replaying as fast as it goes; it never goes back,
 // whatever the recorded times do.
-type FileSource struct {
+type FileCapture struct {
 	o       FileOptions
 	file    *os.File
 	input   *countingReader
@@ -68,7 +68,7 @@ type records interface {
 
 // OpenFile opens a capture and checks its header. Errors wrap ErrEmptyCapture, ErrNotCapture,
 // ErrTruncated or ErrLinkType, or are the operating system's.
-func OpenFile(o FileOptions) (*FileSource, error) {
+func OpenFile(o FileOptions) (*FileCapture, error) {
 	if o.Speed < 0 {
 		return nil, fmt.Errorf("replay speed %v of %s: must not be negative (0 is as fast as it goes)", o.Speed, o.Path)
 	}
@@ -82,7 +82,7 @@ func OpenFile(o FileOptions) (*FileSource, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open capture: %w", err)
 	}
-	s := &FileSource{o: o, file: f}
+	s := &FileCapture{o: o, file: f}
 	if err := s.readHeader(); err != nil {
 		f.Close()
 		return nil, err
@@ -90,7 +90,7 @@ func OpenFile(o FileOptions) (*FileSource, error) {
 	return s, nil
 }
 
-func (s *FileSource) readHeader() error {
+func (s *FileCapture) readHeader() error {
 	if info, err := s.file.Stat(); err == nil && info.IsDir() {
 		return fmt.Errorf("capture %s: is a directory: %w", s.o.Path, ErrNotCapture)
 	}
@@ -139,7 +139,7 @@ func openRecords[R records](r R, err error) (records, error) {
 	return r, nil
 }
 
-func (s *FileSource) checkLinkType() error {
+func (s *FileCapture) checkLinkType() error {
 	if lt := s.records.LinkType(); lt != layers.LinkTypeEthernet {
 		return fmt.Errorf("capture %s has link type %d (%s): %w; record it on one interface, not on \"any\"",
 			s.o.Path, uint16(lt), lt, ErrLinkType)
@@ -147,9 +147,9 @@ func (s *FileSource) checkLinkType() error {
 	return nil
 }
 
-// Next implements Source. Errors of the file name it, the frame and the byte offset; one that wraps
+// Next implements Capture. Errors of the file name it, the frame and the byte offset; one that wraps
 // ErrTruncated comes after every whole frame was delivered.
-func (s *FileSource) Next(ctx context.Context) (Frame, error) {
+func (s *FileCapture) Next(ctx context.Context) (Frame, error) {
 	if s.err != nil {
 		return Frame{}, s.err
 	}
@@ -184,7 +184,7 @@ func (s *FileSource) Next(ctx context.Context) (Frame, error) {
 }
 
 // schedule moves the replay time on to that of a frame recorded at the given time.
-func (s *FileSource) schedule(recorded time.Time) {
+func (s *FileCapture) schedule(recorded time.Time) {
 	if s.previous.IsZero() {
 		s.start, s.previous = s.o.Now(), recorded
 	}
@@ -201,7 +201,7 @@ func (s *FileSource) schedule(recorded time.Time) {
 }
 
 // due waits until the replay time has come and returns it.
-func (s *FileSource) due(ctx context.Context) (time.Time, error) {
+func (s *FileCapture) due(ctx context.Context) (time.Time, error) {
 	if s.o.Speed == 0 {
 		return s.o.Now(), nil
 	}
@@ -214,14 +214,14 @@ func (s *FileSource) due(ctx context.Context) (time.Time, error) {
 	return due, nil
 }
 
-// Close implements Source.
-func (s *FileSource) Close() error { return s.file.Close() }
+// Close implements Capture.
+func (s *FileCapture) Close() error { return s.file.Close() }
 
 // offset is how many bytes of the (uncompressed) file have been used.
-func (s *FileSource) offset() int64 { return s.input.n - int64(s.buffer.Buffered()) }
+func (s *FileCapture) offset() int64 { return s.input.n - int64(s.buffer.Buffered()) }
 
 // fault explains why the record that begins at an offset could not be read.
-func (s *FileSource) fault(err error, begin int64) error {
+func (s *FileCapture) fault(err error, begin int64) error {
 	end := s.offset()
 	if errors.Is(err, io.EOF) && end == begin {
 		return io.EOF

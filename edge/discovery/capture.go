@@ -10,7 +10,7 @@ import (
 // LinkType is a link-layer header type as pcap files number them.
 type LinkType uint16
 
-// LinkEthernet is the only link type the parser reads; sources refuse others.
+// LinkEthernet is the only link type the parser reads; captures refuse others.
 const LinkEthernet LinkType = 1
 
 // Frame is one link-layer frame.
@@ -19,7 +19,7 @@ type Frame struct {
 	Time time.Time
 	// Recorded is the time stamp in the capture file; for a live frame it equals Time.
 	Recorded time.Time
-	// Index counts the frames of this source from 1; for a file it is the frame's number in the file,
+	// Index counts the frames of this capture from 1; for a file it is the frame's number in the file,
 	// also after a resume.
 	Index int64
 	// Data starts at the Ethernet header. It is the receiver's until the next call of Next.
@@ -28,22 +28,23 @@ type Frame struct {
 	LinkType LinkType
 }
 
-// Source delivers frames one at a time. It holds one frame in memory, whatever the size of its input.
-type Source interface {
+// Capture delivers the frames of a LAN one at a time, live or from a file. It holds one frame in memory,
+// whatever the size of its input.
+type Capture interface {
 	// Next waits for the next frame. It returns io.EOF at the end of a file, ctx.Err() when ctx ends
-	// first (the source stays usable), and any other error once the source can deliver no more.
+	// first (the capture stays usable), and any other error once the capture can deliver no more.
 	Next(ctx context.Context) (Frame, error)
-	// Close releases the source and ends a pending Next.
+	// Close releases the capture and ends a pending Next.
 	Close() error
 }
 
-// Prober asks a LAN address whether it is there. The answer arrives as a frame of the live source.
+// Prober asks a LAN address whether it is there. The answer arrives as a frame of the live capture.
 type Prober interface {
 	// SendARP broadcasts an ARP who-has for ip. It fails if ip is not on the interface's LAN.
 	SendARP(ip netip.Addr) error
 }
 
-// Errors of capture files. Sources wrap them with the file's name, the frame and the byte offset.
+// Errors of capture files. A FileCapture wraps them with the file's name, the frame and the byte offset.
 var (
 	// ErrTruncated: the file ends inside a record. Every whole frame before it was delivered.
 	ErrTruncated = errors.New("capture is truncated")

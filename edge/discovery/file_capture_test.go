@@ -55,7 +55,7 @@ func save(t testing.TB, content []byte) string {
 	return path
 }
 
-func open(t testing.TB, o discovery.FileOptions) *discovery.FileSource {
+func open(t testing.TB, o discovery.FileOptions) *discovery.FileCapture {
 	t.Helper()
 	src, err := discovery.OpenFile(o)
 	require.NoError(t, err)
