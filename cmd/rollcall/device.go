@@ -76,7 +76,7 @@ func (q *queryFlags) work(ctx context.Context, question func(context.Context, *s
 	return err
 }
 
-const refHelp = `DEVICE is the UUID of a device or a session, a MAC, a host name, or the beginning of one of these, three characters at least.`
+const refHelp = `DEVICE is the UUID of a device or a session, a MAC, any of the device's names (such as device list shows, in upper or lower case; quote one that has a space: "Kitchen display"), or the beginning of one of these, three characters at least. Where it names several devices they are listed, with what tells them apart.`
 
 type deviceListCmd struct {
 	queryFlags `embed:""`

@@ -62,8 +62,8 @@ type Gap struct {
 }
 
 // GetDevice returns the device, or the session, that ref names: a device or
-// session UUID, a MAC, a host name, or the unique beginning of one (at least
-// three characters). It is about the device's current session, unless ref names
+// session UUID, a MAC, a host name or any other name, in any case, or the unique
+// beginning of one (at least three characters). It is about the device's current session, unless ref names
 // another. Errors wrap ErrNotFound or are an *AmbiguousError.
 func (s *Store) GetDevice(ctx context.Context, ref string) (Device, error) {
 	deviceID, session, err := s.resolve(ctx, ref)

@@ -132,16 +132,61 @@ func TestGetDevice(t *testing.T) {
 	require.Equal(t, "mac", want.Identities[0].Kind)
 
 	for _, ref := range []string{
-		want.Device, want.Device[:13], tv.id[:9], strings.ToUpper(tv.id), " 9C:B6:D0:00:00:01 ", "9c-b6-d0-00-00-01", "living-tv", "LIVING",
+		want.Device, want.Device[:13], tv.id[:9], strings.ToUpper(tv.id), " 9C:B6:D0:00:00:01 ", "9c-b6-d0-00-00-01", "living-tv", "living-",
+		"Living Room", "living room", " LIVING ROOM ", "living r", "Living Ro…", // its mDNS name
 	} {
 		d, err := s.GetDevice(t.Context(), ref)
 		require.NoError(t, err, ref)
 		require.Equal(t, want, d, ref)
 	}
-	for _, ref := range []string{"", "zz", "no-such-host", session(77), "ff:ff:ff:ff:ff:ff", "nul\x00", "%", "9c:b6:d0:00:00:01x", strings.Repeat("x", 999)} {
+	for _, ref := range []string{"", "zz", "no-such-host", session(77), "ff:ff:ff:ff:ff:ff", "nul\x00", "%", "9c:b6:d0:00:00:01x", strings.Repeat("x", 999), "iving Room", "Chromecast Ultra", "…", "\xff"} {
 		_, err := s.GetDevice(t.Context(), ref)
 		require.ErrorIs(t, err, store.ErrNotFound, ref)
 	}
+}
+
+// Whatever a list shows as a device's name, names the device.
+func TestEveryNameThatAListShowsNamesTheDevice(t *testing.T) {
+	s, _ := open(t)
+	for n, attribute := range []string{"device.name", "dial.friendly_name", "upnp.friendly_name", "mdns.name", "network.hostname", "dhcp.hostname", "mdns.hostname"} {
+		f := newFeed(n + 1)
+		apply(t, s, f.update(f.opened(map[string]string{attribute: fmt.Sprintf(`" Küche %d: \"%s\" "`, n, attribute)})))
+	}
+	page, err := s.ListDevices(t.Context(), store.Filter{})
+	require.NoError(t, err)
+	require.Len(t, page.Devices, 7)
+	for _, want := range page.Devices {
+		require.NotEmpty(t, want.Name)
+		d, err := s.GetDevice(t.Context(), want.Name)
+		require.NoError(t, err, want.Name)
+		require.Equal(t, want.Session, d.Session, want.Name)
+	}
+}
+
+// A name and a host name may be of two devices: neither goes before the other,
+// and what is listed tells them apart.
+func TestAmbiguousName(t *testing.T) {
+	s, feeds := lab(t)
+	other := newFeed(50)
+	other.rae = "rae-9"
+	apply(t, s, other.update(other.opened(map[string]string{"network.mac": `"9c:b6:d0:00:00:09"`, "network.ipv4": `"192.168.7.9"`, "mdns.name": `"PIXEL"`, "mdns.model": `"Evil\u001b[2J"`, "connection.status": `"online"`})))
+	_, err := s.GetDevice(t.Context(), "Pixel")
+	var ambiguous *store.AmbiguousError
+	require.ErrorAs(t, err, &ambiguous)
+	require.Len(t, ambiguous.Candidates, 2)
+	require.ErrorContains(t, err, `"Pixel" names several devices; give the UUID or the MAC of one:`)
+	require.ErrorContains(t, err, ` MAC "02:00:00:00:00:03" name "pixel" status "online" RAE "rae-2"`)
+	require.ErrorContains(t, err, ` MAC "9c:b6:d0:00:00:09" address "192.168.7.9" name "PIXEL" model "Evil\x1b[2J" status "online" RAE "rae-9"`)
+	d, err := s.GetDevice(t.Context(), "9c:b6:d0:00:00:09")
+	require.NoError(t, err)
+	require.Equal(t, other.id, d.Session)
+
+	// One device that has both names is one.
+	phone := feeds["phone"]
+	apply(t, s, phone.update(phone.delta(2, map[string]string{"mdns.name": `"Roku"`, "device.name": `"roku"`})))
+	d, err = s.GetDevice(t.Context(), "ROKU")
+	require.NoError(t, err, "as written, before what begins with it")
+	require.Equal(t, phone.id, d.Session)
 }
 
 func TestAmbiguousReference(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,16 +21,22 @@ const (
 // AmbiguousError is the error of a reference that names several devices.
 type AmbiguousError struct {
 	Ref        string
-	Candidates []Summary // one a device, at most 10
+	Candidates []Summary // each device's current session, at most 10
 	More       bool      // than those
 }
 
-// Error implements error. It lists the candidates, one a line.
+// Error implements error. It lists the candidates, one a line, with what tells
+// them apart. Texts that came from devices are quoted.
 func (e *AmbiguousError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%q names several devices:", e.Ref)
+	fmt.Fprintf(&b, "%q names several devices; give the UUID or the MAC of one:", e.Ref)
 	for _, c := range e.Candidates {
-		fmt.Fprintf(&b, "\n  %s  %s  %s  on %s", c.Device, c.MAC, c.Name, c.RAE)
+		fmt.Fprintf(&b, "\n  %s", c.Device)
+		for _, is := range []struct{ what, text string }{{"MAC", c.MAC}, {"address", c.IPv4}, {"name", c.Name}, {"model", c.Model}, {"status", c.Status}, {"RAE", c.RAE}} {
+			if is.text != "" {
+				fmt.Fprintf(&b, " %s %q", is.what, clip(is.text))
+			}
+		}
 	}
 	if e.More {
 		b.WriteString("\n  …")
@@ -39,40 +47,43 @@ func (e *AmbiguousError) Error() string {
 // match is a session that a reference may mean.
 type match struct{ session, device uuid.UUID }
 
-// resolve returns the device that ref names, and the session if it names one.
-// What is written out goes before what begins with it.
+// resolve returns the device that ref names, and the session if it names one:
+// by a UUID, a MAC or any name that a list may show. What is written out goes
+// before what begins with it. A name that a table has cut, with "…" at its end,
+// is a beginning.
 func (s *Store) resolve(ctx context.Context, ref string) (deviceID, session uuid.UUID, err error) {
-	trimmed := strings.ToLower(strings.TrimSpace(ref))
-	if trimmed == "" || strings.ContainsRune(trimmed, 0) || len(trimmed) > maxIdentity {
-		return uuid.Nil, uuid.Nil, fmt.Errorf("%w: %q is not a UUID, MAC or host name", ErrNotFound, clip(ref))
+	typed, begins := strings.CutSuffix(strings.TrimSpace(ref), "…")
+	lower := strings.ToLower(typed)
+	if typed == "" || !utf8.ValidString(typed) || strings.ContainsRune(typed, 0) || len(typed) > maxIdentity {
+		return uuid.Nil, uuid.Nil, fmt.Errorf("%w: %q is not a UUID, a MAC or a name", ErrNotFound, clip(ref))
 	}
-	sql, arg := sqlRefText, any(trimmed)
-	if id, err := uuid.Parse(trimmed); err == nil {
-		sql, arg = sqlRefUUID, id
-	} else if mac, err := net.ParseMAC(trimmed); err == nil {
-		arg, trimmed = mac.String(), mac.String()
+	var matches []match
+	if id, parsed := uuid.Parse(lower); parsed == nil {
+		matches, err = s.matches(ctx, sqlRefUUID, id, maxMatches)
+	} else if mac, parsed := net.ParseMAC(lower); parsed == nil {
+		lower = mac.String()
+		matches, err = s.matches(ctx, sqlRefMAC, lower, maxMatches)
+	} else if !begins {
+		matches, err = s.matches(ctx, sqlRefName, lower, maxMatches, typed, nameAttributes)
 	}
-	matches, err := s.matches(ctx, sql, arg)
+	if err == nil && len(matches) == 0 && len(typed) >= minPrefix {
+		matches, err = s.matches(ctx, sqlRefPrefix, lower, maxMatches, typed, nameAttributes)
+	}
 	if err != nil {
 		return uuid.Nil, uuid.Nil, fmt.Errorf("look up %q: %w", clip(ref), err)
 	}
-	if len(matches) == 0 && len(trimmed) >= minPrefix {
-		if matches, err = s.matches(ctx, sqlRefPrefix, trimmed); err != nil {
-			return uuid.Nil, uuid.Nil, fmt.Errorf("look up %q: %w", clip(ref), err)
-		}
-	}
 	switch devices := distinct(matches); len(devices) {
 	case 0:
-		return uuid.Nil, uuid.Nil, fmt.Errorf("%w: no device or session UUID, MAC or host name is or begins with %q", ErrNotFound, clip(ref))
+		return uuid.Nil, uuid.Nil, fmt.Errorf("%w: no device or session has a UUID, MAC or name that is or begins with %q; rollcall device list shows them", ErrNotFound, clip(ref))
 	case 1:
-		return devices[0].device, named(matches, trimmed), nil
+		return devices[0].device, named(matches, lower), nil
 	default:
 		return uuid.Nil, uuid.Nil, s.ambiguous(ctx, ref, devices)
 	}
 }
 
-func (s *Store) matches(ctx context.Context, sql string, arg any) ([]match, error) {
-	rows, err := s.pool.Query(ctx, sql, arg, maxMatches)
+func (s *Store) matches(ctx context.Context, sql string, args ...any) ([]match, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +127,14 @@ func (s *Store) ambiguous(ctx context.Context, ref string, devices []match) erro
 	shown := devices[:min(len(devices), maxCandidates)]
 	ids := make([]uuid.UUID, len(shown))
 	for i, m := range shown {
-		ids[i] = m.session
+		ids[i] = m.device
 	}
-	rows, err := s.pool.Query(ctx, sqlSummaries, ids)
+	rows, err := s.pool.Query(ctx, sqlCurrentSessions, ids)
 	if err != nil {
 		return fmt.Errorf("look up %q: %w", clip(ref), err)
 	}
 	candidates, err := pgx.CollectRows(rows, scanSummary)
+	slices.SortFunc(candidates, func(a, b Summary) int { return strings.Compare(a.Device, b.Device) })
 	if err == nil {
 		err = s.describe(ctx, candidates)
 	}

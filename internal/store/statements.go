@@ -378,19 +378,30 @@ SELECT session_id, device_id FROM device_session WHERE session_id = $1
 UNION
 SELECT session_id, device_id FROM device_session WHERE device_id = $1
 LIMIT $2`
-	sqlRefText = `
-SELECT session_id, device_id FROM device_session WHERE mac = $1
-UNION
-SELECT session_id, device_id FROM device_session WHERE hostname = $1
-LIMIT $2`
+	sqlRefMAC = `
+SELECT session_id, device_id FROM device_session WHERE mac = $1 LIMIT $2`
 
-	// One that is begun. It reads every session's row: people wait for it,
-	// nothing else does.
+	// Devices by a host name, $1 in lower case, or by another of their names, $3
+	// as it was typed. Other names have no index: people wait for it, nothing
+	// else does.
+	sqlRefName = `
+SELECT DISTINCT ON (m.device_id) m.session_id, m.device_id FROM (
+	SELECT session_id, device_id FROM device_session WHERE hostname = $1
+	UNION ALL
+	SELECT s.session_id, s.device_id
+	FROM device_attribute a JOIN device_session s ON s.session_id = a.session_id
+	WHERE a.name = ANY($4::TEXT[]) AND lower(btrim(a.value #>> '{}')) = lower($3)
+) m ORDER BY m.device_id LIMIT $2`
+
+	// One that is begun. It reads every session's row, as sqlRefName does.
 	sqlRefPrefix = `
-SELECT session_id, device_id FROM device_session
-WHERE left(device_id::TEXT, length($1::TEXT)) = $1 OR left(session_id::TEXT, length($1)) = $1
-	OR left(mac, length($1)) = $1 OR left(hostname, length($1)) = $1
-ORDER BY device_id, session_id LIMIT $2`
+SELECT s.session_id, s.device_id FROM device_session s
+WHERE left(s.device_id::TEXT, length($1::TEXT)) = $1 OR left(s.session_id::TEXT, length($1)) = $1
+	OR left(s.mac, length($1)) = $1 OR left(s.hostname, length($1)) = $1
+	OR EXISTS (
+		SELECT 1 FROM device_attribute a
+		WHERE a.session_id = s.session_id AND a.name = ANY($4::TEXT[]) AND strpos(lower(btrim(a.value #>> '{}')), lower($3)) = 1)
+ORDER BY s.device_id, s.session_id LIMIT $2`
 
 	// Changes of one session, newest first, from before (seq, name).
 	sqlHistory = `
