@@ -6,23 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/client"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
-	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/request"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/internal/verify"
-	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 type verifyCmd struct {
@@ -71,18 +63,21 @@ func (c *verifyCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer temporal.Close()
-		sessions, err := c.sessions(ctx, db, temporal)
+		sessions, err := verify.Select(ctx, db, verify.SessionWorkflows{Client: temporal}, verify.Selection{Devices: c.Session, RAEs: c.RAE})
+		if errors.Is(err, verify.ErrNoSession) {
+			return &cli.Error{Code: cli.ExitNotFound, Err: err}
+		}
 		if err != nil {
 			return err
 		}
-		options := verify.Options{Workflows: sessionWorkflows{temporal}, Database: db, Parallel: c.Parallel, Timeout: c.Timeout}
+		options := verify.Options{Workflows: verify.SessionWorkflows{Client: temporal}, Database: db, Parallel: c.Parallel, Timeout: c.Timeout}
 		if !c.NoEdge {
-			edge, err := c.edge(ctx, env)
+			requester, err := c.requester(ctx, env)
 			if err != nil {
 				return err
 			}
-			defer edge.requester.Close()
-			options.Edge = edge
+			defer requester.Close()
+			options.Edge = verify.RAEs{Requester: requester}
 		}
 		v, err := verify.New(options)
 		if err != nil {
@@ -132,138 +127,14 @@ func (c *verifyCmd) verify(ctx context.Context, env cli.Env, v *verify.Verifier,
 	return nil
 }
 
-// sessions are those to verify, and there are some.
-func (c *verifyCmd) sessions(ctx context.Context, db *store.Store, temporal client.Client) ([]verify.Session, error) {
-	var out []verify.Session
-	for _, ref := range c.Session {
-		d, err := db.GetDevice(ctx, ref)
-		if err != nil {
-			return nil, err
-		}
-		if len(c.RAE) == 0 || slices.Contains(c.RAE, d.RAE) {
-			out = append(out, verify.Session{ID: d.Session, RAE: d.RAE, Closed: d.Closed > 0})
-		}
-	}
-	for after, more := "", len(c.Session) == 0; more; {
-		page, err := db.OpenSessions(ctx, c.RAE, after, store.MaxLimit)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range page {
-			out, after = append(out, verify.Session{ID: s.Session, RAE: s.RAE}), s.Session
-		}
-		more = len(page) == store.MaxLimit
-	}
-	if len(c.Session) == 0 {
-		rowless, err := c.rowless(ctx, db, temporal)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, rowless...)
-	}
-	if len(out) == 0 {
-		return nil, cli.NotFoundf("no open session to verify%s", onRAEs(c.RAE))
-	}
-	return out, nil
-}
-
-// rowless are sessions whose workflow runs and says that the database has
-// something of it, and that the database does not have.
-func (c *verifyCmd) rowless(ctx context.Context, db *store.Store, temporal client.Client) ([]verify.Session, error) {
-	var out []verify.Session
-	request := &workflowservice.ListWorkflowExecutionsRequest{
-		Query: fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running'", workflows.DeviceSessionName), PageSize: 1000,
-	}
-	for more := true; more; more = len(request.NextPageToken) > 0 {
-		page, err := temporal.ListWorkflow(ctx, request)
-		if err != nil {
-			return nil, fmt.Errorf("list workflows: %w", err)
-		}
-		request.NextPageToken = page.GetNextPageToken()
-		var running []string
-		for _, e := range page.GetExecutions() {
-			if id := strings.TrimPrefix(e.GetExecution().GetWorkflowId(), device.WorkflowID("")); device.CheckSession(id) == nil {
-				running = append(running, id)
-			}
-		}
-		known, err := db.Known(ctx, running)
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range running {
-			if _, ok := known[id]; ok {
-				continue
-			}
-			// One that cannot be asked is not known to be new.
-			asking, cancel := context.WithTimeout(ctx, tryTimeout)
-			view, err := (sessionWorkflows{temporal}).view(asking, id)
-			cancel()
-			if errors.Is(err, verify.ErrGone) || err == nil && view.AsOf == 0 || len(c.RAE) > 0 && !slices.Contains(c.RAE, view.RAE) {
-				continue
-			}
-			out = append(out, verify.Session{ID: id, RAE: view.RAE})
-		}
-	}
-	return out, nil
-}
-
-func onRAEs(serials []string) string {
-	if len(serials) == 0 {
-		return ""
-	}
-	return " on RAE " + strings.Join(serials, ", ")
-}
-
-func (c *verifyCmd) edge(ctx context.Context, env cli.Env) (*edges, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer within %s", tryTimeout))
+// requester reaches the RAEs.
+func (c *verifyCmd) requester(ctx context.Context, env cli.Env) (*request.Requester, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer from Kafka within %s", tryTimeout))
 	defer cancel()
-	r, err := request.Open(ctx, request.Options{
+	return request.Open(ctx, request.Options{
 		Kafka: c.Kafka.options("cli"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})},
 		CommandsTopic: c.CommandsTopic, RepliesTopic: c.RepliesTopic, Logger: env.Logger,
 	})
-	return &edges{r}, err
-}
-
-// edges asks RAEs over Kafka.
-type edges struct{ requester *request.Requester }
-
-// Snapshot implements verify.Edge.
-func (e *edges) Snapshot(ctx context.Context, s verify.Session) (device.Reply, error) {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	return e.requester.Ask(ctx, device.Command{
-		ID: uuid.NewString(), Source: device.CommandSource("verify"), RAE: s.RAE, Session: s.ID,
-		Action: device.ActionSnapshot, Time: now, Expires: now.Add(verify.CommandLife), Reason: "verify",
-	})
-}
-
-// sessionWorkflows asks workflows by query.
-type sessionWorkflows struct{ temporal client.Client }
-
-// State implements verify.Workflows.
-func (w sessionWorkflows) State(ctx context.Context, session string) (verify.State, error) {
-	view, err := w.view(ctx, session)
-	if err != nil {
-		return verify.State{}, err
-	}
-	out := verify.State{AsOf: view.AsOf, Snapshot: view.Snapshot, Closed: view.Closed, Missing: view.Missing, Attributes: view.Attributes}
-	if c := view.Check; c != nil {
-		out.Check = &verify.Check{Seq: c.Seq, Edge: c.Edge, Cloud: c.Cloud, Drift: c.Drift}
-	}
-	return out, nil
-}
-
-func (w sessionWorkflows) view(ctx context.Context, session string) (view workflows.StateView, err error) {
-	value, err := w.temporal.QueryWorkflow(ctx, device.WorkflowID(session), "", workflows.QueryState)
-	if absent := (*serviceerror.NotFound)(nil); errors.As(err, &absent) {
-		return view, verify.ErrGone
-	}
-	if err != nil {
-		return view, err
-	}
-	if err := value.Get(&view); err != nil {
-		return view, fmt.Errorf("answer to query %s: %w", workflows.QueryState, err)
-	}
-	return view, nil
 }
 
 // progressEvery is how often a run that takes long says how far it is.
