@@ -16,12 +16,12 @@ import (
 
 type deviceHistoryCmd struct {
 	queryFlags `embed:""`
-	Device     string `arg:"" help:"Which device."`
-	Attribute  string `help:"Only this attribute." placeholder:"NAME"`
-	Limit      int    `help:"How many, at most ${max_limit}." default:"${default_limit}"`
-	Before     cursor `help:"Go on before this change: what the page before said." placeholder:"SESSION/SEQ/NAME"`
-	At         since  `help:"Show the record as it was then: so long ago, on a day (its beginning, UTC), or at a time." placeholder:"2h ago|DAY|TIME"`
-	By         string `help:"With --at, the clock that counts: observed (the edge's: what was true) or applied (the database's: what the platform knew)." enum:"observed,applied" default:"observed"`
+	Device     string     `arg:"" help:"Which device."`
+	Attribute  string     `help:"Only this attribute." placeholder:"NAME"`
+	Limit      int        `help:"How many, at most ${max_limit}." default:"${default_limit}"`
+	Before     cursor     `help:"Go on before this change: what the page before said." placeholder:"SESSION/SEQ/NAME"`
+	At         cli.Moment `help:"Show the record as it was then: ${time_forms}." placeholder:"TIME"`
+	By         string     `help:"With --at, the clock that counts: observed (the edge's: what was true) or applied (the database's: what the platform knew)." enum:"observed,applied" default:"observed"`
 }
 
 // cursor is a store.Cursor as text.
@@ -56,7 +56,7 @@ Examples:
 
     rollcall device history living-room-tv --at "2h ago"
 
-    rollcall device history living-room-tv --at 2026-11-21T09:00:00Z --by applied`
+    rollcall device history "Kitchen display" --at "2026-11-21 09:00:00Z" --by applied`
 }
 
 // Validate is called by kong before anything starts.
@@ -64,10 +64,10 @@ func (c *deviceHistoryCmd) Validate() error {
 	if c.Limit < 1 || c.Limit > store.MaxLimit {
 		return fmt.Errorf("--limit must be from 1 to %d", store.MaxLimit)
 	}
-	if c.At == (since{}) && c.By != "observed" {
+	if !c.At.Given() && c.By != "observed" {
 		return errors.New("--by is for --at")
 	}
-	if c.At != (since{}) && c.Before.at != nil {
+	if c.At.Given() && c.Before.at != nil {
 		return errors.New("--at and --before exclude each other")
 	}
 	return c.queryFlags.Validate()
@@ -75,7 +75,7 @@ func (c *deviceHistoryCmd) Validate() error {
 
 // Run shows.
 func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
-	if at := c.At.before(time.Now()); !at.IsZero() {
+	if at := c.At.Last(time.Now()); !at.IsZero() {
 		return c.past(ctx, env, at)
 	}
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {

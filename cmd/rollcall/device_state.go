@@ -37,7 +37,7 @@ func (h holderFlag) check() error {
 
 // leaseFlag says how long a device is held.
 type leaseFlag struct {
-	For days `required:"" help:"How long, from now: 30m, 2h, 3d." placeholder:"DURATION"`
+	For cli.Days `required:"" help:"How long, from now: 30m, 2h, 3d." placeholder:"DURATION"`
 }
 
 func (l leaseFlag) check() error {

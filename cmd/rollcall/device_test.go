@@ -29,7 +29,7 @@ func seeded(t *testing.T) (url string) {
 	db, err := store.Open(t.Context(), store.Options{URL: url})
 	require.NoError(t, err)
 	defer db.Close()
-	at := time.Date(2026, 11, 21, 9, 12, 4, 0, time.UTC)
+	at := time.Date(2026, 11, 21, 9, 12, 4, 25e7, time.UTC)
 	apply := func(session string, seq int64, attributes map[string]string) {
 		u := store.Update{
 			RAE: "RAE-1", Session: session, AsOf: seq, Seen: device.SeqSet{{From: 1, To: seq}},
@@ -99,6 +99,30 @@ func TestDevices(t *testing.T) {
 	code, stdout, stderr = ask("device", "history", tv, "--before="+before[len("--before "):])
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.NotContains(t, stdout, "192.168.77.32")
+}
+
+// Every form of a time that a table or JSON prints, or --help names, is taken,
+// and means the row that it was copied from.
+func TestRecordOfThePast(t *testing.T) {
+	url := seeded(t)
+	ask := func(args ...string) (int, string, string) {
+		return run(t, append([]string{"device", "history", tv, "--database-url=" + url}, args...)...)
+	}
+	const first, second = `(?m)^network.ipv4 +"192.168.77.31" `, `(?m)^network.ipv4 +"192.168.77.32" `
+	for at, want := range map[string]string{
+		"2026-11-21 09:13:04Z": first, "2026-11-21 09:14:03Z": first, "2026-11-21 09:14:04Z": second, // as the table has it
+		"2026-11-21T09:13:04.25Z": first, "2026-11-21T09:14:04.25Z": second, "2026-11-21T10:14:04.25+01:00": second, // as JSON has it
+		"2026-11-22": second, "1s": second, "1s ago": second,
+	} {
+		code, stdout, stderr := ask("--at=" + at)
+		require.Equal(t, cli.ExitOK, code, "%s: %s", at, stderr)
+		require.Regexp(t, want, stdout, at)
+	}
+	for _, at := range []string{"2026-11-21", "2026-11-21 09:13:03Z", "36500d ago"} {
+		code, _, stderr := ask("--at=" + at)
+		require.Equal(t, cli.ExitNotFound, code, at)
+		require.Contains(t, stderr, `" had no record at `, at)
+	}
 }
 
 func TestTestStates(t *testing.T) {

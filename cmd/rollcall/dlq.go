@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -62,46 +60,18 @@ func (f *dlqFlags) open(ctx context.Context, env cli.Env, work func(*dlq.Topic) 
 
 // dlqFilterFlags choose letters.
 type dlqFilterFlags struct {
-	Reason  []string `help:"Only those with one of these reasons." placeholder:"REASON"`
-	RAE     string   `help:"Only those whose key names the RAE with this serial." placeholder:"SERIAL"`
-	Session string   `help:"Only those whose key names this session." placeholder:"UUID"`
-	Since   since    `help:"Only those whose record is not older: a duration before now, a day, or a time." placeholder:"24h|DAY|TIME"`
+	Reason  []string   `help:"Only those with one of these reasons." placeholder:"REASON"`
+	RAE     string     `help:"Only those whose key names the RAE with this serial." placeholder:"SERIAL"`
+	Session string     `help:"Only those whose key names this session." placeholder:"UUID"`
+	Since   cli.Moment `help:"Only those whose record is not older than this: ${time_forms}." placeholder:"TIME"`
 }
 
 func (f *dlqFilterFlags) filter(now time.Time) dlq.Filter {
-	return dlq.Filter{Reasons: f.Reason, RAE: f.RAE, Session: f.Session, Since: f.Since.before(now)}
+	return dlq.Filter{Reasons: f.Reason, RAE: f.RAE, Session: f.Session, Since: f.Since.Time(now)}
 }
 
 func (f *dlqFilterFlags) empty() bool {
-	return len(f.Reason) == 0 && f.RAE == "" && f.Session == "" && f.Since == since{}
-}
-
-// since is a time, or a duration before now, with or without the word ago.
-type since struct {
-	ago time.Duration
-	at  time.Time
-}
-
-// UnmarshalText reads a duration, an RFC 3339 time or the day of one.
-func (s *since) UnmarshalText(text []byte) error {
-	if ago, err := parseDays(strings.TrimSuffix(string(text), " ago")); err == nil && ago > 0 {
-		*s = since{ago: ago}
-		return nil
-	}
-	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if at, err := time.Parse(layout, string(text)); err == nil {
-			*s = since{at: at}
-			return nil
-		}
-	}
-	return errors.New("not a duration such as 24h, a day such as 2026-11-21, or a time such as 2026-11-21T09:00:00Z")
-}
-
-func (s since) before(now time.Time) time.Time {
-	if s.ago > 0 {
-		return now.Add(-s.ago)
-	}
-	return s.at
+	return len(f.Reason) == 0 && f.RAE == "" && f.Session == "" && !f.Since.Given()
 }
 
 const maxLetters = 10_000
@@ -140,7 +110,7 @@ func (c *dlqListCmd) Validate() error {
 func (c *dlqListCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.open(ctx, env, func(topic *dlq.Topic) error {
 		filter := c.filter(time.Now())
-		filter.Limit, filter.After, filter.Settled = c.Limit, c.After, c.All
+		filter.Limit, filter.After, filter.Resolved = c.Limit, c.After, c.All
 		selection, err := topic.Select(ctx, filter)
 		if err != nil {
 			return err
@@ -191,47 +161,10 @@ func wasAt(l dlq.Letter) string {
 
 func state(l dlq.Letter) string {
 	switch {
-	case l.Settled != "":
-		return string(l.Settled)
+	case l.Resolution != "":
+		return string(l.Resolution)
 	case l.Incomplete != "":
 		return "incomplete"
 	}
 	return "open"
-}
-
-// terminal is whoever sits before the command, or nobody.
-type terminal struct {
-	in     io.Reader
-	person bool // reads questions and answers them
-}
-
-func stdin() *terminal { return &terminal{os.Stdin, isTerminal(os.Stdin)} }
-
-// isTerminal reports whether f is a character device that is not the null
-// device.
-func isTerminal(f any) bool {
-	file, ok := f.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(info, null)
-}
-
-// confirm asks, on stderr.
-func (t *terminal) confirm(env cli.Env, question string) error {
-	if !t.person {
-		return cli.Usagef("%s nobody is there to confirm it: give --yes, or look first with --dry-run", question)
-	}
-	_, _ = fmt.Fprintf(env.Stderr, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(t.in).ReadString('\n')
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return errors.New("not confirmed: nothing was done")
 }

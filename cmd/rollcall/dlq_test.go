@@ -365,11 +365,11 @@ func TestDLQRefusals(t *testing.T) {
 		want string
 	}{
 		{[]string{"replay"}, "dlq replay: say which letters: PARTITION/OFFSET …, a filter, or --all"},
-		{[]string{"drop", "0/0", "--all"}, "dlq drop: letters are named: a filter, --all and --limit choose among all, and are not for these"},
+		{[]string{"drop", "0/0", "--all"}, "dlq drop: letters are named: a filter and --all choose among all, and are not for these"},
 		{[]string{"replay", "--all", "--rae=x"}, "dlq replay: --all and a filter exclude each other"},
 		{[]string{"replay", "17"}, `"17" is not of the form PARTITION/OFFSET`},
 		{[]string{"show", "0/-1"}, `"0/-1" is not of the form PARTITION/OFFSET`},
-		{[]string{"list", "--since=yesterday"}, "--since: not a duration such as 24h, a day such as 2026-11-21, or a time such as 2026-11-21T09:00:00Z"},
+		{[]string{"list", "--since=yesterday"}, `--since: "yesterday" is not a time: give how long ago`},
 		{[]string{"list", "--limit=0"}, "dlq list: --limit must be from 1 to 10000"},
 		{[]string{"show", "0/0", "--raw", "-o", "json"}, "--raw and --output=json exclude each other"},
 	} {

@@ -55,7 +55,7 @@ func app() cli.App {
 		Name: "rollcall", Description: description, Grammar: &grammar{},
 		Options: []kong.Option{
 			kong.ExplicitGroups(groups),
-			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit), "max_letters": strconv.Itoa(maxLetters), "commands_group": bridge.DefaultGroup, "max_command_life": device.MaxCommandLife.String()},
+			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit), "max_letters": strconv.Itoa(maxLetters), "commands_group": bridge.DefaultGroup, "max_command_life": device.MaxCommandLife.String(), "time_forms": cli.TimeForms},
 			kong.Bind(stdin()),
 		},
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
@@ -99,7 +100,7 @@ func stamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.UTC().Format("2006-01-02 15:04:05Z")
+	return t.UTC().Format(cli.TimeTable)
 }
 
 func orElse(s, otherwise string) string {

@@ -140,7 +140,7 @@ func TestQuarantineReplay(t *testing.T) {
 
 	code, _, stderr = w.run("replay", all[0].ID, "--yes")
 	require.Equal(t, cli.ExitFailed, code)
-	require.Contains(t, stderr, "was replayed by somebody at ")
+	require.Contains(t, stderr, `was replayed by "somebody" at `)
 	code, out, stderr = w.run("replay", "--all", "--yes")
 	require.Equal(t, cli.ExitFailed, code)
 	require.Regexp(t, `(?m)^replayed +0$`, out)

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -16,10 +14,10 @@ type retentionCmd struct {
 	Service  serviceFlags  `embed:"" set:"admin_addr=127.0.0.1:9406"`
 	Database databaseFlags `embed:"" group:"database"`
 
-	History        days          `help:"Keep what attributes were for so long after they were replaced. What each is, and was last, stays." default:"90d" env:"ROLLCALL_KEEP_HISTORY" placeholder:"DAYS"`
-	Tombstones     days          `help:"Keep tombstones of removed attributes for so long, and until a snapshot covers them." default:"30d" env:"ROLLCALL_KEEP_TOMBSTONES" placeholder:"DAYS"`
-	ClosedSessions days          `help:"Keep closed sessions for so long after the last that was received of them." default:"180d" env:"ROLLCALL_KEEP_CLOSED_SESSIONS" placeholder:"DAYS"`
-	KafkaRetention days          `help:"How long Kafka keeps a record of the events' topic. Nothing may leave sooner." default:"7d" env:"ROLLCALL_KAFKA_RETENTION" placeholder:"DAYS"`
+	History        cli.Days      `help:"Keep what attributes were for so long after they were replaced. What each is, and was last, stays." default:"90d" env:"ROLLCALL_KEEP_HISTORY" placeholder:"DAYS"`
+	Tombstones     cli.Days      `help:"Keep tombstones of removed attributes for so long, and until a snapshot covers them." default:"30d" env:"ROLLCALL_KEEP_TOMBSTONES" placeholder:"DAYS"`
+	ClosedSessions cli.Days      `help:"Keep closed sessions for so long after the last that was received of them." default:"180d" env:"ROLLCALL_KEEP_CLOSED_SESSIONS" placeholder:"DAYS"`
+	KafkaRetention cli.Days      `help:"How long Kafka keeps a record of the events' topic. Nothing may leave sooner." default:"7d" env:"ROLLCALL_KAFKA_RETENTION" placeholder:"DAYS"`
 	Every          time.Duration `help:"Time between passes. A pass reads the history of all sessions." default:"6h" env:"ROLLCALL_RETENTION_EVERY"`
 	Batch          int           `help:"Rows of history that one transaction deletes at most." default:"5000" env:"ROLLCALL_RETENTION_BATCH"`
 	Once           bool          `help:"Make one pass, print what left, and end: for cron. No listener is opened." env:"ROLLCALL_RETENTION_ONCE"`
@@ -39,29 +37,6 @@ Examples:
     rollcall retention --database-url postgres://rollcall@db/rollcall --history 30d
 
     rollcall retention --once -o json`
-}
-
-// days is a duration that may be written in days.
-type days time.Duration
-
-// UnmarshalText reads 90d, or a duration.
-func (d *days) UnmarshalText(text []byte) error {
-	v, err := parseDays(string(text))
-	*d = days(v)
-	return err
-}
-
-func parseDays(s string) (time.Duration, error) {
-	if number, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n > 0 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	}
-	v, err := time.ParseDuration(s)
-	if err != nil || v <= 0 {
-		return 0, errors.New("not a number of days such as 90d, 65535d at most, or a duration such as 36h")
-	}
-	return v, nil
 }
 
 func (c *retentionCmd) keep() retention.Keep {

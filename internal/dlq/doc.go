@@ -1,5 +1,5 @@
-// Package dlq reads a dead-letter topic and settles what is in it: puts a
-// letter's original record back where it came from, or gives it up.
+// Package dlq reads a dead-letter topic and resolves what is in it: it replays a
+// letter, which puts the original record back where it came from, or drops it.
 //
 // Kafka cannot delete one record. What has become of a letter is therefore
 // written behind it, as a mark: a record of the same partition of the same topic,

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/resolve"
 )
 
 // Coordinate is a letter's place in the dead-letter topic.
@@ -62,8 +63,8 @@ type Letter struct {
 	Size int64 `json:"size"`
 	// Incomplete says why the letter cannot be replayed; empty if it can.
 	Incomplete string `json:"incomplete,omitempty"`
-	// Settled is what has become of it; empty: nothing yet.
-	Settled Verb `json:"settled,omitempty"`
+	// Resolution is what has become of it; empty: nothing yet.
+	Resolution resolve.Resolution `json:"settled,omitempty"`
 
 	// Record is the letter as it is in Kafka.
 	Record *kgo.Record `json:"-"`
@@ -97,9 +98,9 @@ func newLetter(r *kgo.Record) Letter {
 	return l
 }
 
-// Filter chooses letters. The zero value chooses all that are not settled.
+// Filter chooses letters. The zero value chooses all that are not resolved.
 type Filter struct {
-	// At are these letters alone, settled or not.
+	// At are these letters alone, resolved or not.
 	At []Coordinate
 	// Reasons, RAE and Session, where given, are the letter's.
 	Reasons      []string
@@ -108,8 +109,8 @@ type Filter struct {
 	Since time.Time
 	// After leaves out this letter and all before it, by partition and offset.
 	After *Coordinate
-	// Settled takes those replayed or dropped too.
-	Settled bool
+	// Resolved takes those replayed or dropped too.
+	Resolved bool
 	// Limit is how many; 0 is all.
 	Limit int
 }
@@ -118,7 +119,7 @@ func (f *Filter) takes(l *Letter) bool {
 	switch {
 	case len(f.At) > 0:
 		return true // only these were read
-	case l.Settled != "" && !f.Settled,
+	case l.Resolution != "" && !f.Resolved,
 		len(f.Reasons) > 0 && !slices.Contains(f.Reasons, l.Reason),
 		f.RAE != "" && f.RAE != l.RAE,
 		f.Session != "" && f.Session != l.Session,

@@ -9,23 +9,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/resolve"
 )
 
-// HeaderMark is the header of a mark. Its value is a Verb.
+// HeaderMark is the header of a mark. Its value is a resolve.Resolution.
 const HeaderMark = "rollcall-dlq-mark"
-
-// A Verb says what was done with a letter.
-type Verb string
-
-// What can be done with a letter.
-const (
-	Replayed Verb = "replayed"
-	Dropped  Verb = "dropped"
-)
 
 // Mark is what a mark says.
 type Mark struct {
-	Verb Verb
+	Resolution resolve.Resolution
 	// At is when, by the clock of whoever did it.
 	At time.Time
 	// Offsets are the letters' in the mark's own partition, as ranges of
@@ -33,7 +25,7 @@ type Mark struct {
 	Offsets [][2]int64
 }
 
-// body is a mark's value. The verb is in the header.
+// body is a mark's value. The resolution is in the header.
 type body struct {
 	At      time.Time  `json:"at"`
 	Offsets [][2]int64 `json:"offsets"`
@@ -54,13 +46,13 @@ func (m Mark) record(topic string, partition int32) (*kgo.Record, error) {
 	return &kgo.Record{
 		Topic: topic, Partition: partition,
 		// Distinct, so that even a compacted topic would keep it.
-		Key:     fmt.Appendf(nil, "%s/%d", m.Verb, m.Offsets[0][0]),
+		Key:     fmt.Appendf(nil, "%s/%d", m.Resolution, m.Offsets[0][0]),
 		Value:   value,
-		Headers: []kgo.RecordHeader{{Key: HeaderMark, Value: []byte(m.Verb)}},
+		Headers: []kgo.RecordHeader{{Key: HeaderMark, Value: []byte(m.Resolution)}},
 	}, nil
 }
 
-// isMark reports whether r is a mark, of whatever verb.
+// isMark reports whether r is a mark, of whatever resolution.
 func isMark(r *kgo.Record) bool {
 	return kafka.Header(r, HeaderMark) != "" && kafka.Header(r, kafka.HeaderReason) == ""
 }
@@ -70,9 +62,9 @@ var errMark = errors.New("not a mark")
 // ParseMark reads a mark. It speaks only of offsets before its own, each once
 // and in order: what a mark costs its reader is bounded by the topic's length.
 func ParseMark(r *kgo.Record) (Mark, error) {
-	m := Mark{Verb: Verb(kafka.Header(r, HeaderMark))}
-	if m.Verb != Replayed && m.Verb != Dropped {
-		return Mark{}, fmt.Errorf("%w: unknown verb %q", errMark, m.Verb)
+	m := Mark{Resolution: resolve.Resolution(kafka.Header(r, HeaderMark))}
+	if m.Resolution != resolve.Replayed && m.Resolution != resolve.Dropped {
+		return Mark{}, fmt.Errorf("%w: unknown resolution %q", errMark, m.Resolution)
 	}
 	if len(r.Value) > maxMark {
 		return Mark{}, fmt.Errorf("%w: %d bytes", errMark, len(r.Value))
@@ -121,29 +113,29 @@ func (b bits) put(offset int64, in bool) {
 	}
 }
 
-// settled is what the marks of a partition say, the newest last.
-type settled struct{ replayed, dropped bits }
+// resolutions is what the marks of a partition say, the newest last.
+type resolutions struct{ replayed, dropped bits }
 
-func newSettled() *settled { return &settled{bits{}, bits{}} }
+func newResolutions() *resolutions { return &resolutions{bits{}, bits{}} }
 
 // add takes a mark's word for the offsets of a span.
-func (s *settled) add(m Mark, from, to int64) {
+func (s *resolutions) add(m Mark, from, to int64) {
 	for _, r := range m.Offsets {
 		for o := max(r[0], from); o <= min(r[1], to-1); o++ {
-			s.replayed.put(o, m.Verb == Replayed)
-			s.dropped.put(o, m.Verb == Dropped)
+			s.replayed.put(o, m.Resolution == resolve.Replayed)
+			s.dropped.put(o, m.Resolution == resolve.Dropped)
 		}
 	}
 }
 
-func (s *settled) verb(offset int64) Verb {
+func (s *resolutions) of(offset int64) resolve.Resolution {
 	switch {
 	case s == nil:
 		return ""
 	case s.replayed.has(offset):
-		return Replayed
+		return resolve.Replayed
 	case s.dropped.has(offset):
-		return Dropped
+		return resolve.Dropped
 	}
 	return ""
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
+
+	"github.com/rollcall-platform/rollcall/internal/resolve"
 )
 
 // What was marked is what the marks say, the newest last, and nothing beside
@@ -17,14 +19,14 @@ func TestMarksSayWhatWasDone(t *testing.T) {
 		const end = 3 * blockBits
 		from := rapid.Int64Range(0, 100).Draw(t, "from")
 		to := rapid.Int64Range(from, end).Draw(t, "to")
-		want := map[int64]Verb{}
-		s := newSettled()
+		want := map[int64]resolve.Resolution{}
+		s := newResolutions()
 		for i := range rapid.IntRange(0, 10).Draw(t, "marks") {
-			verb := rapid.SampledFrom([]Verb{Replayed, Dropped}).Draw(t, "verb")
+			resolution := rapid.SampledFrom([]resolve.Resolution{resolve.Replayed, resolve.Dropped}).Draw(t, "resolution")
 			near := rapid.OneOf(rapid.Int64Range(0, 120), rapid.Int64Range(blockBits-3, blockBits+3), rapid.Int64Range(0, end-1))
 			offsets := rapid.SliceOfNDistinct(near, 1, 20, rapid.ID).Draw(t, "offsets")
 			slices.Sort(offsets)
-			r, err := Mark{Verb: verb, At: time.Unix(int64(i), 0), Offsets: ranges(offsets)}.record("t", 3)
+			r, err := Mark{Resolution: resolution, At: time.Unix(int64(i), 0), Offsets: ranges(offsets)}.record("t", 3)
 			require.NoError(t, err)
 			require.True(t, isMark(r))
 			r.Offset = end + int64(i)
@@ -34,15 +36,15 @@ func TestMarksSayWhatWasDone(t *testing.T) {
 			s.add(m, from, to)
 			for _, o := range offsets {
 				if from <= o && o < to {
-					want[o] = verb
+					want[o] = resolution
 				}
 			}
 		}
 		for o := range int64(200) {
-			require.Equal(t, want[o], s.verb(o))
+			require.Equal(t, want[o], s.of(o))
 		}
-		for o, verb := range want {
-			require.Equal(t, verb, s.verb(o))
+		for o, resolution := range want {
+			require.Equal(t, resolution, s.of(o))
 		}
 	})
 }
@@ -63,7 +65,7 @@ func FuzzParseMark(f *testing.F) {
 			require.Less(t, o[1], offset)
 			last = o[1]
 		}
-		s := newSettled()
+		s := newResolutions()
 		s.add(m, 0, min(offset, 1<<16))
 	})
 }

@@ -4,21 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/kafka/replay"
+	"github.com/rollcall-platform/rollcall/internal/resolve"
 )
 
 // Selection is what a filter chose of the topic as it was then: letters that
 // come later are not in it, however often it is read.
 type Selection struct {
-	topic   *Topic
-	filter  Filter
-	spans   []replay.Span
-	settled map[int32]*settled
+	topic       *Topic
+	filter      Filter
+	spans       []replay.Span
+	resolutions map[int32]*resolutions // by partition
 }
 
 // Select reads the marks. A coordinate in filter.At that is not in the topic is
@@ -28,7 +30,7 @@ func (t *Topic) Select(ctx context.Context, filter Filter) (*Selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Selection{topic: t, filter: filter, spans: all, settled: map[int32]*settled{}}
+	s := &Selection{topic: t, filter: filter, spans: all, resolutions: map[int32]*resolutions{}}
 	if len(filter.At) > 0 {
 		s.filter.At = slices.Clone(filter.At)
 		slices.SortFunc(s.filter.At, Coordinate.compare)
@@ -50,8 +52,8 @@ func (t *Topic) Select(ctx context.Context, filter Filter) (*Selection, error) {
 		if from >= to {
 			continue
 		}
-		marks := newSettled()
-		s.settled[whole.Partition] = marks
+		marks := newResolutions()
+		s.resolutions[whole.Partition] = marks
 		// Marks come after their letters.
 		err := t.read(ctx, replay.Span{Partition: whole.Partition, From: from, To: whole.To}, func(r *kgo.Record) error {
 			if !isMark(r) {
@@ -129,7 +131,7 @@ func (s *Selection) Each(ctx context.Context, f func(Letter) error) (more bool, 
 				return nil
 			}
 			l := newLetter(r)
-			l.Settled = s.settled[r.Partition].verb(r.Offset)
+			l.Resolution = s.resolutions[r.Partition].of(r.Offset)
 			if !s.filter.takes(&l) {
 				return nil
 			}
@@ -153,13 +155,26 @@ func (s *Selection) Each(ctx context.Context, f func(Letter) error) (more bool, 
 	return more, nil
 }
 
+// ResolvedBefore returns an error for each letter that was replayed or dropped
+// before, joined, or nil.
+func (s *Selection) ResolvedBefore(ctx context.Context) error {
+	var before []error
+	_, err := s.Each(ctx, func(l Letter) error {
+		if l.Resolution != "" {
+			before = append(before, fmt.Errorf("%s was %s before; --again does it once more", l.At, l.Resolution))
+		}
+		return nil
+	})
+	return errors.Join(append(before, err)...)
+}
+
 // Summary is what a selection holds.
 type Summary struct {
 	Letters int   `json:"letters"`
 	Bytes   int64 `json:"bytes"`
-	// Settled and Incomplete are how many of them were replayed or dropped
+	// Resolved and Incomplete are how many of them were replayed or dropped
 	// before, and how many cannot be replayed.
-	Settled    int `json:"settled"`
+	Resolved   int `json:"settled"`
 	Incomplete int `json:"incomplete"`
 	// Reasons counts them by reason, Topics by where those that can be
 	// replayed would go.
@@ -169,6 +184,14 @@ type Summary struct {
 	Oldest map[string]time.Time `json:"oldest"`
 }
 
+// Able is how many letters the resolution can be done to.
+func (s Summary) Able(to resolve.Resolution) int {
+	if to == resolve.Replayed {
+		return s.Letters - s.Incomplete
+	}
+	return s.Letters
+}
+
 // Summary counts.
 func (s *Selection) Summary(ctx context.Context) (Summary, error) {
 	sum := Summary{Reasons: map[string]int{}, Topics: map[string]int{}, Oldest: map[string]time.Time{}}
@@ -176,8 +199,8 @@ func (s *Selection) Summary(ctx context.Context) (Summary, error) {
 		sum.Letters++
 		sum.Bytes += int64(len(l.Record.Value))
 		sum.Reasons[l.Reason]++
-		if l.Settled != "" {
-			sum.Settled++
+		if l.Resolution != "" {
+			sum.Resolved++
 		}
 		if l.Incomplete != "" {
 			sum.Incomplete++
@@ -190,4 +213,20 @@ func (s *Selection) Summary(ctx context.Context) (Summary, error) {
 		return nil
 	})
 	return sum, err
+}
+
+// CheckTargets fails when a topic that letters of the summary would go to does
+// not exist. It calls aged for each topic whose retention, by the records'
+// timestamps, may take the oldest of them before they are read.
+func (t *Topic) CheckTargets(ctx context.Context, s Summary, aged func(topic string, retention time.Duration)) error {
+	for _, name := range slices.Sorted(maps.Keys(s.Topics)) {
+		keeps, err := t.Retention(ctx, name)
+		if err != nil {
+			return fmt.Errorf("%d letters belong into %s: %w", s.Topics[name], name, err)
+		}
+		if keeps > 0 && t.opts.Now().Sub(s.Oldest[name]) > keeps {
+			aged(name, keeps)
+		}
+	}
+	return nil
 }

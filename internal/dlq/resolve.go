@@ -11,15 +11,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/resolve"
 )
 
-// Letters are settled so many, or of so many bytes, at a time.
+// Letters are resolved so many, or of so many bytes, at a time.
 const (
 	chunkLetters = 500
 	chunkBytes   = 8 << 20
 )
 
-// Result counts what became of a selection's letters.
+// Result counts what became of a selection's letters. It implements
+// resolve.Report.
 type Result struct {
 	// Done were replayed or dropped, and marked.
 	Done int `json:"done"`
@@ -32,13 +34,16 @@ type Result struct {
 	Unmarked int `json:"unmarked"`
 }
 
-// Settle replays or drops what the selection holds. It calls refused for each
+// Left implements resolve.Report.
+func (r Result) Left() int { return r.Incomplete + r.Failed }
+
+// Resolve replays or drops what the selection holds. It calls refused for each
 // letter that it could not do it to, with the reason, and goes on with the
 // others; the error that ends it early is of the topic itself, or of ctx.
 //
-// What a cancelled ctx finds replayed is marked before Settle returns.
-func (s *Selection) Settle(ctx context.Context, verb Verb, refused func(Letter, error)) (Result, error) {
-	c := &chunk{topic: s.topic, verb: verb, refused: refused}
+// What a cancelled ctx finds replayed is marked before Resolve returns.
+func (s *Selection) Resolve(ctx context.Context, to resolve.Resolution, refused func(Letter, error)) (Result, error) {
+	c := &chunk{topic: s.topic, resolution: to, refused: refused}
 	_, err := s.Each(ctx, func(l Letter) error { return c.add(ctx, l) })
 	if flushed := c.flush(ctx); err == nil {
 		err = flushed
@@ -46,12 +51,12 @@ func (s *Selection) Settle(ctx context.Context, verb Verb, refused func(Letter, 
 	return c.result, err
 }
 
-// chunk is what is settled together.
+// chunk is what is resolved together.
 type chunk struct {
-	topic   *Topic
-	verb    Verb
-	refused func(Letter, error)
-	result  Result
+	topic      *Topic
+	resolution resolve.Resolution
+	refused    func(Letter, error)
+	result     Result
 
 	letters []Letter
 	records []*kgo.Record // the originals of a replay, by the same index
@@ -59,7 +64,7 @@ type chunk struct {
 }
 
 func (c *chunk) add(ctx context.Context, l Letter) error {
-	if c.verb == Replayed {
+	if c.resolution == resolve.Replayed {
 		r, err := kafka.Original(l.Record)
 		if err == nil && r.Topic == c.topic.opts.Topic {
 			err = fmt.Errorf("%w: it was in the dead-letter topic itself", kafka.ErrIncomplete)
@@ -89,7 +94,7 @@ func (c *chunk) flush(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if c.verb == Replayed {
+	if c.resolution == resolve.Replayed {
 		letters = c.replay(ctx, letters, records)
 	}
 	marked := c.mark(ctx, letters)
@@ -114,19 +119,19 @@ func (c *chunk) replay(ctx context.Context, letters []Letter, records []*kgo.Rec
 	return slices.DeleteFunc(letters, func(l Letter) bool { return failed[l.At] })
 }
 
-// mark writes the marks of letters that were settled.
+// mark writes the marks of letters that were resolved.
 func (c *chunk) mark(ctx context.Context, letters []Letter) error {
 	offsets := map[int32][]int64{}
 	for _, l := range letters {
 		offsets[l.At.Partition] = append(offsets[l.At.Partition], l.At.Offset)
 	}
-	// Its letters have been replayed: the mark is due, whoever is in a hurry.
+	// The letters have been replayed: the mark is due, also when ctx has ended.
 	ctx = context.WithoutCancel(ctx)
 	now := c.topic.opts.Now().Truncate(time.Millisecond)
 	var errs []error
 	for _, partition := range slices.Sorted(maps.Keys(offsets)) {
 		for some := range slices.Chunk(ranges(offsets[partition]), maxRanges) {
-			r, err := Mark{Verb: c.verb, At: now, Offsets: some}.record(c.topic.opts.Topic, partition)
+			r, err := Mark{Resolution: c.resolution, At: now, Offsets: some}.record(c.topic.opts.Topic, partition)
 			if err != nil {
 				return err
 			}
@@ -135,10 +140,10 @@ func (c *chunk) mark(ctx context.Context, letters []Letter) error {
 				n += int(o[1] - o[0] + 1)
 			}
 			if err := c.topic.log.Produce(ctx, r).FirstErr(); err != nil {
-				if c.verb == Replayed {
+				if c.resolution == resolve.Replayed {
 					c.result.Unmarked += n
 				}
-				errs = append(errs, fmt.Errorf("mark letters of partition %d at offsets %v as %s: %w", partition, some, c.verb, err))
+				errs = append(errs, fmt.Errorf("mark letters of partition %d at offsets %v as %s: %w", partition, some, c.resolution, err))
 				continue
 			}
 			c.result.Done += n
