@@ -114,9 +114,9 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 			require.Equal(t, device.Done, reply.Outcome, reply.Detail)
 			require.Equal(t, asked[reply.Command], reply.Session)
 			if seq, again := seqs[reply.Command]; again {
-				require.Equal(t, seq, reply.Seq, "a repetition is answered as before")
+				require.Equal(t, seq, reply.SnapshotSeq(), "a repetition is answered as before")
 			}
-			seqs[reply.Command] = reply.Seq
+			seqs[reply.Command] = reply.SnapshotSeq()
 		}
 		return len(seqs) == len(asked)
 	}, patience, 100*time.Millisecond, "every command is answered")

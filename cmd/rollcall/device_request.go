@@ -117,6 +117,6 @@ func (c *deviceRequestCmd) request(ctx context.Context, env cli.Env, command dev
 	if err != nil {
 		return out, err
 	}
-	out.Outcome, out.Seq, out.Detail, out.Took = reply.Outcome, reply.Seq, reply.Detail, time.Since(start).Seconds()
+	out.Outcome, out.Seq, out.Detail, out.Took = reply.Outcome, reply.SnapshotSeq(), reply.Detail, time.Since(start).Seconds()
 	return out, nil
 }

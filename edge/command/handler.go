@@ -106,7 +106,7 @@ func (h *Handler) Handle(ctx context.Context, topic string, payload []byte) erro
 		return err
 	}
 	h.metrics.count(result)
-	h.o.Logger.Info("command answered", "session", c.Session, "command", c.ID, "source", c.Source, "action", c.Action, "outcome", reply.Outcome, "seq", reply.Seq, "repeated", result == resultRepeated)
+	h.o.Logger.Info("command answered", "session", c.Session, "command", c.ID, "source", c.Source, "action", c.Action, "outcome", reply.Outcome, "seq", reply.SnapshotSeq(), "repeated", result == resultRepeated)
 	return nil
 }
 
@@ -116,11 +116,17 @@ func (h *Handler) answer(ctx context.Context, c device.Command) (result string, 
 		return resultRepeated, reply, h.o.Registry.Answer(ctx, reply, c.Expires)
 	}
 	now := h.o.Now()
+	spec, known := device.SpecOfAction(c.Action)
 	switch {
 	case c.Expired(now):
 		return h.reply(ctx, c, device.Expired, fmt.Sprintf("it is %s here", now.UTC().Format(time.RFC3339)))
 	case !h.o.Registry.HasSession(c.Session):
 		return h.reply(ctx, c, device.UnknownSession, "")
+	case !known || c.Action != device.ActionSnapshot:
+		return h.reply(ctx, c, device.Unsupported, fmt.Sprintf("this RAE does not know the action %q", c.Action))
+	}
+	if err := spec.CheckArguments(c.Arguments); err != nil {
+		return h.reply(ctx, c, device.Refused, err.Error())
 	}
 	if wait := h.limit.wait(c.Session, now); wait > 0 {
 		return h.reply(ctx, c, device.Refused, fmt.Sprintf("too many commands for this session: ask again in %s", wait.Round(100*time.Millisecond)))
@@ -139,7 +145,7 @@ func (h *Handler) answer(ctx context.Context, c device.Command) (result string, 
 
 func (h *Handler) reply(ctx context.Context, c device.Command, outcome device.Outcome, detail string) (string, device.Reply, error) {
 	reply := device.Reply{
-		Command: c.ID, RAE: c.RAE, Session: c.Session, Outcome: outcome, Detail: detail,
+		Command: c.ID, RAE: c.RAE, Session: c.Session, Action: c.Action, Outcome: outcome, Detail: detail,
 		Time: h.o.Now().UTC().Truncate(time.Millisecond),
 	}
 	return string(outcome), reply, h.o.Registry.Answer(ctx, reply, c.Expires)

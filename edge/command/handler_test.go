@@ -100,7 +100,7 @@ func TestACommandIsDoneOnceAndAnsweredEachTime(t *testing.T) {
 	c := w.command(w.session())
 	first := w.ask(c)
 	require.Equal(t, device.Done, first.Outcome)
-	require.EqualValues(t, 2, first.Seq)
+	require.EqualValues(t, 2, first.SnapshotSeq())
 	for range 5 {
 		require.Equal(t, first, w.ask(c))
 	}

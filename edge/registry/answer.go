@@ -127,7 +127,11 @@ func (r *Registry) SnapshotNow(ctx context.Context, c device.Command) (device.Re
 	if ok, err := t.snapshot(mac, now); err != nil || !ok {
 		return fail(errors.Join(err, unless(ok, ErrOutboxFull)))
 	}
-	reply := device.Reply{Command: c.ID, RAE: r.o.RAE, Session: c.Session, Outcome: device.Done, Seq: t.get(mac).Seq, Time: millis(now, now)}
+	result, err := json.Marshal(device.SnapshotResult{Seq: t.get(mac).Seq})
+	if err != nil {
+		return fail(err)
+	}
+	reply := device.Reply{Command: c.ID, RAE: r.o.RAE, Session: c.Session, Action: c.Action, Outcome: device.Done, Result: result, Time: millis(now, now)}
 	if err := t.reply(reply, c.Expires); err != nil {
 		return fail(err)
 	}

@@ -34,14 +34,14 @@ func TestSnapshotNowIsOneTransactionThatIsRemembered(t *testing.T) {
 	reply, err := f.SnapshotNow(t.Context(), c)
 	require.NoError(t, err)
 	require.Equal(t, device.Done, reply.Outcome)
-	require.EqualValues(t, 2, reply.Seq)
+	require.EqualValues(t, 2, reply.SnapshotSeq())
 
 	entries := f.outbox()
 	require.Len(t, entries, 3)
 	e, err := device.DecodeRecord(entries[1].Topic, entries[1].Payload)
 	require.NoError(t, err)
 	require.Equal(t, device.Snapshot, e.Type)
-	require.Equal(t, reply.Seq, e.Seq)
+	require.Equal(t, reply.SnapshotSeq(), e.Seq)
 	got, err := device.DecodeReply(entries[2].Topic, entries[2].Payload)
 	require.NoError(t, err)
 	require.Equal(t, reply, got)
@@ -55,7 +55,7 @@ func TestSnapshotNowIsOneTransactionThatIsRemembered(t *testing.T) {
 	require.Equal(t, entries[2].Payload, entries[3].Payload, "the same answer, to the byte")
 
 	f.clock.Advance(time.Hour)
-	_, err = f.SnapshotNow(t.Context(), device.Command{ID: commandFor("", 2).ID, Session: c.Session, Expires: f.clock.now.Add(time.Minute)})
+	_, err = f.SnapshotNow(t.Context(), device.Command{ID: commandFor("", 2).ID, Session: c.Session, Action: device.ActionSnapshot, Expires: f.clock.now.Add(time.Minute)})
 	require.NoError(t, err)
 	_, ok = f.Answered(c.ID)
 	require.False(t, ok, "what has expired is forgotten")
@@ -74,7 +74,7 @@ func TestSnapshotNowRefuses(t *testing.T) {
 
 	f.o.MaxAnswers = 2
 	f.reopen()
-	refused := device.Reply{Command: commandFor("", 2).ID, RAE: rae, Session: f.session(), Outcome: device.Refused, Time: start}
+	refused := device.Reply{Command: commandFor("", 2).ID, RAE: rae, Session: f.session(), Action: device.ActionSnapshot, Outcome: device.Refused, Time: start}
 	require.NoError(t, f.Answer(t.Context(), refused, start.Add(time.Minute)))
 	_, err = f.SnapshotNow(t.Context(), commandFor(f.session(), 3))
 	require.NoError(t, err)
@@ -114,5 +114,5 @@ func TestSnapshotNowWithAFullOutboxChangesNothing(t *testing.T) {
 	f.reopen()
 	reply, err := f.SnapshotNow(t.Context(), commandFor(f.session(), 1))
 	require.NoError(t, err)
-	require.Equal(t, seq+1, reply.Seq)
+	require.Equal(t, seq+1, reply.SnapshotSeq())
 }

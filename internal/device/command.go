@@ -9,10 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// Types of the two messages about a command, on the wire.
+// Types of the two messages about a command, on the wire: rollcall.device.command.{action}.v1
+// and rollcall.device.reply.v1.
 const (
-	typeSnapshotCommand = typePrefix + "command.snapshot" + typeSuffix
-	typeReply           = typePrefix + "reply" + typeSuffix
+	typeCommandPrefix = typePrefix + "command."
+	typeReply         = typePrefix + "reply" + typeSuffix
 )
 
 // Limits of commands and replies.
@@ -25,14 +26,7 @@ const (
 	commandSource   = "/rollcall/" // of what the cloud says
 )
 
-// Action is what a command asks for.
-type Action string
-
-// ActionSnapshot asks the edge to send a snapshot of the session now. It
-// changes nothing but the session's seq.
-const ActionSnapshot Action = "snapshot"
-
-// Command is a wish of the cloud to the edge, about one session.
+// Command is what the cloud asks of the edge, about one session.
 //
 // It is delivered at least once. The edge does what it asks at most once: it
 // remembers the ID until Expires, and answers a repetition as before.
@@ -42,9 +36,11 @@ type Command struct {
 	RAE     string
 	Session string
 	Action  Action
-	Time    time.Time // when it was asked, to the millisecond
-	Expires time.Time // from then on nobody waits for it, nor may it be done; at most MaxCommandLife after Time
-	Reason  string    // why, for people; may be empty
+	// Arguments are a JSON object as the action's ActionSpec has it; nil: none.
+	Arguments json.RawMessage
+	Time      time.Time // when it was asked, to the millisecond
+	Expires   time.Time // from then on nobody waits for it, nor may it be done; at most MaxCommandLife after Time
+	Reason    string    // why, for people; may be empty
 }
 
 // CommandSource is the Source of a service's commands.
@@ -55,10 +51,11 @@ type Outcome string
 
 // Outcomes.
 const (
-	Done           Outcome = "done"            // Reply.Seq is the snapshot's
-	Refused        Outcome = "refused"         // too many; ask again later with a new ID
+	Done           Outcome = "done"            // Reply.Result is what came of it
+	Refused        Outcome = "refused"         // too many, ask again later with a new ID; or arguments that the action does not take
 	Expired        Outcome = "expired"         // it came too late, by the clock of the RAE
 	UnknownSession Outcome = "unknown-session" // the RAE has no such session: it is closed, or never was
+	Unsupported    Outcome = "unsupported"     // the RAE's version does not know the action
 )
 
 // Reply is the edge's answer to a command.
@@ -66,25 +63,30 @@ type Reply struct {
 	Command string // ID of the command
 	RAE     string
 	Session string
+	Action  Action
 	Outcome Outcome
-	Detail  string    // for people; may be empty
-	Seq     int64     // of Done: of the snapshot; else 0
-	Time    time.Time // when the edge decided, to the millisecond
+	Detail  string // for people; may be empty
+	// Result, of Done, is a JSON object as the action's ActionSpec has it; nil:
+	// none.
+	Result json.RawMessage
+	Time   time.Time // when the edge decided, to the millisecond
 }
 
 type commandData struct {
-	RAE     string    `json:"rae"`
-	Session string    `json:"session"`
-	Expires time.Time `json:"expires"`
-	Reason  string    `json:"reason,omitempty"`
+	RAE       string          `json:"rae"`
+	Session   string          `json:"session"`
+	Arguments json.RawMessage `json:"arguments,omitempty"`
+	Expires   time.Time       `json:"expires"`
+	Reason    string          `json:"reason,omitempty"`
 }
 
 type replyData struct {
-	Command string  `json:"command"`
-	Session string  `json:"session"`
-	Outcome Outcome `json:"outcome"`
-	Detail  string  `json:"detail,omitempty"`
-	Seq     int64   `json:"seq,omitempty"`
+	Command string          `json:"command"`
+	Session string          `json:"session"`
+	Action  Action          `json:"action"`
+	Outcome Outcome         `json:"outcome"`
+	Detail  string          `json:"detail,omitempty"`
+	Result  json.RawMessage `json:"result,omitempty"`
 }
 
 // Topic is the MQTT topic of the command, and its key in Kafka.
@@ -96,13 +98,18 @@ func (r Reply) Topic() (string, error) { return SessionTopic(r.RAE, r.Session, K
 // Expired reports whether the command may no longer be done at now.
 func (c Command) Expired(now time.Time) bool { return !now.Before(c.Expires) }
 
-// Encode returns the command as structured JSON, or why it breaks the contract.
+// Encode returns the command as structured JSON, or why it breaks the contract:
+// the action must be in the table, and the arguments must be its.
 func (c Command) Encode() ([]byte, error) {
-	if err := c.check(); err != nil {
+	err := c.check()
+	if err == nil {
+		err = c.checkAction()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("command %s: %w", clip(c.ID), err)
 	}
-	return encodeMessage(c.ID, c.Source, typeSnapshotCommand, c.Session, c.Time,
-		commandData{RAE: c.RAE, Session: c.Session, Expires: c.Expires, Reason: c.Reason})
+	return encodeMessage(c.ID, c.Source, typeCommandPrefix+string(c.Action)+typeSuffix, c.Session, c.Time,
+		commandData{RAE: c.RAE, Session: c.Session, Arguments: c.Arguments, Expires: c.Expires, Reason: c.Reason})
 }
 
 // Encode returns the reply as structured JSON, or why it breaks the contract.
@@ -113,7 +120,7 @@ func (r Reply) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("reply to command %s: %w", clip(r.Command), err)
 	}
 	return encodeMessage(r.Command+replySuffix, sourcePrefix+r.RAE, typeReply, r.Session, r.Time,
-		replyData{Command: r.Command, Session: r.Session, Outcome: r.Outcome, Detail: r.Detail, Seq: r.Seq})
+		replyData{Command: r.Command, Session: r.Session, Action: r.Action, Outcome: r.Outcome, Detail: r.Detail, Result: r.Result})
 }
 
 func encodeMessage(id, source, typ, session string, at time.Time, data any) ([]byte, error) {
@@ -135,15 +142,22 @@ func encodeMessage(id, source, typ, session string, at time.Time, data any) ([]b
 }
 
 // DecodeCommand reads a command that came on topic: the MQTT topic, or the key
-// of a Kafka record. Unknown fields are ignored. Every error is an *Invalid.
+// of a Kafka record. Unknown fields are ignored. The action may be one that the
+// table lacks and its arguments may be wrong: what passes a command on need not
+// know it, and the edge answers it. Every error is an *Invalid.
 func DecodeCommand(topic string, b []byte) (Command, error) {
 	var d commandData
-	t, env, err := decodeMessage(topic, KindCommands, typeSnapshotCommand, b, &d)
+	t, env, err := decodeMessage(topic, KindCommands, b, &d)
 	if err != nil {
 		return Command{}, err
 	}
+	action, ok := strings.CutPrefix(env.Type, typeCommandPrefix)
+	action, ok2 := strings.CutSuffix(action, typeSuffix)
+	if !ok || !ok2 || !Action(action).wellFormed() {
+		return Command{}, invalid(UnknownType, "type %q is not %s{action}%s", clip(env.Type), typeCommandPrefix, typeSuffix)
+	}
 	c := Command{
-		ID: env.ID, Source: env.Source, RAE: d.RAE, Session: d.Session, Action: ActionSnapshot,
+		ID: env.ID, Source: env.Source, RAE: d.RAE, Session: d.Session, Action: Action(action), Arguments: present(d.Arguments),
 		Time: millis(env.Time), Expires: millis(d.Expires), Reason: d.Reason,
 	}
 	if err := c.check(); err != nil {
@@ -162,15 +176,21 @@ func DecodeCommand(topic string, b []byte) (Command, error) {
 // Kafka record. Unknown fields are ignored. Every error is an *Invalid.
 func DecodeReply(topic string, b []byte) (Reply, error) {
 	var d replyData
-	t, env, err := decodeMessage(topic, KindReplies, typeReply, b, &d)
+	t, env, err := decodeMessage(topic, KindReplies, b, &d)
 	if err != nil {
 		return Reply{}, err
+	}
+	if env.Type != typeReply {
+		return Reply{}, invalid(UnknownType, "type %q is not %q", clip(env.Type), typeReply)
 	}
 	rae, ok := strings.CutPrefix(env.Source, sourcePrefix)
 	if !ok {
 		return Reply{}, invalid(BadSubject, "source %q is not /rae/{serial}", clip(env.Source))
 	}
-	r := Reply{Command: d.Command, RAE: rae, Session: d.Session, Outcome: d.Outcome, Detail: d.Detail, Seq: d.Seq, Time: millis(env.Time)}
+	r := Reply{
+		Command: d.Command, RAE: rae, Session: d.Session, Action: d.Action, Outcome: d.Outcome, Detail: d.Detail,
+		Result: present(d.Result), Time: millis(env.Time),
+	}
 	if err := r.check(); err != nil {
 		return Reply{}, err
 	}
@@ -183,9 +203,17 @@ func DecodeReply(topic string, b []byte) (Reply, error) {
 	return r, nil
 }
 
+// present is raw, or nil where it is null.
+func present(raw json.RawMessage) json.RawMessage {
+	if string(raw) == "null" {
+		return nil
+	}
+	return raw
+}
+
 func millis(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
-func decodeMessage(topic, kind, typ string, b []byte, data any) (Topic, envelope, error) {
+func decodeMessage(topic, kind string, b []byte, data any) (Topic, envelope, error) {
 	var env envelope
 	t, err := ParseTopic(topic)
 	switch {
@@ -206,9 +234,6 @@ func decodeMessage(topic, kind, typ string, b []byte, data any) (Topic, envelope
 	if env.SpecVersion != specVersion {
 		return t, env, invalid(NotCloudEvent, "specversion %q is not %q", clip(env.SpecVersion), specVersion)
 	}
-	if env.Type != typ {
-		return t, env, invalid(UnknownType, "type %q is not %q", clip(env.Type), typ)
-	}
 	if err := json.Unmarshal(env.Data, data); err != nil {
 		return t, env, invalid(NotCloudEvent, "data: %v", err)
 	}
@@ -219,8 +244,11 @@ func (c Command) check() error {
 	if err := checkCorrelation(c.ID, c.RAE, c.Session); err != nil {
 		return err
 	}
-	if c.Action != ActionSnapshot {
+	if !c.Action.wellFormed() {
 		return invalid(UnknownType, "action %q", clip(string(c.Action)))
+	}
+	if err := checkFields("argument", nil, c.Arguments, true); err != nil {
+		return invalid(BadCommand, "%v", err)
 	}
 	if service, ok := strings.CutPrefix(c.Source, commandSource); !ok || service == "" || len(c.Source) > maxCommandText ||
 		!utf8.ValidString(service) || strings.ContainsFunc(service, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
@@ -240,17 +268,45 @@ func (r Reply) check() error {
 		return err
 	}
 	switch r.Outcome {
-	case Done, Refused, Expired, UnknownSession:
+	case Done, Refused, Expired, UnknownSession, Unsupported:
 	default:
 		return invalid(BadCommand, "outcome %q", clip(string(r.Outcome)))
 	}
-	if (r.Outcome == Done) != (r.Seq != 0) || r.Seq < 0 || r.Seq > MaxSeq {
-		return invalid(BadSeq, "seq %d with outcome %s: done names the seq of its snapshot, nothing else has one", r.Seq, r.Outcome)
+	if err := r.checkResult(); err != nil {
+		return invalid(BadCommand, "%v", err)
 	}
 	if y := r.Time.Year(); y < 1970 || y > 9999 {
 		return invalid(BadTime, "time %s is not between the years 1970 and 9999", r.Time)
 	}
 	return checkText("detail", r.Detail)
+}
+
+// checkAction holds the command against the table.
+func (c Command) checkAction() error {
+	spec, ok := SpecOfAction(c.Action)
+	if !ok {
+		return invalid(UnknownType, "action %q is not in the table of actions", clip(string(c.Action)))
+	}
+	if err := spec.CheckArguments(c.Arguments); err != nil {
+		return invalid(BadCommand, "%s: %v", c.Action, err)
+	}
+	return nil
+}
+
+// checkResult holds the result against the action: of one that this side does
+// not know it may be any object.
+func (r Reply) checkResult() error {
+	if !r.Action.wellFormed() {
+		return fmt.Errorf("action %q", clip(string(r.Action)))
+	}
+	if r.Outcome != Done {
+		if r.Result != nil {
+			return fmt.Errorf("a reply with the outcome %s has no result", r.Outcome)
+		}
+		return nil
+	}
+	spec, _ := SpecOfAction(r.Action)
+	return spec.CheckResult(r.Result)
 }
 
 func checkCorrelation(id, rae, session string) error {

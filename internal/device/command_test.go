@@ -23,7 +23,7 @@ func command() device.Command {
 }
 
 func reply() device.Reply {
-	return device.Reply{Command: commandID, RAE: rae, Session: session, Outcome: device.Done, Seq: 8, Time: asked}
+	return device.Reply{Command: commandID, RAE: rae, Session: session, Action: device.ActionSnapshot, Outcome: device.Done, Result: json.RawMessage(`{"seq":8}`), Time: asked}
 }
 
 // changed is b with its JSON changed.
@@ -57,7 +57,9 @@ func TestCommandRoundTrip(t *testing.T) {
 func TestReplyRoundTrip(t *testing.T) {
 	for _, r := range []device.Reply{
 		reply(),
-		{Command: commandID, RAE: rae, Session: session, Outcome: device.Refused, Detail: "again in 10s", Time: asked},
+		{Command: commandID, RAE: rae, Session: session, Action: device.ActionSnapshot, Outcome: device.Refused, Detail: "again in 10s", Time: asked},
+		{Command: commandID, RAE: rae, Session: session, Action: "brew-coffee", Outcome: device.Unsupported, Time: asked},
+		{Command: commandID, RAE: rae, Session: session, Action: "newer-than-this", Outcome: device.Done, Result: json.RawMessage(`{"more":[1]}`), Time: asked},
 	} {
 		topic, err := r.Topic()
 		require.NoError(t, err)
@@ -94,7 +96,10 @@ func TestDecodeCommandRefuses(t *testing.T) {
 		{"null", topic, []byte(`null`), device.NotCloudEvent},
 		{"too large", topic, []byte(`"` + strings.Repeat("x", device.MaxCommandBytes) + `"`), device.TooLarge},
 		{"an event's type", topic, in("type", "rollcall.device.snapshot.v1"), device.UnknownType},
-		{"another action", topic, in("type", "rollcall.device.command.reboot.v1"), device.UnknownType},
+		{"no action", topic, in("type", "rollcall.device.command..v1"), device.UnknownType},
+		{"an action of another form", topic, in("type", "rollcall.device.command.Re boot.v1"), device.UnknownType},
+		{"a later version", topic, in("type", "rollcall.device.command.snapshot.v2"), device.UnknownType},
+		{"arguments of no form", topic, data("arguments", []any{1}), device.BadCommand},
 		{"id no UUID", topic, in("id", "42"), device.BadCommand},
 		{"source of nobody", topic, in("source", "me"), device.BadCommand},
 		{"source with a line feed", topic, in("source", "/rollcall/a\nb"), device.BadCommand},
@@ -134,9 +139,11 @@ func TestDecodeReplyRefuses(t *testing.T) {
 		want   device.Cause
 	}{
 		{"another outcome", func(_, d map[string]any) { d["outcome"] = "perhaps" }, device.BadCommand},
-		{"done without a seq", func(_, d map[string]any) { delete(d, "seq") }, device.BadSeq},
-		{"refused with a seq", func(_, d map[string]any) { d["outcome"] = "refused" }, device.BadSeq},
-		{"seq too high", func(_, d map[string]any) { d["seq"] = 1 << 53 }, device.BadSeq},
+		{"done without its result", func(_, d map[string]any) { delete(d, "result") }, device.BadCommand},
+		{"refused with a result", func(_, d map[string]any) { d["outcome"] = "refused" }, device.BadCommand},
+		{"seq too high", func(_, d map[string]any) { d["result"] = map[string]any{"seq": 1 << 53} }, device.BadCommand},
+		{"result no object", func(_, d map[string]any) { d["result"] = "8" }, device.BadCommand},
+		{"no action", func(_, d map[string]any) { delete(d, "action") }, device.BadCommand},
 		{"another command's id", func(_, d map[string]any) { d["command"] = session }, device.BadSubject},
 		{"source no RAE", func(m, _ map[string]any) { m["source"] = "/rollcall/cli" }, device.BadSubject},
 		{"another RAE", func(m, _ map[string]any) { m["source"] = "/rae/rae-2" }, device.TopicMismatch},

@@ -55,7 +55,7 @@ func answer(ctx context.Context, edge *kgo.Client) error {
 			if err != nil {
 				return err
 			}
-			reply := device.Reply{Command: c.ID, RAE: c.RAE, Session: c.Session, Outcome: device.Refused, Detail: c.Reason, Time: c.Time}
+			reply := device.Reply{Command: c.ID, RAE: c.RAE, Session: c.Session, Action: c.Action, Outcome: device.Refused, Detail: c.Reason, Time: c.Time}
 			topic, _ := reply.Topic()
 			value, err := reply.Encode()
 			if err != nil {

@@ -60,7 +60,7 @@ func (v *Verifier) ask(ctx context.Context, s Session) answer {
 		switch {
 		case err == nil && reply.Outcome == device.Done:
 			v.replied(s.RAE, true)
-			return answer{seq: reply.Seq}
+			return answer{seq: reply.SnapshotSeq()}
 		case err == nil && reply.Outcome == device.UnknownSession:
 			v.replied(s.RAE, true)
 			return answer{unknown: true}

@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -80,7 +81,7 @@ func (w *world) Snapshot(ctx context.Context, s verify.Session) (device.Reply, e
 		return device.Reply{Outcome: outcome, Session: s.ID, Detail: "says the edge"}, nil
 	}
 	w.seq++
-	reply := device.Reply{Outcome: device.Done, Session: s.ID, Seq: w.seq}
+	reply := device.Reply{Action: device.ActionSnapshot, Outcome: device.Done, Session: s.ID, Result: snapshotResult(w.seq)}
 	if !w.stuck {
 		w.apply()
 	}
@@ -411,7 +412,7 @@ func (c *crowd) Snapshot(ctx context.Context, s verify.Session) (device.Reply, e
 		return device.Reply{}, ctx.Err()
 	}
 	time.Sleep(100 * time.Millisecond) // of the bubble's time
-	return device.Reply{Outcome: device.Done, Seq: c.workflow.Snapshot}, nil
+	return device.Reply{Action: device.ActionSnapshot, Outcome: device.Done, Result: snapshotResult(c.workflow.Snapshot)}, nil
 }
 
 // No RAE has more than its share of questions at a time, and one that is silent
@@ -456,3 +457,5 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		require.EqualError(t, err, "enough")
 	})
 }
+
+func snapshotResult(seq int64) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"seq":%d}`, seq)) }
