@@ -458,4 +458,6 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func snapshotResult(seq int64) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"seq":%d}`, seq)) }
+func snapshotResult(seq int64) json.RawMessage {
+	return json.RawMessage(fmt.Sprintf(`{"seq":%d}`, seq))
+}
