@@ -75,7 +75,7 @@ func (in *intake) openLive() error {
 	in.source, in.err = source, nil
 	in.parser = discovery.NewParser(discovery.Options{
 		LAN: in.lan(source.LAN()), Stats: in.stats, Logger: in.o.Logger,
-		Named: func(mac string) bool { return in.registry.Value(mac, discovery.AttrDHCPHostname) != nil },
+		HasDHCPName: func(mac string) bool { return in.registry.Value(mac, discovery.AttrDHCPHostname) != nil },
 	})
 	return nil
 }
@@ -164,7 +164,7 @@ func (in *intake) fail(err error) {
 	in.err = err
 }
 
-// SendARP implements discovery.Prober on the live source of the moment.
+// SendARP implements discovery.Prober on the live capture of the moment.
 func (in *intake) SendARP(addr netip.Addr) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()

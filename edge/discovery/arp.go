@@ -37,10 +37,10 @@ func (p *Parser) readARP(pkt *packet, o *Observation) error {
 		return fmt.Errorf("%w: sender %x", errForeign, b[8:14])
 	}
 	addr := netip.AddrFrom4([4]byte(b[14:18]))
-	if p.learn != nil {
-		p.learn.neighbour(addr, o.MAC)
+	if p.learner != nil {
+		p.learner.noteNeighbour(addr, o.MAC)
 	}
-	p.uses(addr, o)
+	p.setAddressInUse(addr, o)
 	return nil
 }
 

@@ -46,16 +46,16 @@ func (p *Parser) readDHCP(pkt *packet, o *Observation) error {
 	}
 	sender := o.MAC
 	o.MAC = p.macName(hwAddr(m.ClientHWAddr))
-	if p.learn != nil {
+	if p.learner != nil {
 		p.learnDHCP(m, sender)
 	}
 	if m.OpCode == dhcpv4.OpcodeBootReply {
 		return p.readDHCPServer(m, o)
 	}
 	// A client that has an address says so in the message, or, where it forgets to, by its source.
-	p.uses(addr4(m.ClientIPAddr), o)
+	p.setAddressInUse(addr4(m.ClientIPAddr), o)
 	if _, said := o.Set[AttrIPv4]; !said && o.MAC == sender {
-		p.uses(pkt.src, o)
+		p.setAddressInUse(pkt.src, o)
 	}
 	switch m.MessageType() {
 	case dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform:
@@ -74,8 +74,8 @@ func (p *Parser) readDHCP(pkt *packet, o *Observation) error {
 func (p *Parser) readDHCPServer(m *dhcpv4.DHCPv4, o *Observation) error {
 	switch m.MessageType() {
 	case dhcpv4.MessageTypeAck:
-		p.uses(addr4(m.YourIPAddr), o)
-		p.uses(addr4(m.ClientIPAddr), o)
+		p.setAddressInUse(addr4(m.YourIPAddr), o)
+		p.setAddressInUse(addr4(m.ClientIPAddr), o)
 	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeNak:
 	default:
 		return fmt.Errorf("%w: message type %d from a server", errMalformed, m.MessageType())
@@ -92,7 +92,7 @@ func (p *Parser) dhcpIdentity(m *dhcpv4.DHCPv4, o *Observation) {
 	if hostname == "" {
 		hostname, _, _ = strings.Cut(fqdn, ".")
 	}
-	if hostname != "" && p.claims.take(o, AttrHostname, KindDHCP, rankDHCP) {
+	if hostname != "" && p.claims.acquire(o, AttrHostname, KindDHCP, rankDHCP) {
 		o.set(AttrHostname, hostname)
 	}
 	o.set(AttrDHCPVendor, p.clean(string(m.Options.Get(dhcpv4.OptionClassIdentifier))))
@@ -106,7 +106,7 @@ func (p *Parser) dhcpIdentity(m *dhcpv4.DHCPv4, o *Observation) {
 // learnDHCP takes from a message who serves the LAN, and its prefix.
 func (p *Parser) learnDHCP(m *dhcpv4.DHCPv4, sender string) {
 	if server := m.ServerIdentifier(); server != nil {
-		p.learn.gateway(addr4(server))
+		p.learner.noteGateway(addr4(server))
 	}
 	if m.OpCode != dhcpv4.OpcodeBootReply {
 		return
@@ -116,13 +116,13 @@ func (p *Parser) learnDHCP(m *dhcpv4.DHCPv4, sender string) {
 	default:
 		return
 	}
-	p.learn.router(sender)
+	p.learner.addRouter(sender)
 	for _, r := range m.Router() {
-		p.learn.gateway(addr4(r))
+		p.learner.noteGateway(addr4(r))
 	}
 	if ones, bits := net.IPMask(m.SubnetMask()).Size(); bits == 32 && ones > 0 {
 		if prefix, err := addr4(m.YourIPAddr).Prefix(ones); err == nil {
-			p.learn.offered(prefix)
+			p.learner.notePrefix(prefix)
 		}
 	}
 }

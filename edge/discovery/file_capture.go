@@ -53,7 +53,7 @@ type FileCapture struct {
 	records records
 	index   int64
 	held    *Frame // read, and not due yet
-	err     error  // what ended the source; returned by every further Next
+	err     error  // what ended the capture; returned by every further Next
 
 	start    time.Time // replay time of the first frame delivered
 	elapsed  time.Duration

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// captureLength is the most bytes of a frame a live source delivers: more than an IPv4 packet can have.
+// captureLength is the most bytes of a frame a live capture delivers: more than an IPv4 packet can have.
 const captureLength = 65536 + 256
 
 // LiveOptions configures a LiveCapture.

@@ -23,16 +23,16 @@ const checkInterval = 2 * time.Second
 // LiveCapture captures on a LAN interface through a packet socket. It also sees what this host sends,
 // which is how the answers of a DHCP server on this host are read.
 type LiveCapture struct {
-	o     LiveOptions
-	iface *net.Interface
-	lan   LAN
-	file  *os.File // the packet socket
-	conn  syscall.RawConn
-	group *memberships
-	data  []byte
-	oob   []byte
-	index int64
-	check time.Time // when drops and the interface were last looked at
+	o      LiveOptions
+	iface  *net.Interface
+	lan    LAN
+	file   *os.File // the packet socket
+	conn   syscall.RawConn
+	groups *memberships
+	data   []byte
+	oob    []byte
+	index  int64
+	check  time.Time // when drops and the interface were last looked at
 
 	mu     sync.Mutex // guards the read deadline against a cancelled Next that is over
 	closed bool
@@ -66,7 +66,7 @@ func OpenLive(o LiveOptions) (*LiveCapture, error) {
 		s.file.Close()
 		return nil, fmt.Errorf("packet socket on %s: %w", iface.Name, err)
 	}
-	s.group = joinGroups(iface, sources.groups(), o.Logger)
+	s.groups = joinGroups(iface, sources.groups(), o.Logger)
 	return s, nil
 }
 
@@ -132,11 +132,11 @@ func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(b[:])
 }
 
-// LAN describes the LAN behind the interface, as it was when the source was opened.
+// LAN describes the LAN behind the interface, as it was when the capture was opened.
 func (s *LiveCapture) LAN() LAN { return s.lan }
 
 // Next implements Capture. An interface that goes down is waited for; one that is removed ends the
-// source with ErrInterfaceGone.
+// capture with ErrInterfaceGone.
 func (s *LiveCapture) Next(ctx context.Context) (Frame, error) {
 	stop := context.AfterFunc(ctx, s.interrupt)
 	defer stop()
@@ -250,7 +250,7 @@ func (s *LiveCapture) Close() error {
 	}
 	s.closed = true
 	s.countDrops()
-	s.group.close()
+	s.groups.close()
 	return s.file.Close()
 }
 

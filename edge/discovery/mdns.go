@@ -177,7 +177,7 @@ func (p *Parser) readMDNS(pkt *packet, o *Observation) error {
 	}
 	const response = 0x80
 	if pkt.payload[2]&response == 0 || pkt.sport != portMDNS {
-		p.uses(pkt.src, o)
+		p.setAddressInUse(pkt.src, o)
 		return nil
 	}
 	m, broken, err := parseMDNS(pkt.payload)
@@ -187,29 +187,29 @@ func (p *Parser) readMDNS(pkt *packet, o *Observation) error {
 	if err != nil {
 		return err
 	}
-	p.uses(pkt.src, o)
-	own := ownership{m: &m, pkt: pkt, mac: o.MAC, holders: p.holders}
-	if own.nothing() {
+	p.setAddressInUse(pkt.src, o)
+	who := attribution{message: &m, pkt: pkt, mac: o.MAC, holders: p.holders}
+	if !who.maySpeakForSender() {
 		p.stats.of(KindMDNS).foreign.Add(1)
 		return nil
 	}
-	p.mdnsHosts(&m, own, pkt, o)
-	p.mdnsServices(&m, own, o)
-	if m.goodbyes && !m.alive && own.leaves() {
+	p.mdnsHosts(&m, who, pkt, o)
+	p.mdnsServices(&m, who, o)
+	if m.goodbyes && !m.alive && who.withdrawsSender() {
 		o.Presence = Left
 	}
 	return nil
 }
 
 // mdnsHosts takes the host name and the addresses of hosts that are the sender.
-func (p *Parser) mdnsHosts(m *mdnsMessage, own ownership, pkt *packet, o *Observation) {
+func (p *Parser) mdnsHosts(m *mdnsMessage, who attribution, pkt *packet, o *Observation) {
 	for _, host := range m.hosts {
-		whose := own.host(host)
-		if whose == notOurs {
+		whom := who.ofHost(host)
+		if whom == subjectOther {
 			continue
 		}
 		p.mdnsHostname(m.spelled[host], len(m.addrs[host]) == 0, o)
-		if whose != ours {
+		if whom != subjectSender {
 			continue
 		}
 		for _, addr := range m.gone[host] {
@@ -220,7 +220,7 @@ func (p *Parser) mdnsHosts(m *mdnsMessage, own ownership, pkt *packet, o *Observ
 		for _, addr := range m.addrs[host] {
 			// Its IPv4 source address says better which of several is on this LAN.
 			if addr.Is6() || !pkt.src.Is4() {
-				p.address(addr, o)
+				p.setAddress(addr, o)
 			}
 		}
 	}
@@ -241,26 +241,26 @@ func (p *Parser) mdnsHostname(name string, goodbye bool, o *Observation) {
 		return
 	}
 	o.add(AttrMDNSHostnames, hostname)
-	if !p.claims.take(o, AttrMDNSHostname, hostname, 0) {
+	if !p.claims.acquire(o, AttrMDNSHostname, hostname, 0) {
 		return
 	}
 	o.set(AttrMDNSHostname, hostname)
-	if !p.named(o.MAC) && p.claims.take(o, AttrHostname, KindMDNS, rankMDNS) {
+	if !p.hasDHCPName(o.MAC) && p.claims.acquire(o, AttrHostname, KindMDNS, rankMDNS) {
 		o.set(AttrHostname, hostname)
 	}
 }
 
 // mdnsServices takes service types, instances, and what their TXT records say about the device.
-func (p *Parser) mdnsServices(m *mdnsMessage, own ownership, o *Observation) {
+func (p *Parser) mdnsServices(m *mdnsMessage, who attribution, o *Observation) {
 	for _, ptr := range m.ptrs {
 		if dns.CanonicalName(ptr.owner) == serviceTypes {
-			if _, service := splitInstance(ptr.target); service != "" && !ptr.goodbye && own.unnamed() {
+			if _, service := splitInstance(ptr.target); service != "" && !ptr.goodbye && who.maySpeakForSender() {
 				o.add(AttrMDNSServices, p.clean(service))
 			}
 			continue
 		}
 		instance, service := splitInstance(ptr.target)
-		if instance == "" || own.instance(ptr.target) == notOurs {
+		if instance == "" || who.ofInstance(ptr.target) == subjectOther {
 			continue
 		}
 		service, full := p.clean(service), p.clean(instance+"."+service)
@@ -277,7 +277,7 @@ func (p *Parser) mdnsServices(m *mdnsMessage, own ownership, o *Observation) {
 	}
 	for _, txt := range m.texts {
 		_, service := splitInstance(txt.owner)
-		if service == "" || own.instance(txt.owner) == notOurs {
+		if service == "" || who.ofInstance(txt.owner) == subjectOther {
 			continue
 		}
 		p.mdnsText(txt.pairs, p.clean(service), o)
@@ -296,7 +296,7 @@ func (p *Parser) mdnsText(pairs []string, service string, o *Observation) {
 	for attr, keys := range map[string][]string{AttrMDNSName: txtName, AttrMDNSModel: txtModel, AttrMDNSDeviceID: txtDeviceID} {
 		for _, key := range keys {
 			if v := p.clean(values[key]); v != "" {
-				if p.claims.take(o, attr, service, 0) {
+				if p.claims.acquire(o, attr, service, 0) {
 					o.set(attr, v)
 				}
 				break

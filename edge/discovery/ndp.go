@@ -27,9 +27,9 @@ func (p *Parser) readNDP(pkt *packet, o *Observation) error {
 	if len(b) < size {
 		return fmt.Errorf("%w: neighbour discovery type %d of %d bytes", errMalformed, b[0], len(b))
 	}
-	p.uses(pkt.src, o)
+	p.setAddressInUse(pkt.src, o)
 	if b[0] == ndNeighbourAdvert {
-		p.uses(netip.AddrFrom16([16]byte(b[8:24])), o)
+		p.setAddressInUse(netip.AddrFrom16([16]byte(b[8:24])), o)
 	}
 	return nil
 }

@@ -15,15 +15,17 @@ const (
 	maxHolders  = 8192
 )
 
-// errMalformed: the frame's content breaks the rules of its protocol.
-var errMalformed = errors.New("malformed")
-
-// errForeign: the frame speaks about somebody other than its sender.
-var errForeign = errors.New("not the sender's to announce")
+// Errors of Source.read. What wraps them says the detail.
+var (
+	// errMalformed: the frame's content breaks the rules of its protocol.
+	errMalformed = errors.New("malformed")
+	// errForeign: the frame speaks about somebody other than its sender.
+	errForeign = errors.New("not the sender's to announce")
+)
 
 // Options configures a Parser.
 type Options struct {
-	// LAN is what is known about the LAN. For a live source take LANOf of its interface.
+	// LAN is what is known about the LAN. For a live capture take LANOf of its interface.
 	LAN LAN
 	// Learn lets the parser find the IPv4 prefix and the router in the frames where LAN does not name
 	// them. It is for captures; on a live LAN it would let any device pass itself off as the router.
@@ -31,10 +33,10 @@ type Options struct {
 	// OnRouter is called from Parse with the MAC of a router that was learned: a record made of that
 	// MAC before is not a device. Default: nothing.
 	OnRouter func(mac string)
-	// Named reports whether the device has a DHCP host name already, which an mDNS name does not
+	// HasDHCPName reports whether the device has a DHCP host name already, which an mDNS name does not
 	// replace as network.hostname. Default: only what this parser has seen itself, so that after a
 	// restart an mDNS name may take over until the device's next DHCP exchange.
-	Named func(mac string) bool
+	HasDHCPName func(mac string) bool
 	// Stats counts. Required.
 	Stats *Stats
 	// Logger gets refused frames at debug level. Default: discard.
@@ -42,17 +44,19 @@ type Options struct {
 }
 
 // Parser turns frames into observations. It keeps no state of devices, only what it must to stay
-// steady: the LAN, which MAC uses which address, and which of several sources of a single-valued
-// attribute was believed (claims), all bounded. Parse belongs to one goroutine; LAN may be called from any.
+// steady: the LAN, which MAC uses which address, and which of several announcers of a single-valued
+// attribute was believed (attributeClaims), all bounded.
+//
+// Parse is not safe for concurrent use; LAN is.
 type Parser struct {
-	stats    *Stats
-	log      *slog.Logger
-	learn    *learner // nil unless Options.Learn
-	lan      atomic.Pointer[LAN]
-	named    func(mac string) bool
-	claims   claims
-	macNames map[hwAddr]string
-	holders  map[netip.Addr]string // MAC that was seen to use an address
+	stats       *Stats
+	log         *slog.Logger
+	learner     *lanLearner // nil unless Options.Learn
+	lan         atomic.Pointer[LAN]
+	hasDHCPName func(mac string) bool
+	claims      attributeClaims
+	macNames    map[hwAddr]string
+	holders     map[netip.Addr]string // MAC that was seen to use an address
 }
 
 // NewParser returns a parser. It panics without Stats.
@@ -63,13 +67,13 @@ func NewParser(o Options) *Parser {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Named == nil {
-		o.Named = func(string) bool { return false }
+	if o.HasDHCPName == nil {
+		o.HasDHCPName = func(string) bool { return false }
 	}
-	p := &Parser{stats: o.Stats, log: o.Logger, named: o.Named, claims: newClaims(), macNames: map[hwAddr]string{}, holders: map[netip.Addr]string{}}
+	p := &Parser{stats: o.Stats, log: o.Logger, hasDHCPName: o.HasDHCPName, claims: newAttributeClaims(), macNames: map[hwAddr]string{}, holders: map[netip.Addr]string{}}
 	p.lan.Store(o.LAN.clone())
 	if o.Learn {
-		p.learn = newLearner(p.lan.Load(), o.OnRouter)
+		p.learner = newLANLearner(p.lan.Load(), o.OnRouter)
 	}
 	return p
 }
@@ -87,13 +91,13 @@ func (p *Parser) Parse(f Frame) []Observation {
 			proto = protoEthernet
 		}
 		p.stats.protocols[proto].frames.Add(1)
-		p.refuse(f, proto, err)
+		p.countMalformed(f, proto, err)
 		return nil
 	}
 	mac := p.macName(pkt.srcMAC)
-	if p.learn != nil {
-		p.learn.source(pkt.src, mac)
-		defer func() { p.lan.Store(p.learn.lan) }()
+	if p.learner != nil {
+		p.learner.noteSender(pkt.src, mac)
+		defer func() { p.lan.Store(p.learner.lan) }()
 	}
 	proto := sources.classify(&pkt)
 	p.stats.protocols[proto].frames.Add(1)
@@ -102,7 +106,7 @@ func (p *Parser) Parse(f Frame) []Observation {
 	}
 	source := sources.source(proto)
 	if source == nil {
-		return p.traffic(f, mac, &pkt)
+		return p.observeTraffic(f, mac, &pkt)
 	}
 	p.claims.now = f.Recorded
 	if f.Recorded.IsZero() {
@@ -114,28 +118,28 @@ func (p *Parser) Parse(f Frame) []Observation {
 	case errors.Is(err, errForeign):
 		p.stats.protocols[proto].foreign.Add(1)
 	case err != nil:
-		p.refuse(f, proto, err)
+		p.countMalformed(f, proto, err)
 	}
-	if p.knowledge().Router(o.MAC) {
+	if p.currentLAN().Router(o.MAC) {
 		return nil
 	}
 	if err != nil {
-		return p.traffic(f, mac, &pkt)
+		return p.observeTraffic(f, mac, &pkt)
 	}
 	o.set(AttrMAC, o.MAC)
 	if locallyAdministered(o.MAC) {
 		o.set(AttrMACLocal, true)
 	}
 	if o.Presence == Left {
-		p.leave(&o)
+		p.withdrawIPv4(&o)
 	}
 	p.stats.observations.Add(1)
 	return []Observation{o}
 }
 
-// leave withdraws the IPv4 address of a device that goes: somebody else may have it next. People still
-// find it as the last one.
-func (p *Parser) leave(o *Observation) {
+// withdrawIPv4 withdraws the IPv4 address of a device that leaves: somebody else may have it next. People
+// still find it as the last one.
+func (p *Parser) withdrawIPv4(o *Observation) {
 	if s, ok := o.Set[AttrIPv4].(string); ok {
 		delete(o.Set, AttrIPv4)
 		o.set(AttrLastIPv4, s)
@@ -146,31 +150,31 @@ func (p *Parser) leave(o *Observation) {
 	o.Unset = append(o.Unset, AttrIPv4)
 }
 
-// traffic is the presence of a frame's sender, if it is a device. Its IPv4 source is told where the
+// observeTraffic returns the presence of a frame's sender, if it is a device. Its IPv4 source is told where the
 // parser does not know yet who uses that address.
-func (p *Parser) traffic(f Frame, mac string, pkt *packet) []Observation {
-	if p.knowledge().Router(mac) {
+func (p *Parser) observeTraffic(f Frame, mac string, pkt *packet) []Observation {
+	if p.currentLAN().Router(mac) {
 		return nil
 	}
 	o := Observation{MAC: mac, Time: f.Time, Kind: KindTraffic, Presence: Refresh}
 	if pkt.src.Is4() && p.holders[pkt.src] != mac {
-		p.uses(pkt.src, &o)
+		p.setAddressInUse(pkt.src, &o)
 	}
 	p.stats.observations.Add(1)
 	return []Observation{o}
 }
 
-// knowledge is the LAN as known now, within a Parse.
-func (p *Parser) knowledge() *LAN {
-	if p.learn != nil {
-		return p.learn.lan
+// currentLAN is the LAN as known now, within a Parse.
+func (p *Parser) currentLAN() *LAN {
+	if p.learner != nil {
+		return p.learner.lan
 	}
 	return p.lan.Load()
 }
 
-// uses takes an address that the device was seen to use.
-func (p *Parser) uses(addr netip.Addr, o *Observation) {
-	if !p.address(addr, o) {
+// setAddressInUse sets an address that the device was seen to use.
+func (p *Parser) setAddressInUse(addr netip.Addr, o *Observation) {
+	if !p.setAddress(addr, o) {
 		return
 	}
 	if len(p.holders) >= maxHolders {
@@ -179,9 +183,9 @@ func (p *Parser) uses(addr netip.Addr, o *Observation) {
 	p.holders[addr] = o.MAC
 }
 
-// address takes an address the device has, if it is a device address of this LAN.
-func (p *Parser) address(addr netip.Addr, o *Observation) bool {
-	if !p.knowledge().DeviceAddr(addr) {
+// setAddress sets an address that the device has, if it is a device address of this LAN.
+func (p *Parser) setAddress(addr netip.Addr, o *Observation) bool {
+	if !p.currentLAN().DeviceAddr(addr) {
 		return false
 	}
 	if addr.Is4() {
@@ -192,9 +196,9 @@ func (p *Parser) address(addr netip.Addr, o *Observation) bool {
 	return true
 }
 
-func (p *Parser) refuse(f Frame, proto protocol, err error) {
+func (p *Parser) countMalformed(f Frame, proto protocol, err error) {
 	p.stats.protocols[proto].malformed.Add(1)
-	p.log.Debug("frame refused", "frame", f.Index, "protocol", sources.names[proto], "err", err)
+	p.log.Debug("malformed frame", "frame", f.Index, "protocol", sources.names[proto], "err", err)
 }
 
 // locallyAdministered reads bit 0x02 of a MAC's first byte, which is in its second digit.

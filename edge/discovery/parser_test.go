@@ -166,7 +166,7 @@ func TestParseDHCPNameGoesBeforeTheMDNSName(t *testing.T) {
 	require.Equal(t, "tv-kitchen", parser.Parse(frame(named))[0].Set[discovery.AttrHostname])
 	require.NotContains(t, parser.Parse(frame(announce))[0].Set, discovery.AttrHostname)
 
-	restarted, _ := newParser(t, discovery.Options{LAN: lan(), Named: func(mac string) bool { return mac == tvMAC }})
+	restarted, _ := newParser(t, discovery.Options{LAN: lan(), HasDHCPName: func(mac string) bool { return mac == tvMAC }})
 	require.NotContains(t, restarted.Parse(frame(announce))[0].Set, discovery.AttrHostname)
 }
 

@@ -79,7 +79,7 @@ func (p *Parser) readSSDP(pkt *packet, o *Observation) error {
 	if err != nil {
 		return err
 	}
-	p.uses(pkt.src, o)
+	p.setAddressInUse(pkt.src, o)
 	if m.method == "M-SEARCH" {
 		return nil
 	}
@@ -114,16 +114,16 @@ func (p *Parser) ssdpAlive(o *Observation, m ssdpMessage, kind, udn, location st
 	if isSSDPType(kind) {
 		o.add(AttrSSDPTypes, kind)
 	}
-	claim := func(attr, source, value string) {
-		if value != "" && p.claims.take(o, attr, source, 0) {
+	setClaimed := func(attr, announcer, value string) {
+		if value != "" && p.claims.acquire(o, attr, announcer, 0) {
 			o.set(attr, value)
 		}
 	}
-	claim(AttrSSDPServer, udn, p.clean(m.header["SERVER"]))
-	claim(AttrSSDPLocation, udn, location)
-	claim(AttrApplicationURL, udn, p.clean(m.header["APPLICATION-URL"]))
+	setClaimed(AttrSSDPServer, udn, p.clean(m.header["SERVER"]))
+	setClaimed(AttrSSDPLocation, udn, location)
+	setClaimed(AttrApplicationURL, udn, p.clean(m.header["APPLICATION-URL"]))
 	if strings.HasPrefix(kind, dialType) {
-		claim(AttrDIALLocation, udn, location)
+		setClaimed(AttrDIALLocation, udn, location)
 	}
 }
 

@@ -27,7 +27,7 @@ type protocolCounts struct {
 	frames, malformed, foreign atomic.Int64
 }
 
-// Stats counts what sources and parsers did. Its methods may be called from any goroutine.
+// Stats counts what captures and parsers did. Its methods may be called from any goroutine.
 type Stats struct {
 	names        []string         // by protocol
 	protocols    []protocolCounts // by protocol
@@ -55,7 +55,7 @@ type Snapshot struct {
 	Foreign      map[string]int64 // announcements the sender cannot speak for, by protocol
 	Observations int64
 	ValuesCut    int64 // values that lost bytes to the length limit or to invalid characters
-	KernelDrops  int64 // frames the kernel dropped because a live source was too slow
+	KernelDrops  int64 // frames the kernel dropped because a live capture was read too slowly
 }
 
 // Snapshot reads the counters.

@@ -11,7 +11,7 @@ import (
 // LearnScanBytes is how much of a capture LearnLAN reads by default.
 const LearnScanBytes = 16 << 20
 
-// maxNeighbours bounds the addresses a learner remembers while it does not know the router yet.
+// maxNeighbours bounds the addresses a lanLearner remembers while it does not know the router yet.
 const maxNeighbours = 1024
 
 // LearnLAN reads the first maxBytes of frame data of a capture (LearnScanBytes if 0) and returns what
@@ -45,7 +45,7 @@ func LearnLAN(ctx context.Context, path string, base LAN, maxBytes int64) (LAN, 
 	return parser.LAN(), nil
 }
 
-// How sure a learner is of the IPv4 prefix.
+// How sure a lanLearner is of the IPv4 prefix.
 const (
 	prefixUnknown = iota
 	prefixGuessed // the /24 around a DHCP server, which clients named
@@ -53,10 +53,10 @@ const (
 	prefixGiven   // configured
 )
 
-// learner finds the LAN's prefix and router in the frames themselves, for captures, where no interface
+// lanLearner finds the LAN's prefix and router in the frames themselves, for captures, where no interface
 // can be asked. The router is whoever is named as DHCP server or default gateway, whoever answers for
 // such an address, and whoever forwards packets of public IPv4 sources onto the LAN.
-type learner struct {
+type lanLearner struct {
 	lan        *LAN
 	prefix     int
 	routers    bool // routers may be learned
@@ -64,8 +64,8 @@ type learner struct {
 	onRouter   func(mac string)
 }
 
-func newLearner(lan *LAN, onRouter func(string)) *learner {
-	l := &learner{lan: lan, routers: len(lan.RouterMACs) == 0, neighbours: map[netip.Addr]string{}, onRouter: onRouter}
+func newLANLearner(lan *LAN, onRouter func(string)) *lanLearner {
+	l := &lanLearner{lan: lan, routers: len(lan.RouterMACs) == 0, neighbours: map[netip.Addr]string{}, onRouter: onRouter}
 	for _, p := range lan.Prefixes {
 		if p.Addr().Is4() {
 			l.prefix = prefixGiven
@@ -74,10 +74,10 @@ func newLearner(lan *LAN, onRouter func(string)) *learner {
 	return l
 }
 
-// neighbour notes that mac speaks for addr on the link.
-func (l *learner) neighbour(addr netip.Addr, mac string) {
+// noteNeighbour notes that mac speaks for addr on the link.
+func (l *lanLearner) noteNeighbour(addr netip.Addr, mac string) {
 	if _, router := l.lan.RouterIPs[addr]; router {
-		l.router(mac)
+		l.addRouter(mac)
 		return
 	}
 	if len(l.neighbours) < maxNeighbours {
@@ -85,52 +85,52 @@ func (l *learner) neighbour(addr netip.Addr, mac string) {
 	}
 }
 
-// source notes the IPv4 source of a frame from mac.
-func (l *learner) source(addr netip.Addr, mac string) {
+// noteSender notes the IPv4 source of a frame from mac.
+func (l *lanLearner) noteSender(addr netip.Addr, mac string) {
 	if addr.Is4() && publicIPv4(addr) {
-		l.router(mac)
+		l.addRouter(mac)
 	}
 }
 
-// gateway notes that addr was named as a DHCP server or default gateway.
-func (l *learner) gateway(addr netip.Addr) {
+// noteGateway notes that addr was named as a DHCP server or default gateway.
+func (l *lanLearner) noteGateway(addr netip.Addr) {
 	if !l.routers || !addr.IsPrivate() {
 		return
 	}
 	if _, known := l.lan.RouterIPs[addr]; known {
 		return
 	}
-	l.change(func(lan *LAN) { lan.RouterIPs[addr] = struct{}{} })
+	l.replaceLAN(func(lan *LAN) { lan.RouterIPs[addr] = struct{}{} })
 	if l.prefix < prefixGuessed {
 		if p, err := addr.Prefix(24); err == nil {
 			l.setPrefix(p, prefixGuessed)
 		}
 	}
 	if mac, ok := l.neighbours[addr]; ok {
-		l.router(mac)
+		l.addRouter(mac)
 	}
 }
 
-// offered notes the prefix a DHCP server told a client.
-func (l *learner) offered(p netip.Prefix) {
+// notePrefix notes the prefix a DHCP server told a client.
+func (l *lanLearner) notePrefix(p netip.Prefix) {
 	if l.prefix < prefixOffered && p.IsValid() && p.Bits() >= 8 && p.Addr().IsPrivate() {
 		l.setPrefix(p, prefixOffered)
 	}
 }
 
-func (l *learner) router(mac string) {
+func (l *lanLearner) addRouter(mac string) {
 	if !l.routers || l.lan.Router(mac) {
 		return
 	}
-	l.change(func(lan *LAN) { lan.RouterMACs[mac] = struct{}{} })
+	l.replaceLAN(func(lan *LAN) { lan.RouterMACs[mac] = struct{}{} })
 	if l.onRouter != nil {
 		l.onRouter(mac)
 	}
 }
 
-func (l *learner) setPrefix(p netip.Prefix, sure int) {
+func (l *lanLearner) setPrefix(p netip.Prefix, sure int) {
 	l.prefix = sure
-	l.change(func(lan *LAN) {
+	l.replaceLAN(func(lan *LAN) {
 		kept := []netip.Prefix{p.Masked()}
 		for _, old := range lan.Prefixes {
 			if old.Addr().Is6() {
@@ -141,8 +141,8 @@ func (l *learner) setPrefix(p netip.Prefix, sure int) {
 	})
 }
 
-// change replaces the LAN by an edited copy, since values handed out before must not change.
-func (l *learner) change(edit func(*LAN)) {
+// replaceLAN replaces the LAN by an edited copy, since values handed out before must not change.
+func (l *lanLearner) replaceLAN(edit func(*LAN)) {
 	next := l.lan.clone()
 	edit(next)
 	l.lan = next
