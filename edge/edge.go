@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rollcall-platform/rollcall/edge/command"
-	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/probe"
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/edge/uplink"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // Edge is one running Local Registry.
@@ -181,7 +181,7 @@ func (e *Edge) addresses() []netip.Addr {
 	var out []netip.Addr
 	for _, d := range e.registry.Devices() {
 		var addr netip.Addr
-		if a, ok := d.Attributes[discovery.AttrIPv4]; ok && unmarshal(a.Value, &addr) == nil {
+		if a, ok := d.Attributes[device.AttrIPv4]; ok && unmarshal(a.Value, &addr) == nil {
 			out = append(out, addr)
 		}
 	}

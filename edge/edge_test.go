@@ -177,8 +177,8 @@ func TestReplayFindsTheRecordedDevices(t *testing.T) {
 		macs = append(macs, d.MAC)
 		i := slices.IndexFunc(devices, func(f registry.Device) bool { return f.MAC == d.MAC })
 		require.GreaterOrEqual(t, i, 0, d.MAC)
-		if d.Final.Status == registry.Online {
-			require.Equal(t, `"`+d.Final.IPv4+`"`, string(devices[i].Attributes[discovery.AttrIPv4].Value), d.MAC)
+		if d.Final.Status == device.Online {
+			require.Equal(t, `"`+d.Final.IPv4+`"`, string(devices[i].Attributes[device.AttrIPv4].Value), d.MAC)
 		}
 	}
 	require.ElementsMatch(t, macs, found, "every device, and nothing else")
@@ -199,7 +199,7 @@ func history(t *testing.T, s *sink) map[string][]string {
 		}
 		seen[e.ID()] = true
 		if e.Type == device.Opened {
-			macs[e.Session] = string(e.Attributes[discovery.AttrMAC].Value)
+			macs[e.Session] = string(e.Attributes[device.AttrMAC].Value)
 		}
 		var values []string
 		for name, a := range e.Attributes {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/registry"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 const (
@@ -75,7 +76,7 @@ func (in *intake) openLive() error {
 	in.source, in.err = source, nil
 	in.parser = discovery.NewParser(discovery.Options{
 		LAN: in.lan(source.LAN()), Stats: in.stats, Logger: in.o.Logger,
-		HasDHCPName: func(mac string) bool { return in.registry.Value(mac, discovery.AttrDHCPHostname) != nil },
+		HasDHCPName: func(mac string) bool { return in.registry.Value(mac, device.AttrDHCPHostname) != nil },
 	})
 	return nil
 }

@@ -12,8 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge"
-	"github.com/rollcall-platform/rollcall/edge/discovery"
-	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
@@ -55,26 +53,26 @@ func TestLiveLAN(t *testing.T) {
 	has := func(status string) func() bool {
 		return func() bool {
 			d := e.Devices()
-			return len(d) == 1 && d[0].Status == status && d[0].Attributes[discovery.AttrIPv4].Value != nil
+			return len(d) == 1 && d[0].Status == status && d[0].Attributes[device.AttrIPv4].Value != nil
 		}
 	}
-	require.Eventually(t, has(registry.Online), patience, time.Millisecond)
+	require.Eventually(t, has(device.Online), patience, time.Millisecond)
 	known := time.Now()
 	t.Logf("known %s after the device started; %d events so far", time.Since(begin).Round(time.Millisecond), s.count())
 	d := e.Devices()[0]
 	require.Equal(t, lan.mac, d.MAC, "the router is no device")
-	require.Equal(t, `"kitchen-tv"`, string(d.Attributes[discovery.AttrHostname].Value))
+	require.Equal(t, `"kitchen-tv"`, string(d.Attributes[device.AttrHostname].Value))
 
 	// It says nothing by itself: that it is heard of long after is its answers to
 	// probes. (A machine that stands still for as long may take it offline, until
 	// the next answer.)
 	require.Eventually(t, func() bool {
 		d := e.Devices()[0]
-		return d.Status == registry.Online && d.Last.After(known.Add(3*time.Second))
+		return d.Status == device.Online && d.Last.After(known.Add(3*time.Second))
 	}, patience, 20*time.Millisecond)
 	lan.leave()
 	gone := time.Now()
-	require.Eventually(t, has(registry.Offline), patience, 10*time.Millisecond)
+	require.Eventually(t, has(device.Offline), patience, 10*time.Millisecond)
 	t.Logf("offline %s after it vanished", time.Since(gone).Round(time.Millisecond))
 	cancel()
 	require.NoError(t, <-done)
@@ -82,7 +80,7 @@ func TestLiveLAN(t *testing.T) {
 	events := s.all()
 	last := events[len(events)-1]
 	require.Equal(t, device.Delta, last.Type)
-	require.Equal(t, `"offline"`, string(last.Attributes[registry.AttrStatus].Value))
+	require.Equal(t, `"offline"`, string(last.Attributes[device.AttrConnectionStatus].Value))
 }
 
 // testLAN is a LAN with one device, all of it in this process's namespace and

@@ -1,8 +1,10 @@
 // Package command does what the cloud asks of a RAE's Local Registry and
-// answers it.
+// answers it. The actions are those of device.Actions; handlers.go has what each
+// of them does.
 //
 // A command comes at least once, is done at most once and is answered each time
-// it comes: what it asks, its answer and the memory that it was done are one
+// it comes. What it changes, its answer and the memory that it was done are one
 // transaction of the registry, and the answer leaves by the same outbox as the
-// events. The memory ends when the command expires.
+// events. The memory ends when the command expires. A command whose action this
+// edge does not know is answered as well: its outcome is unsupported.
 package command

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,10 +22,10 @@ const (
 
 // Registry is what a Handler needs of a registry.Registry.
 type Registry interface {
-	Answered(id string) (device.Reply, bool)
+	RememberedReply(id string) (device.Reply, bool)
 	HasSession(session string) bool
-	SnapshotNow(ctx context.Context, c device.Command) (device.Reply, error)
-	Answer(ctx context.Context, reply device.Reply, until time.Time) error
+	Do(ctx context.Context, c device.Command, run func(*registry.CommandTxn) (result any, err error)) (device.Reply, error)
+	Reply(ctx context.Context, reply device.Reply, until time.Time) error
 }
 
 // Options of a Handler.
@@ -38,10 +39,9 @@ type Options struct {
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
 
-	// Burst is how many snapshots of one session may be asked for at once,
-	// and Interval the time in which it may be asked for one more. A higher
-	// rate costs traffic; a lower one lets a gap wait. Defaults DefaultBurst
-	// and DefaultInterval.
+	// Burst is how many commands for one session are done at once, and
+	// Interval the time after which one more is. A higher rate costs traffic;
+	// a lower one lets a gap wait. Defaults DefaultBurst and DefaultInterval.
 	Burst    int
 	Interval time.Duration
 
@@ -49,7 +49,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Handler answers commands. Handle is called by one goroutine.
+// Handler answers commands. Not safe for concurrent use.
 type Handler struct {
 	o       Options
 	limit   *limiter
@@ -79,7 +79,7 @@ func New(o Options) (*Handler, error) {
 	return h, err
 }
 
-// Close takes the metrics back.
+// Close unregisters the metrics.
 func (h *Handler) Close() { h.metrics.unregister() }
 
 // Handle answers one message that came on topic. When it returns nil the
@@ -88,7 +88,7 @@ func (h *Handler) Close() { h.metrics.unregister() }
 func (h *Handler) Handle(ctx context.Context, topic string, payload []byte) error {
 	c, err := device.DecodeCommand(topic, payload)
 	if err == nil && c.RAE != h.o.RAE {
-		err = fmt.Errorf("it is for RAE %s", c.RAE)
+		err = fmt.Errorf("it is for RAE %q", c.RAE)
 	}
 	if err != nil {
 		// Whom to answer is not known, or not to be believed.
@@ -106,47 +106,84 @@ func (h *Handler) Handle(ctx context.Context, topic string, payload []byte) erro
 		return err
 	}
 	h.metrics.count(result)
-	h.o.Logger.Info("command answered", "session", c.Session, "command", c.ID, "source", c.Source, "action", c.Action, "outcome", reply.Outcome, "seq", reply.SnapshotSeq(), "repeated", result == resultRepeated)
+	h.o.Logger.Info("command answered", "session", c.Session, "command", c.ID, "source", c.Source, "action", c.Action,
+		"outcome", reply.Outcome, "detail", reply.Detail, "result", clip(string(reply.Result)), "repeated", result == resultRepeated)
 	return nil
 }
 
-// answer decides, and returns when the reply is on disk.
-func (h *Handler) answer(ctx context.Context, c device.Command) (result string, _ device.Reply, err error) {
-	if reply, ok := h.o.Registry.Answered(c.ID); ok {
-		return resultRepeated, reply, h.o.Registry.Answer(ctx, reply, c.Expires)
+// answer decides what becomes of a command, and returns when the reply is on
+// disk. Its result is the value of the metric's label.
+func (h *Handler) answer(ctx context.Context, c device.Command) (result string, reply device.Reply, err error) {
+	if reply, ok := h.o.Registry.RememberedReply(c.ID); ok {
+		return resultRepeated, reply, h.o.Registry.Reply(ctx, reply, c.Expires)
 	}
 	now := h.o.Now()
-	spec, known := device.SpecOfAction(c.Action)
-	switch {
-	case c.Expired(now):
-		return h.reply(ctx, c, device.Expired, fmt.Sprintf("it is %s here", now.UTC().Format(time.RFC3339)))
-	case !h.o.Registry.HasSession(c.Session):
-		return h.reply(ctx, c, device.UnknownSession, "")
-	case !known || c.Action != device.ActionSnapshot:
-		return h.reply(ctx, c, device.Unsupported, fmt.Sprintf("this RAE does not know the action %q", c.Action))
+	outcome, detail := h.admit(c, now)
+	if outcome == device.Done {
+		reply, outcome, detail, err = h.do(ctx, c)
+		if err != nil {
+			return "", device.Reply{}, err
+		}
+		if outcome == device.Done {
+			h.limit.take(c.Session, now)
+			return string(device.Done), reply, nil
+		}
 	}
-	if err := spec.CheckArguments(c.Arguments); err != nil {
-		return h.reply(ctx, c, device.Refused, err.Error())
-	}
-	if wait := h.limit.wait(c.Session, now); wait > 0 {
-		return h.reply(ctx, c, device.Refused, fmt.Sprintf("too many commands for this session: ask again in %s", wait.Round(100*time.Millisecond)))
-	}
-	reply, err := h.o.Registry.SnapshotNow(ctx, c)
-	switch {
-	case errors.Is(err, registry.ErrUnknownSession): // closed since
-		return h.reply(ctx, c, device.UnknownSession, "")
-	case errors.Is(err, registry.ErrTooManyAnswers):
-		return h.reply(ctx, c, device.Refused, "too many commands for this RAE have not expired: ask again later")
-	case err == nil:
-		h.limit.take(c.Session, now)
-	}
-	return string(device.Done), reply, err
-}
-
-func (h *Handler) reply(ctx context.Context, c device.Command, outcome device.Outcome, detail string) (string, device.Reply, error) {
-	reply := device.Reply{
+	reply = device.Reply{
 		Command: c.ID, RAE: c.RAE, Session: c.Session, Action: c.Action, Outcome: outcome, Detail: detail,
 		Time: h.o.Now().UTC().Truncate(time.Millisecond),
 	}
-	return string(outcome), reply, h.o.Registry.Answer(ctx, reply, c.Expires)
+	return string(outcome), reply, h.o.Registry.Reply(ctx, reply, c.Expires)
+}
+
+// admit reports why a command is not done, or device.Done where it may be.
+func (h *Handler) admit(c device.Command, now time.Time) (outcome device.Outcome, detail string) {
+	if c.Expired(now) {
+		return device.Expired, fmt.Sprintf("it is %s here", now.UTC().Format(time.RFC3339))
+	}
+	if !h.o.Registry.HasSession(c.Session) {
+		return device.UnknownSession, ""
+	}
+	spec, known := device.SpecOfAction(c.Action)
+	if !known || handlers[c.Action] == nil {
+		return device.Unsupported, fmt.Sprintf("this RAE does not know the action %q", c.Action)
+	}
+	if err := spec.CheckArguments(c.Arguments); err != nil {
+		return device.Refused, clip(err.Error())
+	}
+	if wait := h.limit.wait(c.Session, now); wait > 0 {
+		return device.Refused, fmt.Sprintf("too many commands for this session: ask again in %s", wait.Round(100*time.Millisecond))
+	}
+	return device.Done, ""
+}
+
+// do runs the handler of the command's action. An outcome other than device.Done
+// is to be answered; an error means that the command is to be given again.
+func (h *Handler) do(ctx context.Context, c device.Command) (reply device.Reply, outcome device.Outcome, detail string, err error) {
+	reply, err = h.o.Registry.Do(ctx, c, func(txn *registry.CommandTxn) (any, error) {
+		return handlers[c.Action](txn, c.Arguments)
+	})
+	var invalid *device.Invalid
+	switch {
+	case err == nil:
+		return reply, device.Done, "", nil
+	case errors.Is(err, registry.ErrUnknownSession): // closed since
+		return reply, device.UnknownSession, "", nil
+	case errors.Is(err, registry.ErrTooManyReplies):
+		return reply, device.Refused, "too many commands for this RAE have not expired: ask again later", nil
+	case errors.As(err, &invalid):
+		return reply, device.Refused, clip("the result breaks the contract: " + invalid.Error()), nil
+	}
+	return reply, "", "", err
+}
+
+// maxDetail bounds a reply's detail in bytes, well within the contract's limit.
+const maxDetail = 512
+
+// clip makes text that may quote a command fit for a reply's detail.
+func clip(text string) string {
+	if len(text) > maxDetail {
+		text = text[:maxDetail]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "")
 }

@@ -1,9 +1,12 @@
 package command_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,15 +80,33 @@ func (w *world) handle(c device.Command) error {
 	return w.handler.Handle(w.t.Context(), topic, b)
 }
 
+// handleEncoded handles a command that this version does not encode: from is
+// replaced in its JSON.
+func (w *world) handleEncoded(c device.Command, from, to string) device.Reply {
+	topic, err := c.Topic()
+	require.NoError(w.t, err)
+	b, err := c.Encode()
+	require.NoError(w.t, err)
+	require.Contains(w.t, string(b), from)
+	require.NoError(w.t, w.handler.Handle(w.t.Context(), topic, bytes.ReplaceAll(b, []byte(from), []byte(to))))
+	return w.newestReply()
+}
+
 // ask returns the reply that the command has added to the outbox.
 func (w *world) ask(c device.Command) device.Reply {
 	require.NoError(w.t, w.handle(c))
+	reply := w.newestReply()
+	require.Equal(w.t, c.ID, reply.Command)
+	require.Equal(w.t, c.Action, reply.Action)
+	return reply
+}
+
+func (w *world) newestReply() device.Reply {
 	entries, err := w.Read(0, 1000)
 	require.NoError(w.t, err)
 	last := entries[len(entries)-1]
 	reply, err := device.DecodeReply(last.Topic, last.Payload)
 	require.NoError(w.t, err)
-	require.Equal(w.t, c.ID, reply.Command)
 	return reply
 }
 
@@ -136,6 +157,68 @@ func TestOutcomes(t *testing.T) {
 	for result, want := range map[string]float64{"done": 4, "refused": 2, "expired": 1, "unknown-session": 1, "repeated": 1, "invalid": 0, "dropped": 0} {
 		require.Equal(t, want, w.count(result), result)
 	}
+}
+
+// Every action of the table is done at most once, also across a restart.
+func TestEveryActionIsRemembered(t *testing.T) {
+	for _, spec := range device.Actions {
+		t.Run(string(spec.Name), func(t *testing.T) {
+			w := newWorld(t)
+			c := w.command(w.session())
+			c.Action = spec.Name
+			first := w.ask(c)
+			require.Equal(t, device.Done, first.Outcome, first.Detail)
+			require.NoError(t, spec.CheckResult(first.Result))
+			seq := w.seq()
+			w.start()
+			require.Equal(t, first, w.ask(c))
+			require.Equal(t, seq, w.seq(), "it is not done again")
+		})
+	}
+}
+
+func TestPingSendsItsTextBack(t *testing.T) {
+	w := newWorld(t)
+	c := w.command(w.session())
+	c.Action, c.Arguments = device.ActionPing, json.RawMessage(`{"text":"is <anybody> there?"}`)
+	reply := w.ask(c)
+	require.Equal(t, device.Done, reply.Outcome)
+	require.JSONEq(t, string(c.Arguments), string(reply.Result))
+	require.EqualValues(t, 1, w.seq(), "it changes nothing")
+}
+
+func TestAnUnknownActionIsAnswered(t *testing.T) {
+	w := newWorld(t)
+	c := w.command(w.session())
+	reply := w.handleEncoded(c, "command.snapshot.v1", "command.self-destruct.v1")
+	require.Equal(t, device.Unsupported, reply.Outcome)
+	require.Equal(t, c.ID, reply.Command)
+	require.Equal(t, device.Action("self-destruct"), reply.Action)
+	require.Contains(t, reply.Detail, "self-destruct")
+	require.EqualValues(t, 1, w.count("unsupported"))
+	require.EqualValues(t, 1, w.seq())
+}
+
+func TestWrongArgumentsAreRefused(t *testing.T) {
+	w := newWorld(t)
+	c := w.command(w.session())
+	c.Action, c.Arguments = device.ActionPing, json.RawMessage(`{"text":"x"}`)
+	require.Equal(t, device.Refused, w.handleEncoded(c, `"text":"x"`, `"text":7`).Outcome)
+	c.ID = w.command("").ID
+	require.Equal(t, device.Refused, w.handleEncoded(c, `"text":"x"`, `"tex\u0000t":"x"`).Outcome)
+	for range command.DefaultBurst {
+		require.Equal(t, device.Done, w.ask(w.command(w.session())).Outcome, "a refused command takes no token")
+	}
+}
+
+// A result that no reply can carry is refused; the command would come for ever.
+func TestAResultThatIsTooLargeIsRefused(t *testing.T) {
+	w := newWorld(t)
+	c := w.command(w.session())
+	c.Action, c.Arguments = device.ActionPing, json.RawMessage(`{"text":"`+strings.Repeat("<", device.MaxCommandBytes*2/3)+`"}`)
+	reply := w.ask(c)
+	require.Equal(t, device.Refused, reply.Outcome)
+	require.Contains(t, reply.Detail, "breaks the contract")
 }
 
 func TestWhatBreaksTheContractIsCountedAndNotAnswered(t *testing.T) {

@@ -24,8 +24,8 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{registerer: reg, commands: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "rollcall_edge_commands_total",
-		Help: "Commands dealt with, by result: done, refused, expired, unknown-session; repeated (answered as before); invalid and dropped, which have no answer."}, []string{"result"})}
-	for _, result := range []string{string(device.Done), string(device.Refused), string(device.Expired), string(device.UnknownSession), resultRepeated, resultInvalid, resultDropped} {
+		Help: "Commands dealt with, by result: done, refused, expired, unknown-session, unsupported; repeated (answered as before); invalid and dropped, which have no answer."}, []string{"result"})}
+	for _, result := range []string{string(device.Done), string(device.Refused), string(device.Expired), string(device.UnknownSession), string(device.Unsupported), resultRepeated, resultInvalid, resultDropped} {
 		m.commands.WithLabelValues(result)
 	}
 	if reg != nil {

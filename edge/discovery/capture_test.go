@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // record is what a registry makes of observations, in its simplest form.
@@ -131,14 +132,14 @@ func TestCapturesOfRealDevices(t *testing.T) {
 					t.Logf("    %-20s %q", attr, devices[m].list(attr))
 				}
 			}
-			device := devices[mac]
-			require.NotNil(t, device, "the device itself")
-			address := discovery.AttrIPv4
-			if device.last == discovery.Left {
-				address = discovery.AttrLastIPv4
+			found := devices[mac]
+			require.NotNil(t, found, "the device itself")
+			address := device.AttrIPv4
+			if found.last == discovery.Left {
+				address = device.AttrLastIPv4
 			}
-			require.NotEmpty(t, device.values[address])
-			require.NotEmpty(t, device.values[discovery.AttrDHCPParams])
+			require.NotEmpty(t, found.values[address])
+			require.NotEmpty(t, found.values[device.AttrDHCPFingerprint])
 			for router := range lan.RouterMACs {
 				require.NotContains(t, devices, router)
 			}

@@ -1,6 +1,10 @@
 package discovery
 
-import "time"
+import (
+	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
+)
 
 // maxClaims bounds the claims that are remembered. Past it an arbitrary one is forgotten: at worst an
 // attribute changes its announcer once more.
@@ -40,7 +44,7 @@ func newAttributeClaims() attributeClaims { return attributeClaims{held: map[cla
 func (c *attributeClaims) acquire(o *Observation, attr, announcer string, rank int) bool {
 	key := claimKey{o.MAC, attr}
 	ttl := claimTTL
-	if attr == AttrMDNSHostname {
+	if attr == device.AttrMDNSHostname {
 		ttl = claimTTLHost
 	}
 	held, ok := c.held[key]

@@ -9,6 +9,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 const (
@@ -24,7 +26,7 @@ var dhcpSource = Source{
 		{EtherType: etherIPv4, IPProtocol: ipUDP, ToPort: portDHCPServer},
 		{EtherType: etherIPv4, IPProtocol: ipUDP, ToPort: portDHCPClient},
 	},
-	Attributes: []string{AttrHostname, AttrDHCPHostname, AttrDHCPFQDN, AttrDHCPVendor, AttrDHCPClientID, AttrDHCPParams, AttrDHCPMUD},
+	Attributes: []string{device.AttrHostname, device.AttrDHCPHostname, device.AttrDHCPFQDN, device.AttrDHCPVendor, device.AttrDHCPClientID, device.AttrDHCPFingerprint, device.AttrDHCPMUD},
 	read:       (*Parser).readDHCP,
 }
 
@@ -54,14 +56,14 @@ func (p *Parser) readDHCP(pkt *packet, o *Observation) error {
 	}
 	// A client that has an address says so in the message, or, where it forgets to, by its source.
 	p.setAddressInUse(addr4(m.ClientIPAddr), o)
-	if _, said := o.Set[AttrIPv4]; !said && o.MAC == sender {
+	if _, said := o.Set[device.AttrIPv4]; !said && o.MAC == sender {
 		p.setAddressInUse(pkt.src, o)
 	}
 	switch m.MessageType() {
 	case dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform:
 	case dhcpv4.MessageTypeDecline:
-		delete(o.Set, AttrIPv4)
-		o.Unset = append(o.Unset, AttrIPv4) // somebody else has it
+		delete(o.Set, device.AttrIPv4)
+		o.Unset = append(o.Unset, device.AttrIPv4) // somebody else has it
 	case dhcpv4.MessageTypeRelease:
 		o.Presence = Left
 	default:
@@ -87,19 +89,19 @@ func (p *Parser) readDHCPServer(m *dhcpv4.DHCPv4, o *Observation) error {
 func (p *Parser) dhcpIdentity(m *dhcpv4.DHCPv4, o *Observation) {
 	hostname := p.clean(string(m.Options.Get(dhcpv4.OptionHostName)))
 	fqdn := p.clean(clientFQDN(m.Options.Get(dhcpv4.OptionFQDN)))
-	o.set(AttrDHCPHostname, hostname)
-	o.set(AttrDHCPFQDN, fqdn)
+	o.set(device.AttrDHCPHostname, hostname)
+	o.set(device.AttrDHCPFQDN, fqdn)
 	if hostname == "" {
 		hostname, _, _ = strings.Cut(fqdn, ".")
 	}
-	if hostname != "" && p.claims.acquire(o, AttrHostname, KindDHCP, rankDHCP) {
-		o.set(AttrHostname, hostname)
+	if hostname != "" && p.claims.acquire(o, device.AttrHostname, KindDHCP, rankDHCP) {
+		o.set(device.AttrHostname, hostname)
 	}
-	o.set(AttrDHCPVendor, p.clean(string(m.Options.Get(dhcpv4.OptionClassIdentifier))))
-	o.set(AttrDHCPClientID, p.clean(octets(m.Options.Get(dhcpv4.OptionClientIdentifier))))
-	o.set(AttrDHCPMUD, p.clean(string(m.Options.Get(dhcpv4.GenericOptionCode(optionMUD)))))
+	o.set(device.AttrDHCPVendor, p.clean(string(m.Options.Get(dhcpv4.OptionClassIdentifier))))
+	o.set(device.AttrDHCPClientID, p.clean(octets(m.Options.Get(dhcpv4.OptionClientIdentifier))))
+	o.set(device.AttrDHCPMUD, p.clean(string(m.Options.Get(dhcpv4.GenericOptionCode(optionMUD)))))
 	if params := m.Options.Get(dhcpv4.OptionParameterRequestList); len(params) > 0 && m.MessageType() != dhcpv4.MessageTypeInform {
-		o.set(AttrDHCPParams, p.clean(fingerprint(params)))
+		o.set(device.AttrDHCPFingerprint, p.clean(fingerprint(params)))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // ethernet puts a network header behind an Ethernet header with VLAN tags.
@@ -90,20 +92,22 @@ func TestRegisterRefusesWrongDeclarations(t *testing.T) {
 	_, err := register(good)
 	require.NoError(t, err)
 	for want, list := range map[string][]Source{
-		"declares no frames":       {frames()},
-		"wants all UDP":            {frames(FrameMatch{IPProtocol: ipUDP})},
-		"IPProtocol is required":   {frames(FrameMatch{ToPort: 137})},
-		"only for them":            {frames(FrameMatch{EtherType: etherARP, IPProtocol: ipUDP, ToPort: 137})},
-		"VLAN":                     {frames(FrameMatch{EtherType: etherVLAN})},
-		"ports and Prefix":         {frames(FrameMatch{IPProtocol: 6, ToPort: 80})},
-		"are of ICMP":              {frames(FrameMatch{IPProtocol: ipUDP, ToPort: 137, LastType: 3})},
-		"FirstType is above":       {frames(FrameMatch{IPProtocol: ipICMPv6, FirstType: 5, LastType: 3})},
-		"shorter than the 4 bytes": {frames(FrameMatch{IPProtocol: ipUDP, Prefix: "PUT"})},
-		"no function that reads":   {{Name: "new", Frames: good.Frames}},
-		"lower-case letters":       {{Name: "New source", Frames: good.Frames, read: read}},
-		"the name is taken":        {good, good},
-		`"traffic": the name is`:   {{Name: "traffic", Frames: good.Frames, read: read}},
-		"is no multicast address":  {{Name: "new", Frames: good.Frames, read: read, Groups: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
+		"declares no frames":        {frames()},
+		"wants all UDP":             {frames(FrameMatch{IPProtocol: ipUDP})},
+		"IPProtocol is required":    {frames(FrameMatch{ToPort: 137})},
+		"only for them":             {frames(FrameMatch{EtherType: etherARP, IPProtocol: ipUDP, ToPort: 137})},
+		"VLAN":                      {frames(FrameMatch{EtherType: etherVLAN})},
+		"ports and Prefix":          {frames(FrameMatch{IPProtocol: 6, ToPort: 80})},
+		"are of ICMP":               {frames(FrameMatch{IPProtocol: ipUDP, ToPort: 137, LastType: 3})},
+		"FirstType is above":        {frames(FrameMatch{IPProtocol: ipICMPv6, FirstType: 5, LastType: 3})},
+		"shorter than the 4 bytes":  {frames(FrameMatch{IPProtocol: ipUDP, Prefix: "PUT"})},
+		"no function that reads":    {{Name: "new", Frames: good.Frames}},
+		"lower-case letters":        {{Name: "New source", Frames: good.Frames, read: read}},
+		"the name is taken":         {good, good},
+		`"traffic": the name is`:    {{Name: "traffic", Frames: good.Frames, read: read}},
+		`"tv.colour" is reserved`:   {{Name: "new", Frames: good.Frames, read: read, Attributes: []string{"tv.colour"}}},
+		`"netflix.esn" is reserved`: {{Name: "new", Frames: good.Frames, read: read, Attributes: []string{device.AttrESN}}},
+		"is no multicast address":   {{Name: "new", Frames: good.Frames, read: read, Groups: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
 	} {
 		_, err := register(list...)
 		require.ErrorContains(t, err, want)

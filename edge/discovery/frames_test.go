@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 const (
@@ -158,8 +159,8 @@ func frame(data []byte) discovery.Frame {
 func say(o discovery.Observation) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s", o.MAC, o.Kind, o.Presence)
-	if mac, ok := o.Set[discovery.AttrMAC]; ok && mac == o.MAC {
-		delete(o.Set, discovery.AttrMAC)
+	if mac, ok := o.Set[device.AttrMAC]; ok && mac == o.MAC {
+		delete(o.Set, device.AttrMAC)
 	}
 	part := func(name string, n int, what any) {
 		if n > 0 {

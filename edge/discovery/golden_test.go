@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // truth is what the devices of the recorded LAN knew of themselves (testdata/lan/README.md).
@@ -69,37 +70,37 @@ func TestRecordedLAN(t *testing.T) {
 			got := devices[w.MAC]
 			require.NotNil(t, got)
 			for _, a := range w.Addresses {
-				require.Contains(t, got.history[discovery.AttrIPv4], a.IPv4)
+				require.Contains(t, got.history[device.AttrIPv4], a.IPv4)
 			}
 			for _, h := range w.HostNames {
-				attr := discovery.AttrMDNSHostnames
+				attr := device.AttrMDNSHostnames
 				if h.Via == "dhcp" {
-					attr = discovery.AttrHostname
+					attr = device.AttrHostname
 				}
 				require.Contains(t, got.history[attr], h.Name)
 			}
 			if w.DHCP != nil {
-				require.Equal(t, w.DHCP.VendorClass, text(got, discovery.AttrDHCPVendor))
+				require.Equal(t, w.DHCP.VendorClass, text(got, device.AttrDHCPVendor))
 				if w.DHCP.ClientID != nil {
-					require.Equal(t, *w.DHCP.ClientID, text(got, discovery.AttrDHCPClientID))
+					require.Equal(t, *w.DHCP.ClientID, text(got, device.AttrDHCPClientID))
 				}
 			}
 			for _, s := range w.SSDP {
-				require.Contains(t, got.history[discovery.AttrUDNs], s.UDN)
+				require.Contains(t, got.history[device.AttrUDNs], s.UDN)
 				for _, kind := range s.Types {
 					if !strings.HasPrefix(kind, "uuid:") {
-						require.Contains(t, got.history[discovery.AttrSSDPTypes], kind)
+						require.Contains(t, got.history[device.AttrSSDPTypes], kind)
 					}
 				}
-				require.Contains(t, got.history[discovery.AttrSSDPServer], s.Server)
-				require.Contains(t, got.history[discovery.AttrSSDPLocation], s.Location)
+				require.Contains(t, got.history[device.AttrSSDPServer], s.Server)
+				require.Contains(t, got.history[device.AttrSSDPLocation], s.Location)
 			}
 			for _, m := range w.MDNS {
-				require.Contains(t, got.history[discovery.AttrMDNSServices], m.Service)
-				require.Contains(t, got.history[discovery.AttrMDNSInstances], m.Instance+"."+m.Service)
+				require.Contains(t, got.history[device.AttrMDNSServices], m.Service)
+				require.Contains(t, got.history[device.AttrMDNSInstances], m.Instance+"."+m.Service)
 			}
-			require.Equal(t, deref(w.Final.IPv4), text(got, discovery.AttrIPv4))
-			require.Equal(t, deref(w.Final.HostName), text(got, discovery.AttrHostname))
+			require.Equal(t, deref(w.Final.IPv4), text(got, device.AttrIPv4))
+			require.Equal(t, deref(w.Final.HostName), text(got, device.AttrHostname))
 			require.Equal(t, w.Final.Status == "offline", got.last == discovery.Left, "status %s", w.Final.Status)
 		})
 	}

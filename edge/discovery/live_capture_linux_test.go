@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // liveLAN is a veth pair: "lan0" in one network namespace, the router's side, and "dut0" in another.
@@ -133,7 +134,7 @@ func TestLive(t *testing.T) {
 
 	require.NoError(t, src.SendARP(netip.MustParseAddr("10.9.0.2")))
 	await(t, src, parser, "the answer to an ARP probe", func(o discovery.Observation) bool {
-		return o.MAC == l.mac && o.Kind == discovery.KindARP && o.Set[discovery.AttrIPv4] == "10.9.0.2"
+		return o.MAC == l.mac && o.Kind == discovery.KindARP && o.Set[device.AttrIPv4] == "10.9.0.2"
 	})
 	require.ErrorContains(t, src.SendARP(netip.MustParseAddr("10.8.0.2")), "not on the LAN")
 
@@ -142,7 +143,7 @@ func TestLive(t *testing.T) {
 	}
 	kinds := map[string]bool{}
 	await(t, src, parser, "SSDP and mDNS", func(o discovery.Observation) bool {
-		if o.MAC == l.mac && o.Set[discovery.AttrIPv4] == "10.9.0.2" {
+		if o.MAC == l.mac && o.Set[device.AttrIPv4] == "10.9.0.2" {
 			kinds[o.Kind] = true
 		}
 		return kinds[discovery.KindSSDP] && kinds[discovery.KindMDNS]

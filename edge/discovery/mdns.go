@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 const (
@@ -26,8 +28,8 @@ var mdnsSource = Source{
 	},
 	Groups: []netip.Addr{netip.MustParseAddr("224.0.0.251"), netip.MustParseAddr("ff02::fb")},
 	Attributes: []string{
-		AttrHostname, AttrMDNSHostname, AttrMDNSHostnames, AttrMDNSServices, AttrMDNSInstances,
-		AttrMDNSName, AttrMDNSModel, AttrMDNSDeviceID,
+		device.AttrHostname, device.AttrMDNSHostname, device.AttrMDNSHostnames, device.AttrMDNSServices, device.AttrMDNSInstances,
+		device.AttrMDNSName, device.AttrMDNSModel, device.AttrMDNSDeviceID,
 	},
 	read: (*Parser).readMDNS,
 }
@@ -214,7 +216,7 @@ func (p *Parser) mdnsHosts(m *mdnsMessage, who attribution, pkt *packet, o *Obse
 		}
 		for _, addr := range m.gone[host] {
 			if addr.Is6() && addr != pkt.src {
-				o.drop(AttrIPv6, addr.String())
+				o.drop(device.AttrIPv6, addr.String())
 			}
 		}
 		for _, addr := range m.addrs[host] {
@@ -236,17 +238,17 @@ func (p *Parser) mdnsHostname(name string, goodbye bool, o *Observation) {
 		return
 	}
 	if goodbye {
-		o.drop(AttrMDNSHostnames, hostname)
-		p.claims.release(o, AttrMDNSHostname, hostname)
+		o.drop(device.AttrMDNSHostnames, hostname)
+		p.claims.release(o, device.AttrMDNSHostname, hostname)
 		return
 	}
-	o.add(AttrMDNSHostnames, hostname)
-	if !p.claims.acquire(o, AttrMDNSHostname, hostname, 0) {
+	o.add(device.AttrMDNSHostnames, hostname)
+	if !p.claims.acquire(o, device.AttrMDNSHostname, hostname, 0) {
 		return
 	}
-	o.set(AttrMDNSHostname, hostname)
-	if !p.hasDHCPName(o.MAC) && p.claims.acquire(o, AttrHostname, KindMDNS, rankMDNS) {
-		o.set(AttrHostname, hostname)
+	o.set(device.AttrMDNSHostname, hostname)
+	if !p.hasDHCPName(o.MAC) && p.claims.acquire(o, device.AttrHostname, KindMDNS, rankMDNS) {
+		o.set(device.AttrHostname, hostname)
 	}
 }
 
@@ -255,7 +257,7 @@ func (p *Parser) mdnsServices(m *mdnsMessage, who attribution, o *Observation) {
 	for _, ptr := range m.ptrs {
 		if dns.CanonicalName(ptr.owner) == serviceTypes {
 			if _, service := splitInstance(ptr.target); service != "" && !ptr.goodbye && who.maySpeakForSender() {
-				o.add(AttrMDNSServices, p.clean(service))
+				o.add(device.AttrMDNSServices, p.clean(service))
 			}
 			continue
 		}
@@ -265,15 +267,15 @@ func (p *Parser) mdnsServices(m *mdnsMessage, who attribution, o *Observation) {
 		}
 		service, full := p.clean(service), p.clean(instance+"."+service)
 		if ptr.goodbye {
-			o.drop(AttrMDNSServices, service)
-			o.drop(AttrMDNSInstances, full)
-			for _, attr := range []string{AttrMDNSName, AttrMDNSModel, AttrMDNSDeviceID} {
+			o.drop(device.AttrMDNSServices, service)
+			o.drop(device.AttrMDNSInstances, full)
+			for _, attr := range []string{device.AttrMDNSName, device.AttrMDNSModel, device.AttrMDNSDeviceID} {
 				p.claims.release(o, attr, service)
 			}
 			continue
 		}
-		o.add(AttrMDNSServices, service)
-		o.add(AttrMDNSInstances, full)
+		o.add(device.AttrMDNSServices, service)
+		o.add(device.AttrMDNSInstances, full)
 	}
 	for _, txt := range m.texts {
 		_, service := splitInstance(txt.owner)
@@ -293,7 +295,7 @@ func (p *Parser) mdnsText(pairs []string, service string, o *Observation) {
 			values[key] = value
 		}
 	}
-	for attr, keys := range map[string][]string{AttrMDNSName: txtName, AttrMDNSModel: txtModel, AttrMDNSDeviceID: txtDeviceID} {
+	for attr, keys := range map[string][]string{device.AttrMDNSName: txtName, device.AttrMDNSModel: txtModel, device.AttrMDNSDeviceID: txtDeviceID} {
 		for _, key := range keys {
 			if v := p.clean(values[key]); v != "" {
 				if p.claims.acquire(o, attr, service, 0) {

@@ -45,36 +45,6 @@ const (
 	KindTraffic = "traffic"
 )
 
-// Attribute names. "set" marks those that appear in Add and Drop; the others appear in Set and Unset.
-const (
-	AttrMAC            = "network.mac"
-	AttrMACLocal       = "network.mac_local" // true, or absent: the MAC is locally administered, often random
-	AttrIPv4           = "network.ipv4"
-	AttrLastIPv4       = "network.last_ipv4" // of a device that left: the address it had
-	AttrIPv6           = "network.ipv6"      // set
-	AttrHostname       = "network.hostname"  // the DHCP host name, else the mDNS one
-	AttrDHCPHostname   = "dhcp.hostname"
-	AttrDHCPFQDN       = "dhcp.fqdn"
-	AttrDHCPVendor     = "dhcp.vendor_class"
-	AttrDHCPClientID   = "dhcp.client_id"   // hex bytes with colons
-	AttrDHCPParams     = "dhcp.fingerprint" // the parameter request list, "1,3,6,15"
-	AttrDHCPMUD        = "dhcp.mud_url"
-	AttrMDNSHostname   = "mdns.hostname"
-	AttrMDNSHostnames  = "mdns.hostnames" // set: some devices answer to several
-	AttrMDNSServices   = "mdns.services"  // set, "_googlecast._tcp"
-	AttrMDNSInstances  = "mdns.instances" // set, "Kitchen._googlecast._tcp"
-	AttrMDNSName       = "mdns.name"
-	AttrMDNSModel      = "mdns.model"
-	AttrMDNSDeviceID   = "mdns.device_id"
-	AttrSSDPServer     = "ssdp.server"
-	AttrSSDPLocation   = "ssdp.location"
-	AttrSSDPTypes      = "ssdp.types" // set
-	AttrApplicationURL = "ssdp.application_url"
-	AttrDIALLocation   = "dial.location"
-	AttrUDNs           = "identity.udns" // set, "uuid:…"
-	AttrRokuSerial     = "roku.serial"
-)
-
 // MaxValueBytes is the longest text value an observation carries; the rest is cut off and counted.
 const MaxValueBytes = 1024
 

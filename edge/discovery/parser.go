@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // Bounds of the parser's memories; one that is full is emptied and fills again.
@@ -126,9 +128,9 @@ func (p *Parser) Parse(f Frame) []Observation {
 	if err != nil {
 		return p.observeTraffic(f, mac, &pkt)
 	}
-	o.set(AttrMAC, o.MAC)
+	o.set(device.AttrMAC, o.MAC)
 	if locallyAdministered(o.MAC) {
-		o.set(AttrMACLocal, true)
+		o.set(device.AttrMACLocal, true)
 	}
 	if o.Presence == Left {
 		p.withdrawIPv4(&o)
@@ -140,14 +142,14 @@ func (p *Parser) Parse(f Frame) []Observation {
 // withdrawIPv4 withdraws the IPv4 address of a device that leaves: somebody else may have it next. People
 // still find it as the last one.
 func (p *Parser) withdrawIPv4(o *Observation) {
-	if s, ok := o.Set[AttrIPv4].(string); ok {
-		delete(o.Set, AttrIPv4)
-		o.set(AttrLastIPv4, s)
+	if s, ok := o.Set[device.AttrIPv4].(string); ok {
+		delete(o.Set, device.AttrIPv4)
+		o.set(device.AttrLastIPv4, s)
 		if addr, err := netip.ParseAddr(s); err == nil {
 			delete(p.holders, addr)
 		}
 	}
-	o.Unset = append(o.Unset, AttrIPv4)
+	o.Unset = append(o.Unset, device.AttrIPv4)
 }
 
 // observeTraffic returns the presence of a frame's sender, if it is a device. Its IPv4 source is told where the
@@ -189,9 +191,9 @@ func (p *Parser) setAddress(addr netip.Addr, o *Observation) bool {
 		return false
 	}
 	if addr.Is4() {
-		o.set(AttrIPv4, addr.String())
+		o.set(device.AttrIPv4, addr.String())
 	} else {
-		o.add(AttrIPv6, addr.String())
+		o.add(device.AttrIPv6, addr.String())
 	}
 	return true
 }

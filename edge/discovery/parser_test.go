@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 func TestParse(t *testing.T) {
@@ -148,13 +149,13 @@ func TestParseKeepsToOneSource(t *testing.T) {
 		require.Len(t, got, 1)
 		return got[0]
 	}
-	require.Equal(t, "http://10.0.0.20/1", alive("u1", "1", "alive").Set[discovery.AttrSSDPLocation])
-	require.NotContains(t, alive("u2", "2", "alive").Set, discovery.AttrSSDPLocation)
-	require.Equal(t, "http://10.0.0.20/1b", alive("u1", "1b", "alive").Set[discovery.AttrSSDPLocation])
-	require.Equal(t, []string{discovery.AttrSSDPLocation, discovery.AttrIPv4}, alive("u1", "1b", "byebye").Unset)
-	require.Equal(t, "http://10.0.0.20/2", alive("u2", "2", "alive").Set[discovery.AttrSSDPLocation])
+	require.Equal(t, "http://10.0.0.20/1", alive("u1", "1", "alive").Set[device.AttrSSDPLocation])
+	require.NotContains(t, alive("u2", "2", "alive").Set, device.AttrSSDPLocation)
+	require.Equal(t, "http://10.0.0.20/1b", alive("u1", "1b", "alive").Set[device.AttrSSDPLocation])
+	require.Equal(t, []string{device.AttrSSDPLocation, device.AttrIPv4}, alive("u1", "1b", "byebye").Unset)
+	require.Equal(t, "http://10.0.0.20/2", alive("u2", "2", "alive").Set[device.AttrSSDPLocation])
 	at = at.Add(time.Hour)
-	require.Equal(t, "http://10.0.0.20/3", alive("u3", "3", "alive").Set[discovery.AttrSSDPLocation], "u2 fell silent")
+	require.Equal(t, "http://10.0.0.20/3", alive("u3", "3", "alive").Set[device.AttrSSDPLocation], "u2 fell silent")
 }
 
 func TestParseDHCPNameGoesBeforeTheMDNSName(t *testing.T) {
@@ -162,12 +163,12 @@ func TestParseDHCPNameGoesBeforeTheMDNSName(t *testing.T) {
 	named := dhcpClient(t, tvMAC, dhcpv4.MessageTypeDiscover, dhcpv4.WithOption(dhcpv4.OptHostName("tv-kitchen")))
 
 	parser, _ := newParser(t, discovery.Options{LAN: lan()})
-	require.Equal(t, "tv", parser.Parse(frame(announce))[0].Set[discovery.AttrHostname])
-	require.Equal(t, "tv-kitchen", parser.Parse(frame(named))[0].Set[discovery.AttrHostname])
-	require.NotContains(t, parser.Parse(frame(announce))[0].Set, discovery.AttrHostname)
+	require.Equal(t, "tv", parser.Parse(frame(announce))[0].Set[device.AttrHostname])
+	require.Equal(t, "tv-kitchen", parser.Parse(frame(named))[0].Set[device.AttrHostname])
+	require.NotContains(t, parser.Parse(frame(announce))[0].Set, device.AttrHostname)
 
 	restarted, _ := newParser(t, discovery.Options{LAN: lan(), HasDHCPName: func(mac string) bool { return mac == tvMAC }})
-	require.NotContains(t, restarted.Parse(frame(announce))[0].Set, discovery.AttrHostname)
+	require.NotContains(t, restarted.Parse(frame(announce))[0].Set, device.AttrHostname)
 }
 
 // A host answering over IPv6 with the IPv4 address it is known to use speaks for itself; with one that
@@ -179,15 +180,15 @@ func TestParseKnowsWhoUsesAnAddress(t *testing.T) {
 	over6 := func(ip string) []discovery.Observation {
 		return parser.Parse(frame(udpFrame(t, tvMAC, "fe80::1", "ff02::fb", 5353, 5353, mdnsBytes(t, "x.local. 120 IN A "+ip))))
 	}
-	require.Equal(t, "x", over6(tvIP)[0].Set[discovery.AttrMDNSHostname])
-	require.NotContains(t, over6("10.0.0.21")[0].Set, discovery.AttrMDNSHostname)
+	require.Equal(t, "x", over6(tvIP)[0].Set[device.AttrMDNSHostname])
+	require.NotContains(t, over6("10.0.0.21")[0].Set, device.AttrMDNSHostname)
 	require.Equal(t, map[string]int64{"mdns": 1}, stats.Snapshot().Foreign)
 }
 
 func TestParseCleansValues(t *testing.T) {
 	parser, stats := newParser(t, discovery.Options{LAN: lan()})
 	name := func(s string) any {
-		return parser.Parse(frame(dhcpClient(t, tvMAC, dhcpv4.MessageTypeDiscover, dhcpv4.WithGeneric(dhcpv4.OptionHostName, []byte(s)))))[0].Set[discovery.AttrDHCPHostname]
+		return parser.Parse(frame(dhcpClient(t, tvMAC, dhcpv4.MessageTypeDiscover, dhcpv4.WithGeneric(dhcpv4.OptionHostName, []byte(s)))))[0].Set[device.AttrDHCPHostname]
 	}
 	require.Equal(t, "tv", name("tv\x00\x00"), "NUL padding is not content")
 	require.Zero(t, stats.Snapshot().ValuesCut)
@@ -205,7 +206,7 @@ func TestParseBoundsSets(t *testing.T) {
 		lines = append(lines, "_http._tcp.local. 120 IN PTR i"+strings.Repeat("x", i%50+1)+string(rune('a'+i/50))+"._http._tcp.local.")
 	}
 	o := parser.Parse(frame(mdnsFrame(t, lines...)))[0]
-	require.Len(t, o.Add[discovery.AttrMDNSInstances], discovery.MaxSetMembers)
+	require.Len(t, o.Add[device.AttrMDNSInstances], discovery.MaxSetMembers)
 }
 
 func TestLearn(t *testing.T) {
@@ -220,7 +221,7 @@ func TestLearn(t *testing.T) {
 
 	ack := dhcpServer(t, tvMAC, dhcpv4.MessageTypeAck, dhcpv4.WithYourIP(net.ParseIP("10.0.3.20")), dhcpv4.WithNetmask(net.CIDRMask(22, 32)))
 	o := parser.Parse(frame(ack))[0]
-	require.Equal(t, "10.0.3.20", o.Set[discovery.AttrIPv4])
+	require.Equal(t, "10.0.3.20", o.Set[device.AttrIPv4])
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/22")}, parser.LAN().Prefixes, "the server's mask is better")
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // Source is one protocol by which devices show themselves on a LAN: which frames it wants, which
@@ -27,7 +29,7 @@ type Source struct {
 	Frames []FrameMatch
 	// Groups are the multicast groups whose frames the source needs. A live capture joins them.
 	Groups []netip.Addr
-	// Attributes are the names that read sets, beside those of addressAttributes.
+	// Attributes are the names, from device.Vocabulary, that read sets, beside those of addressAttributes.
 	Attributes []string
 	// read puts what pkt says into o. o.MAC is the sender of the frame; read changes it where the frame
 	// speaks about another device. It must end in bounded time whatever pkt holds, and must not keep a
@@ -49,7 +51,7 @@ var sources = mustRegister(
 
 // addressAttributes are set for every source, by the Parser: the MAC itself, and the address that a
 // device was seen to use or laid down.
-var addressAttributes = []string{AttrMAC, AttrMACLocal, AttrIPv4, AttrLastIPv4, AttrIPv6}
+var addressAttributes = []string{device.AttrMAC, device.AttrMACLocal, device.AttrIPv4, device.AttrLastIPv4, device.AttrIPv6}
 
 // FrameMatch is a condition on a frame's headers. All fields that are set must hold. It says no more than
 // a classic BPF program can test, because the filter in the kernel is made from it.
@@ -171,6 +173,11 @@ func (s *Source) check() error {
 	for i, m := range s.Frames {
 		if err := m.check(); err != nil {
 			return fmt.Errorf("frames %d: %w", i, err)
+		}
+	}
+	for _, name := range s.Attributes {
+		if spec, ok := device.SpecOf(name); !ok || spec.SetBy == device.Reserved {
+			return fmt.Errorf("attribute %q is reserved, or not in device.Vocabulary", name)
 		}
 	}
 	for _, g := range s.Groups {

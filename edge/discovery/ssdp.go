@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 const (
@@ -24,7 +26,7 @@ var ssdpSource = Source{
 	},
 	Groups: []netip.Addr{netip.MustParseAddr("239.255.255.250"), netip.MustParseAddr("ff02::c")},
 	Attributes: []string{
-		AttrSSDPServer, AttrSSDPLocation, AttrSSDPTypes, AttrApplicationURL, AttrDIALLocation, AttrUDNs, AttrRokuSerial,
+		device.AttrSSDPServer, device.AttrSSDPLocation, device.AttrSSDPTypes, device.AttrApplicationURL, device.AttrDIALLocation, device.AttrUDNs, device.AttrRokuSerial,
 	},
 	read: (*Parser).readSSDP,
 }
@@ -108,22 +110,22 @@ func (p *Parser) readSSDP(pkt *packet, o *Observation) error {
 
 func (p *Parser) ssdpAlive(o *Observation, m ssdpMessage, kind, udn, location string) {
 	if serial, ok := strings.CutPrefix(udn, rokuPrefix); ok {
-		o.set(AttrRokuSerial, serial)
+		o.set(device.AttrRokuSerial, serial)
 	}
-	o.add(AttrUDNs, udn)
+	o.add(device.AttrUDNs, udn)
 	if isSSDPType(kind) {
-		o.add(AttrSSDPTypes, kind)
+		o.add(device.AttrSSDPTypes, kind)
 	}
 	setClaimed := func(attr, announcer, value string) {
 		if value != "" && p.claims.acquire(o, attr, announcer, 0) {
 			o.set(attr, value)
 		}
 	}
-	setClaimed(AttrSSDPServer, udn, p.clean(m.header["SERVER"]))
-	setClaimed(AttrSSDPLocation, udn, location)
-	setClaimed(AttrApplicationURL, udn, p.clean(m.header["APPLICATION-URL"]))
+	setClaimed(device.AttrSSDPServer, udn, p.clean(m.header["SERVER"]))
+	setClaimed(device.AttrSSDPLocation, udn, location)
+	setClaimed(device.AttrApplicationURL, udn, p.clean(m.header["APPLICATION-URL"]))
 	if strings.HasPrefix(kind, dialType) {
-		setClaimed(AttrDIALLocation, udn, location)
+		setClaimed(device.AttrDIALLocation, udn, location)
 	}
 }
 
@@ -132,15 +134,15 @@ func (p *Parser) ssdpAlive(o *Observation, m ssdpMessage, kind, udn, location st
 func (p *Parser) ssdpByebye(o *Observation, kind, udn string) {
 	o.Presence = Left
 	if isSSDPType(kind) {
-		o.drop(AttrSSDPTypes, kind)
+		o.drop(device.AttrSSDPTypes, kind)
 	}
-	if strings.HasPrefix(kind, dialType) && p.claims.release(o, AttrDIALLocation, udn) {
-		o.Unset = append(o.Unset, AttrDIALLocation)
+	if strings.HasPrefix(kind, dialType) && p.claims.release(o, device.AttrDIALLocation, udn) {
+		o.Unset = append(o.Unset, device.AttrDIALLocation)
 	}
 	if kind != "upnp:rootdevice" {
 		return
 	}
-	for _, attr := range []string{AttrSSDPLocation, AttrApplicationURL} {
+	for _, attr := range []string{device.AttrSSDPLocation, device.AttrApplicationURL} {
 		if p.claims.release(o, attr, udn) {
 			o.Unset = append(o.Unset, attr)
 		}

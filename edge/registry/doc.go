@@ -11,6 +11,9 @@
 // of package device, the outbox by Options.MaxOutboxBytes. A full outbox drops
 // nothing: changes stay in the record without a seq and become one later delta.
 //
+// presence.go decides whether a device is online, model.go its model, due.go what
+// happens by the passing of time, commands.go how a command is done once.
+//
 // All records are kept in memory, so that the common observation, which changes
 // nothing, costs no transaction.
 package registry

@@ -22,7 +22,7 @@ var (
 	bucketMeta     = []byte("meta")
 	bucketRecords  = []byte("records")  // session → record as JSON
 	bucketOutbox   = []byte("outbox")   // key (8 bytes, big endian) → topic length (2 bytes), topic, event or reply
-	bucketCommands = []byte("commands") // command's ID → answer as JSON; files of the first versions have none
+	bucketCommands = []byte("commands") // command's ID → rememberedReply as JSON
 
 	keyFormat   = []byte("format")
 	keyRAE      = []byte("rae")
@@ -38,7 +38,7 @@ var (
 	// ErrCorrupt: the file is damaged.
 	ErrCorrupt = errors.New("registry is corrupt")
 
-	errNotItself = errors.New("it holds another session")
+	errOtherSession = errors.New("it holds another session")
 )
 
 const (
@@ -54,7 +54,7 @@ func openFile(path string, readOnly bool) (db *bolt.DB, err error) {
 	} else if err == nil && info.Size() > 0 && info.Size() < minDatabaseSize {
 		return nil, fmt.Errorf("open %s: %w: %d bytes are no database; %s", path, ErrForeign, info.Size(), corruptionHelp)
 	}
-	err = guard(path, func() error {
+	err = recoverCorruption(path, func() error {
 		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType, ReadOnly: readOnly, NoStatistics: true})
 		return err
 	})
@@ -71,9 +71,9 @@ func openFile(path string, readOnly bool) (db *bolt.DB, err error) {
 	return db, nil
 }
 
-// guard runs f and turns a panic into ErrCorrupt: bbolt trusts its pages, and a
+// recoverCorruption runs f and turns a panic into ErrCorrupt: bbolt trusts its pages, and a
 // damaged file makes it panic or fault on its memory map.
-func guard(path string, f func() error) (err error) {
+func recoverCorruption(path string, f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
@@ -83,8 +83,8 @@ func guard(path string, f func() error) (err error) {
 	return f()
 }
 
-// whole reports ErrCorrupt if the file is shorter than the database in it.
-func whole(path string, tx *bolt.Tx) error {
+// checkSize reports ErrCorrupt if the file is shorter than the database in it.
+func checkSize(path string, tx *bolt.Tx) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -97,17 +97,17 @@ func whole(path string, tx *bolt.Tx) error {
 
 // content is what a registry's file holds.
 type content struct {
-	records  []*record
-	position Position
-	events   int
-	bytes    int64
-	head     uint64
-	tail     uint64
+	records   []*record
+	position  Position
+	events    int
+	bytes     int64
+	ackedKey  uint64
+	newestKey uint64
 }
 
 // load reads the file, or makes it this RAE's registry if it is new.
 func (r *Registry) load() error {
-	err := guard(r.o.Path, func() error {
+	err := recoverCorruption(r.o.Path, func() error {
 		return r.db.Update(func(tx *bolt.Tx) error {
 			if k, _ := tx.Cursor().First(); k == nil {
 				if err := create(tx, r.o.RAE); err != nil {
@@ -116,7 +116,7 @@ func (r *Registry) load() error {
 			} else if err := checkMeta(tx, r.o.Path, r.o.RAE); err != nil {
 				return err
 			}
-			return r.loadAnswers(tx)
+			return r.loadReplies(tx)
 		})
 	})
 	if err != nil {
@@ -126,14 +126,14 @@ func (r *Registry) load() error {
 	if err != nil {
 		return err
 	}
-	r.position, r.saved, r.events, r.bytes, r.head, r.tail = c.position, c.position, c.events, c.bytes, c.head, c.tail
+	r.position, r.savedPosition, r.outboxEvents, r.outboxBytes, r.ackedKey, r.newestKey = c.position, c.position, c.events, c.bytes, c.ackedKey, c.newestKey
 	for _, rec := range c.records {
 		if r.devices[rec.MAC] != nil {
 			return fmt.Errorf("read %s: %w: two sessions of %s; %s", r.o.Path, ErrCorrupt, rec.MAC, corruptionHelp)
 		}
-		r.devices[rec.MAC] = &entry{rec: rec, last: rec.Last, heard: rec.Heard, due: r.firstSnapshot(rec, r.since)}
-		if rec.waits() {
-			r.waiting[rec.MAC], r.full = struct{}{}, true
+		r.devices[rec.MAC] = &trackedDevice{rec: rec, lastSeen: rec.Last, lastHeard: rec.Heard, snapshotDue: r.firstSnapshotTime(rec, r.listeningSince)}
+		if rec.hasPending() {
+			r.waiting[rec.MAC], r.outboxFull = struct{}{}, true
 		}
 	}
 	return nil
@@ -154,7 +154,7 @@ func create(tx *bolt.Tx, rae string) error {
 
 // checkMeta reports whether the file is a registry of rae; "" is any.
 func checkMeta(tx *bolt.Tx, path, rae string) error {
-	if err := whole(path, tx); err != nil {
+	if err := checkSize(path, tx); err != nil {
 		return err
 	}
 	meta := tx.Bucket(bucketMeta)
@@ -174,7 +174,7 @@ func readAll(db *bolt.DB, path string) (c content, err error) {
 	corrupt := func(what string, err error) error {
 		return fmt.Errorf("read %s: %w: %s: %w; %s", path, ErrCorrupt, what, err, corruptionHelp)
 	}
-	err = guard(path, func() error {
+	err = recoverCorruption(path, func() error {
 		return db.View(func(tx *bolt.Tx) error {
 			err := tx.Bucket(bucketRecords).ForEach(func(k, v []byte) error {
 				rec := &record{}
@@ -182,7 +182,7 @@ func readAll(db *bolt.DB, path string) (c content, err error) {
 					return corrupt(fmt.Sprintf("record %q", k), err)
 				}
 				if err := device.CheckSession(rec.Session); err != nil || rec.Session != string(k) || rec.MAC == "" {
-					return corrupt(fmt.Sprintf("record %q", k), errNotItself)
+					return corrupt(fmt.Sprintf("record %q", k), errOtherSession)
 				}
 				if rec.Attributes == nil {
 					rec.Attributes = map[string]attribute{}
@@ -199,10 +199,10 @@ func readAll(db *bolt.DB, path string) (c content, err error) {
 					return corrupt("replay position", err)
 				}
 			}
-			c.tail = outbox.Sequence()
-			c.head = c.tail
+			c.newestKey = outbox.Sequence()
+			c.ackedKey = c.newestKey
 			if first, _ := outbox.Cursor().First(); len(first) == 8 {
-				c.head = binary.BigEndian.Uint64(first) - 1
+				c.ackedKey = binary.BigEndian.Uint64(first) - 1
 			}
 			return outbox.ForEach(func(k, v []byte) error {
 				if _, err := decodeEntry(k, v); err != nil {
@@ -240,7 +240,7 @@ func Inspect(path string, most int) (Contents, error) {
 	}
 	defer func() { _ = db.Close() }()
 	var out Contents
-	err = guard(path, func() error {
+	err = recoverCorruption(path, func() error {
 		return db.View(func(tx *bolt.Tx) error {
 			if err := checkMeta(tx, path, ""); err != nil {
 				return err

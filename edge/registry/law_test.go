@@ -114,7 +114,7 @@ func TestEventsFoldToTheRecords(t *testing.T) {
 				}
 				require.NoError(t, r.Observe(ctx, steps...))
 			case n < 15:
-				require.NoError(t, r.Tick(ctx))
+				require.NoError(t, r.RunDueWork(ctx))
 			case n < 18:
 				entries, err := r.Read(0, 1+random.IntN(5))
 				require.NoError(t, err)

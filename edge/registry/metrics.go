@@ -41,7 +41,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.events, m.attributesRefused, m.devicesRefused, m.commits, state{r}} {
+	for _, c := range []prometheus.Collector{m.events, m.attributesRefused, m.devicesRefused, m.commits, stateCollector{r}} {
 		if err := reg.Register(c); err != nil {
 			m.unregister()
 			return nil, fmt.Errorf("register registry metrics: %w", err)
@@ -57,8 +57,8 @@ func (m *metrics) unregister() {
 	}
 }
 
-// state collects what the registry holds at the moment.
-type state struct{ r *Registry }
+// stateCollector collects what the registry holds at the moment.
+type stateCollector struct{ r *Registry }
 
 var (
 	devicesDesc = prometheus.NewDesc("rollcall_edge_devices",
@@ -72,26 +72,26 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (s state) Describe(ch chan<- *prometheus.Desc) {
+func (s stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{devicesDesc, waitingDesc, outboxEventsDesc, outboxBytesDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (s state) Collect(ch chan<- prometheus.Metric) {
+func (s stateCollector) Collect(ch chan<- prometheus.Metric) {
 	status := map[string]int{}
 	s.r.mu.RLock()
 	for _, e := range s.r.devices {
 		status[e.rec.status()]++
 	}
-	events, bytes, waiting := s.r.events, s.r.bytes, len(s.r.waiting)
+	events, bytes, waiting := s.r.outboxEvents, s.r.outboxBytes, len(s.r.waiting)
 	s.r.mu.RUnlock()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	gauge(devicesDesc, float64(status[Online]), Online)
-	gauge(devicesDesc, float64(status[Offline]), Offline)
+	gauge(devicesDesc, float64(status[device.Online]), device.Online)
+	gauge(devicesDesc, float64(status[device.Offline]), device.Offline)
 	gauge(waitingDesc, float64(waiting))
 	gauge(outboxEventsDesc, float64(events))
 	gauge(outboxBytesDesc, float64(bytes))

@@ -7,16 +7,16 @@ import (
 	"unicode"
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// AttrModel is the device's model, as the strongest evidence tells it. The
-// registry sets it; the evidence itself stays beside it.
-const AttrModel = "device.model"
+// This file decides device.AttrDeviceModel: the device's model, as the strongest
+// evidence tells it. The evidence itself stays beside it.
 
 // modelEvidence are the attributes that tell a model, the strongest first: what
 // an mDNS service says of it in so many words, then the DHCP vendor class. The
 // server that SSDP announces is left out: it names the UPnP library, mostly.
-var modelEvidence = []string{discovery.AttrMDNSModel, discovery.AttrDHCPVendor}
+var modelEvidence = []string{device.AttrMDNSModel, device.AttrDHCPVendor}
 
 // dhcpClients begin the vendor classes that name the DHCP client program, which
 // is the same on devices of all makers. In lower case.
@@ -35,7 +35,7 @@ func modelOf(r *record) any {
 	for _, name := range modelEvidence {
 		var model string
 		_ = json.Unmarshal(r.value(name), &model) // absent, or no text: it tells nothing
-		if !strings.ContainsFunc(model, unicode.IsLetter) || name == discovery.AttrDHCPVendor && namesClient(model) {
+		if !strings.ContainsFunc(model, unicode.IsLetter) || name == device.AttrDHCPVendor && namesClient(model) {
 			continue
 		}
 		return model

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -72,47 +73,38 @@ func readEntries(tx *bolt.Tx, after uint64, most, bytes int) ([]Entry, error) {
 }
 
 // Ack removes the events with keys up to through: the broker has them. Changes
-// that waited for room are told in the same transaction.
+// that waited for room get their events in the same transaction.
 func (r *Registry) Ack(ctx context.Context, through uint64) error {
-	r.write.Lock()
-	defer r.write.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if through > r.tail {
-		return fmt.Errorf("acknowledge outbox up to %d: its newest event is %d", through, r.tail)
-	}
-	if through <= r.head {
-		return nil
-	}
-	t := r.begin()
-	t.through = through
-	err := r.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketOutbox).Cursor()
-		for k, v := c.First(); k != nil && binary.BigEndian.Uint64(k) <= through; k, v = c.Next() {
-			t.freed += entryBytes(v)
-			t.gone++
+	return r.update(ctx, func(t *txn, _ time.Time) error {
+		if through > r.newestKey {
+			return fmt.Errorf("acknowledge outbox up to %d: its newest event is %d", through, r.newestKey)
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read outbox in %s: %w", r.o.Path, err)
-	}
-	if err := t.tellWaiting(); err != nil {
-		return err
-	}
-	return t.save()
-}
-
-// tellWaiting tells what waits for room, as far as there is some. What does not
-// fit goes on waiting; a smaller change behind it may fit.
-func (t *txn) tellWaiting() error {
-	for _, mac := range slices.Sorted(maps.Keys(t.r.waiting)) {
-		if _, err := t.tell(mac); err != nil {
+		if through <= r.ackedKey {
+			return nil
+		}
+		t.ackedThrough = through
+		err := r.db.View(func(tx *bolt.Tx) error {
+			c := tx.Bucket(bucketOutbox).Cursor()
+			for k, v := c.First(); k != nil && binary.BigEndian.Uint64(k) <= through; k, v = c.Next() {
+				t.freedBytes += entryBytes(v)
+				t.ackedEvents++
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read outbox in %s: %w", r.o.Path, err)
+		}
+		if err := t.appendWaiting(); err != nil {
 			return err
 		}
-	}
-	return nil
+		return t.write()
+	})
+}
+
+// appendWaiting makes the events for what waits for room, as far as there is
+// some. What does not fit goes on waiting; a smaller change behind it may fit.
+func (t *txn) appendWaiting() error {
+	return t.appendPendingOf(slices.Sorted(maps.Keys(t.r.waiting)))
 }
 
 func deleteThrough(outbox *bolt.Bucket, through uint64) error {
@@ -129,7 +121,7 @@ func deleteThrough(outbox *bolt.Bucket, through uint64) error {
 func (r *Registry) Pending() (events int, bytes int64) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.events, r.bytes
+	return r.outboxEvents, r.outboxBytes
 }
 
 // Appended returns a channel that has a token when events were appended since

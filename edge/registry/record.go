@@ -11,27 +11,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// AttrStatus is the attribute that the registry itself sets: Online or Offline.
-const AttrStatus = "connection.status"
-
-// AttrReason says of a device that is offline what told so: ReasonSilence, or
-// GoodbyePrefix and the protocol (discovery.Kind…) in which it took its leave.
-const (
-	AttrReason    = "connection.reason"
-	ReasonSilence = "silence"
-	GoodbyePrefix = "goodbye-"
-)
-
-// Values of AttrStatus.
-const (
-	Online  = "online"
-	Offline = "offline"
-)
-
-var (
-	null   = json.RawMessage("null")
-	online = json.RawMessage(`"` + Online + `"`)
-)
+var null = json.RawMessage("null")
 
 // attribute is the value of one attribute. Seq 0 says that no event has told of
 // it yet; Known then says that an earlier event told of another value under the
@@ -92,8 +72,8 @@ func (r *record) pending() []string {
 	return names
 }
 
-// waits reports whether there is anything that no event has told of.
-func (r *record) waits() bool {
+// hasPending reports whether there is anything that no event has told of.
+func (r *record) hasPending() bool {
 	for _, a := range r.Attributes {
 		if a.Seq == 0 {
 			return true
@@ -102,9 +82,9 @@ func (r *record) waits() bool {
 	return false
 }
 
-// put sets name to a canonical value, or removes it, and reports whether that
+// setValue sets name to a canonical value, or removes it, and reports whether that
 // changed anything.
-func (r *record) put(name string, value json.RawMessage, at time.Time) bool {
+func (r *record) setValue(name string, value json.RawMessage, at time.Time) bool {
 	old, ok := r.Attributes[name]
 	if bytes.Equal(value, null) && (!ok || old.removed()) || ok && bytes.Equal(old.Value, value) {
 		return false
@@ -129,38 +109,38 @@ func (r *record) live() map[string]device.Attribute {
 	return out
 }
 
-// change is one wish of an observation: set name to value, or remove it.
-type change struct {
+// attributeChange is one change that an observation asks for: set name to value, or remove it.
+type attributeChange struct {
 	name  string
 	value any // nil removes
 	over  int // members that did not fit the set
 }
 
-// changes are what o asks of r, in a fixed order: removals before values, so
+// attributeChanges are what o asks of r, in a fixed order: removals before values, so
 // that a full record makes room first.
-func changes(r *record, o discovery.Observation) []change {
-	var out []change
+func attributeChanges(r *record, o discovery.Observation) []attributeChange {
+	var out []attributeChange
 	for _, name := range slices.Sorted(slices.Values(o.Unset)) {
-		out = append(out, change{name: name})
+		out = append(out, attributeChange{name: name})
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Drop)) {
 		if _, both := o.Add[name]; !both {
-			out = append(out, setChange(r, name, nil, o.Drop[name]))
+			out = append(out, memberChange(r, name, nil, o.Drop[name]))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Set)) {
-		out = append(out, change{name: name, value: o.Set[name]})
+		out = append(out, attributeChange{name: name, value: o.Set[name]})
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Add)) {
-		out = append(out, setChange(r, name, o.Add[name], o.Drop[name]))
+		out = append(out, memberChange(r, name, o.Add[name], o.Drop[name]))
 	}
 	return out
 }
 
-// setChange is the change of an attribute with set semantics: a sorted array of
+// memberChange is the change of an attribute with set semantics: a sorted array of
 // strings, each once, at most discovery.MaxSetMembers, those that came first.
 // An empty set has no value.
-func setChange(r *record, name string, add, drop []string) change {
+func memberChange(r *record, name string, add, drop []string) attributeChange {
 	var members []string
 	if v := r.value(name); v != nil {
 		_ = json.Unmarshal(v, &members) // what is no array of strings is replaced
@@ -177,8 +157,8 @@ func setChange(r *record, name string, add, drop []string) change {
 		}
 	}
 	if len(members) == 0 {
-		return change{name: name, over: over}
+		return attributeChange{name: name, over: over}
 	}
 	slices.Sort(members)
-	return change{name: name, value: members, over: over}
+	return attributeChange{name: name, value: members, over: over}
 }

@@ -26,12 +26,12 @@ const (
 	DefaultForgetAfter      = 30 * 24 * time.Hour
 	DefaultMaxDevices       = 4096
 	DefaultMaxOutboxBytes   = 256 << 20
-	DefaultMaxAnswers       = 1024
+	DefaultMaxReplies       = 1024
 )
 
 const (
-	tickEvery  = time.Second
-	flushEvery = 5 * time.Minute // how old a last-seen time on disk may be
+	dueWorkEvery = time.Second
+	flushEvery   = 5 * time.Minute // how old a last-seen time on disk may be
 	// spreadOverdue is the time over which snapshots that were missed while
 	// the process was down are taken, so that a fleet that gets its power
 	// back does not send them all at once.
@@ -70,10 +70,10 @@ type Options struct {
 	// When it is reached nothing is dropped: what changes is folded into the
 	// records until there is room. Default DefaultMaxOutboxBytes.
 	MaxOutboxBytes int64
-	// MaxAnswers bounds the commands that were answered, have not expired and
-	// are remembered, some 500 bytes each. Beyond it no command is done.
-	// Default DefaultMaxAnswers.
-	MaxAnswers int
+	// MaxReplies bounds the remembered replies to commands that have not
+	// expired, some 500 bytes each. Beyond it no command is done. Default
+	// DefaultMaxReplies.
+	MaxReplies int
 
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
@@ -102,8 +102,8 @@ func (o *Options) setDefaults() error {
 	if o.MaxOutboxBytes <= 0 {
 		o.MaxOutboxBytes = DefaultMaxOutboxBytes
 	}
-	if o.MaxAnswers <= 0 {
-		o.MaxAnswers = DefaultMaxAnswers
+	if o.MaxReplies <= 0 {
+		o.MaxReplies = DefaultMaxReplies
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -153,34 +153,38 @@ type Registry struct {
 	// appended has a token when the outbox got an event since it was taken.
 	appended chan struct{}
 
-	// write is held by whoever changes anything, through the commit; it is
-	// taken before mu. What mu guards is written under both.
+	// write is held by whoever changes anything, until the change is on disk.
+	// Invariant: what mu guards is written with both held, write taken first. So
+	// a reader needs only one of them.
 	write sync.Mutex
 	mu    sync.RWMutex
-	// devices by MAC.
-	devices  map[string]*entry
-	waiting  map[string]struct{} // MACs of records with changes that wait for room
-	full     bool                // the outbox refused an event since it had room for all
-	position Position            // newest, on disk or not
-	saved    Position            // on disk
-	events   int                 // in the outbox
-	bytes    int64
-	head     uint64            // the newest key that was acknowledged
-	tail     uint64            // the newest key
-	broken   error             // why the last commit failed, nil after one that did not
-	answers  map[string]answer // by the command's ID
 
-	since     time.Time // when this process began to listen
-	nextFlush time.Time
+	// Guarded by mu.
+	devices       map[string]*trackedDevice  // by MAC
+	waiting       map[string]struct{}        // MACs of records with changes that wait for room in the outbox
+	replies       map[string]rememberedReply // by the command's ID
+	position      Position                   // newest, on disk or not
+	savedPosition Position                   // on disk
+	outboxEvents  int
+	outboxBytes   int64
+	ackedKey      uint64 // the newest key of the outbox that was acknowledged
+	newestKey     uint64 // the newest key of the outbox
+	writeErr      error  // why the last transaction failed; nil after one that did not
+
+	listeningSince time.Time // when this process began to listen
+
+	// Guarded by write.
+	nextFlush  time.Time
+	outboxFull bool // the outbox refused an event since it had room for all
 }
 
-// entry is a device in memory: its committed record and what is not worth a
-// transaction of its own.
-type entry struct {
-	rec   *record
-	last  time.Time // newest observation's time
-	heard time.Time // newest observation's arrival
-	due   time.Time // next snapshot
+// trackedDevice is a device in memory: its committed record, and what is not worth
+// a transaction of its own.
+type trackedDevice struct {
+	rec         *record
+	lastSeen    time.Time // newest observation's time
+	lastHeard   time.Time // newest observation's arrival
+	snapshotDue time.Time // next snapshot
 }
 
 // Open opens or creates the database and reads its records. An error says
@@ -190,7 +194,7 @@ func Open(o Options) (*Registry, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	r := &Registry{o: o, since: o.Now(), devices: map[string]*entry{}, waiting: map[string]struct{}{}, answers: map[string]answer{}, appended: make(chan struct{}, 1)}
+	r := &Registry{o: o, listeningSince: o.Now(), devices: map[string]*trackedDevice{}, waiting: map[string]struct{}{}, replies: map[string]rememberedReply{}, appended: make(chan struct{}, 1)}
 	db, err := openFile(o.Path, false)
 	if err != nil {
 		return nil, err
@@ -204,23 +208,23 @@ func Open(o Options) (*Registry, error) {
 		_ = db.Close()
 		return nil, err
 	}
-	r.nextFlush = r.since.Add(flushEvery)
-	if r.events > 0 {
+	r.nextFlush = r.listeningSince.Add(flushEvery)
+	if r.outboxEvents > 0 {
 		r.signal()
 	}
 	return r, nil
 }
 
-// Run takes snapshots, judges silence and forgets until ctx is cancelled.
+// Run calls RunDueWork once a second until ctx is cancelled.
 func (r *Registry) Run(ctx context.Context) error {
-	tick := time.NewTicker(tickEvery)
-	defer tick.Stop()
+	ticker := time.NewTicker(dueWorkEvery)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			if err := r.Tick(ctx); err != nil && ctx.Err() == nil {
+		case <-ticker.C:
+			if err := r.RunDueWork(ctx); err != nil && ctx.Err() == nil {
 				r.o.Logger.Error("registry could not write; it will try again", "path", r.o.Path, "err", err)
 			}
 		}
@@ -242,7 +246,7 @@ func (r *Registry) Close() error {
 func (r *Registry) Ready() error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.broken
+	return r.writeErr
 }
 
 // Device is a copy of one record.
@@ -252,7 +256,7 @@ type Device struct {
 	// Seq is the seq of the session's newest event; 0 while its opened
 	// waits for room in the outbox.
 	Seq    int64  `json:"seq"`
-	Status string `json:"status"` // Online or Offline
+	Status string `json:"status"` // Online or device.Offline
 	// Waiting says that changes, removals among them, wait for room in the
 	// outbox: no event has told of them yet.
 	Waiting bool `json:"waiting,omitempty"`
@@ -266,16 +270,9 @@ type Device struct {
 
 func (r *record) device() Device {
 	return Device{
-		MAC: r.MAC, Session: r.Session, Seq: r.Seq, Status: r.status(), Waiting: r.waits(),
+		MAC: r.MAC, Session: r.Session, Seq: r.Seq, Status: r.status(), Waiting: r.hasPending(),
 		First: r.First, Last: r.Last, Attributes: r.live(),
 	}
-}
-
-func (r *record) status() string {
-	if string(r.value(AttrStatus)) == string(online) {
-		return Online
-	}
-	return Offline
 }
 
 // Devices returns copies of all records, sorted by MAC.
@@ -285,7 +282,7 @@ func (r *Registry) Devices() []Device {
 	out := make([]Device, 0, len(r.devices))
 	for _, e := range r.devices {
 		d := e.rec.device()
-		d.Last = e.last
+		d.Last = e.lastSeen
 		out = append(out, d)
 	}
 	sortDevices(out)

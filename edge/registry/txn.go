@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,36 +16,50 @@ import (
 )
 
 // txn is one transaction in the making: changed clones of records and the
-// events that tell of them. The Registry's write lock is held while there is
-// one. Nothing outside it changes before commit has succeeded.
+// events that tell of them.
+//
+// Invariant: nothing outside it changes before write has succeeded.
+// Requires: Registry.write is held as long as there is one. See update.
 type txn struct {
-	r        *Registry
-	staged   map[string]*record // by MAC; nil: the record goes
-	touched  map[string]struct{}
-	events   []event
-	bytes    int64
-	opened   int                  // records that commit would add
-	due      map[string]time.Time // when the next snapshots are
-	position Position
-	through  uint64 // outbox keys up to it go
-	freed    int64
-	gone     int
-	answered map[string]answer // by the command's ID; one without a reply goes
+	r       *Registry
+	staged  map[string]*record  // by MAC; nil: the record goes
+	touched map[string]struct{} // MACs of records that changed since appendTouched
+	opened  int                 // records that are new
+
+	entries      []stagedEntry // to be appended to the outbox
+	bytes        int64         // their size
+	ackedThrough uint64        // outbox keys up to it go
+	ackedEvents  int           // how many those are
+	freedBytes   int64         // their size
+
+	snapshotDue map[string]time.Time       // by MAC
+	position    Position                   // of the input
+	replies     map[string]rememberedReply // by the command's ID; one without a reply is forgotten
 }
 
-type event struct {
-	typ   device.Type // "" of a reply
-	entry []byte      // value in the outbox
-	snap  *record     // of a snapshot: whose SnapshotKey is this event's key
+// stagedEntry is an entry for the outbox: an event or a reply.
+type stagedEntry struct {
+	typ        device.Type // "" of a reply
+	value      []byte
+	snapshotOf *record // of a snapshot: the record whose SnapshotKey is this entry's key
 }
 
-// begin starts a transaction. The caller holds r.write.
-func (r *Registry) begin() *txn {
-	return &txn{r: r, staged: map[string]*record{}, touched: map[string]struct{}{}, due: map[string]time.Time{}, answered: map[string]answer{}, position: r.position}
+// update runs f in a transaction. f must end in commit or write, or change
+// nothing. After an error nothing has changed.
+func (r *Registry) update(ctx context.Context, f func(t *txn, now time.Time) error) error {
+	r.write.Lock()
+	defer r.write.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return f(&txn{
+		r: r, staged: map[string]*record{}, touched: map[string]struct{}{}, snapshotDue: map[string]time.Time{},
+		replies: map[string]rememberedReply{}, position: r.position,
+	}, r.o.Now())
 }
 
-// get returns the record of mac as t has it, or nil. It must not be changed.
-func (t *txn) get(mac string) *record {
+// record returns the record of mac as t has it, or nil. It must not be changed.
+func (t *txn) record(mac string) *record {
 	if rec, ok := t.staged[mac]; ok {
 		return rec
 	}
@@ -53,38 +69,44 @@ func (t *txn) get(mac string) *record {
 	return nil
 }
 
-// change returns the record of mac to change.
-func (t *txn) change(mac string) *record {
+// editRecord returns the record of mac to change.
+func (t *txn) editRecord(mac string) *record {
 	if rec, ok := t.staged[mac]; ok {
 		return rec
 	}
 	e := t.r.devices[mac]
 	rec := e.rec.clone()
-	rec.Last, rec.Heard = e.last, e.heard
+	rec.Last, rec.Heard = e.lastSeen, e.lastHeard
 	t.staged[mac] = rec
 	return rec
 }
 
 func (t *txn) count() int { return len(t.r.devices) + t.opened }
 
-// sequence makes the events for what changed since it was called last.
-func (t *txn) sequence() error {
-	for _, mac := range slices.Sorted(maps.Keys(t.touched)) {
-		if _, err := t.tell(mac); err != nil {
+// appendTouched makes the events for what changed since it was called last.
+func (t *txn) appendTouched() error {
+	defer clear(t.touched)
+	return t.appendPendingOf(slices.Sorted(maps.Keys(t.touched)))
+}
+
+// appendPendingOf calls appendPending for each of macs. What has no room stays
+// pending.
+func (t *txn) appendPendingOf(macs []string) error {
+	for _, mac := range macs {
+		if err := t.appendPending(mac); err != nil && !errors.Is(err, ErrOutboxFull) {
 			return err
 		}
 	}
-	clear(t.touched)
 	return nil
 }
 
-// tell makes the events for all that is pending in a record: one, unless it is
-// more than one event may hold. It reports false where the outbox has no room:
-// what is left stays pending.
-func (t *txn) tell(mac string) (bool, error) {
-	rec := t.get(mac)
+// appendPending makes the events for all that is pending in a record: one,
+// unless it is more than one event may hold. It fails with ErrOutboxFull; what
+// has no event by then stays pending.
+func (t *txn) appendPending(mac string) error {
+	rec := t.record(mac)
 	if rec == nil {
-		return true, nil
+		return nil
 	}
 	for names := rec.pending(); len(names) > 0; {
 		part := firstPart(rec, names)
@@ -100,10 +122,10 @@ func (t *txn) tell(mac string) (bool, error) {
 		for _, name := range part {
 			e.Attributes[name] = device.Attribute{Value: rec.Attributes[name].Value, Seq: e.Seq, At: e.Time}
 		}
-		if ok, err := t.append(e, nil); !ok || err != nil {
-			return false, err
+		if err := t.appendEvent(e, nil); err != nil {
+			return err
 		}
-		rec = t.change(mac)
+		rec = t.editRecord(mac)
 		rec.Seq = e.Seq
 		for name, a := range e.Attributes {
 			if a.Removed() {
@@ -114,7 +136,7 @@ func (t *txn) tell(mac string) (bool, error) {
 		}
 		names = names[len(part):]
 	}
-	return true, nil
+	return nil
 }
 
 // firstPart are the first of names whose values fit one event, counted as
@@ -131,169 +153,160 @@ func firstPart(rec *record, names []string) []string {
 	return names
 }
 
-// snapshot tells what is pending and then everything. It reports false where
-// the outbox has no room.
-func (t *txn) snapshot(mac string, now time.Time) (bool, error) {
-	if ok, err := t.tell(mac); !ok || err != nil {
-		return false, err
-	}
-	rec := t.change(mac)
-	e := device.Event{RAE: t.r.o.RAE, Session: rec.Session, Type: device.Snapshot, Seq: rec.Seq + 1, Time: millis(now, now), Attributes: rec.live()}
-	if ok, err := t.append(e, rec); !ok || err != nil {
-		return false, err
-	}
-	rec.Seq, rec.SnapshotAt = e.Seq, e.Time
-	return true, nil
-}
-
-// close ends the session of mac: what is pending, closed, and the record goes.
-// It reports false where the outbox has no room.
-func (t *txn) close(mac, reason string, now time.Time) (bool, error) {
-	if ok, err := t.tell(mac); !ok || err != nil {
-		return false, err
-	}
-	rec := t.get(mac)
-	e := device.Event{RAE: t.r.o.RAE, Session: rec.Session, Type: device.Closed, Seq: rec.Seq + 1, Time: millis(now, now), Reason: reason}
-	if ok, err := t.append(e, nil); !ok || err != nil {
-		return false, err
-	}
-	t.staged[mac] = nil
-	return true, nil
-}
-
-// append puts e into the outbox and reports whether there was room.
-func (t *txn) append(e device.Event, snap *record) (bool, error) {
+// appendEvent puts e into the outbox. It fails with ErrOutboxFull.
+func (t *txn) appendEvent(e device.Event, snap *record) error {
 	topic, err := device.SessionTopic(e.RAE, e.Session, device.KindEvents)
 	if err != nil {
-		return false, err
+		return err
 	}
 	payload, err := e.Encode()
 	if err != nil {
-		return false, err
+		return err
 	}
-	return t.enqueue(event{typ: e.Type, entry: encodeEntry(topic, payload), snap: snap}), nil
+	return t.enqueue(stagedEntry{typ: e.Type, value: encodeEntry(topic, payload), snapshotOf: snap})
 }
 
-// enqueue puts e into the outbox and reports whether there was room.
-func (t *txn) enqueue(e event) bool {
-	if t.r.bytes-t.freed+t.bytes+entryBytes(e.entry) > t.r.o.MaxOutboxBytes {
-		if !t.r.full {
-			t.r.full = true
+// enqueue puts e into the outbox. It fails with ErrOutboxFull.
+func (t *txn) enqueue(e stagedEntry) error {
+	if t.r.outboxBytes-t.freedBytes+t.bytes+entryBytes(e.value) > t.r.o.MaxOutboxBytes {
+		if !t.r.outboxFull {
+			t.r.outboxFull = true
 			t.r.o.Logger.Warn("outbox is full: changes wait in the records until the broker takes events; nothing is lost, but what happens in between is folded", "limit_bytes", t.r.o.MaxOutboxBytes)
 		}
-		return false
+		return ErrOutboxFull
 	}
-	t.events = append(t.events, e)
-	t.bytes += entryBytes(e.entry)
-	return true
+	t.entries = append(t.entries, e)
+	t.bytes += entryBytes(e.value)
+	return nil
 }
 
 // empty reports whether committing t would write nothing but a position.
 func (t *txn) empty() bool {
-	return len(t.staged) == 0 && len(t.events) == 0 && t.through == 0 && len(t.answered) == 0
+	return len(t.staged) == 0 && len(t.entries) == 0 && t.ackedThrough == 0 && len(t.replies) == 0
 }
 
 // commit writes t and then makes it what the Registry knows. Where t is empty
 // it only remembers the position.
 func (t *txn) commit() error {
 	if !t.empty() {
-		return t.save()
+		return t.write()
 	}
 	t.r.mu.Lock()
 	defer t.r.mu.Unlock()
 	t.r.position = t.position
-	t.schedule()
+	t.scheduleLocked()
 	return nil
 }
 
-// schedule sets when the next snapshots are due. The caller holds r.mu.
-func (t *txn) schedule() {
-	for mac, due := range t.due {
+// scheduleLocked sets when the next snapshots are due. Requires: r.mu is held.
+func (t *txn) scheduleLocked() {
+	for mac, due := range t.snapshotDue {
 		if e := t.r.devices[mac]; e != nil {
-			e.due = due
+			e.snapshotDue = due
 		}
 	}
 }
 
-func (t *txn) save() error {
+// write writes t, whether it is empty or not, and then makes it what the Registry
+// knows.
+func (t *txn) write() error {
 	r := t.r
 	start := time.Now()
-	var tail uint64
+	var newestKey uint64
 	err := r.db.Update(func(tx *bolt.Tx) (err error) {
-		tail, err = t.put(tx)
+		newestKey, err = t.writeTo(tx)
 		return err
 	})
 	r.metrics.commits.Observe(time.Since(start).Seconds())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
-		r.broken = fmt.Errorf("write %s: %w", r.o.Path, err)
-		return r.broken
+		r.writeErr = fmt.Errorf("write %s: %w", r.o.Path, err)
+		return r.writeErr
 	}
-	r.broken = nil
+	r.writeErr = nil
+	t.publishRecordsLocked()
+	t.scheduleLocked()
+	t.publishRepliesLocked()
+	r.position, r.savedPosition = t.position, t.position
+	r.ackedKey = max(r.ackedKey, t.ackedThrough)
+	t.publishOutboxLocked(newestKey)
+	return nil
+}
+
+// publishRecordsLocked puts the written records in the place of the old ones.
+// Requires: r.mu is held.
+func (t *txn) publishRecordsLocked() {
+	r := t.r
 	now := r.o.Now()
 	for mac, rec := range t.staged {
 		delete(r.waiting, mac)
-		switch e := r.devices[mac]; {
+		switch d := r.devices[mac]; {
 		case rec == nil:
 			delete(r.devices, mac)
 			continue
-		case e == nil:
-			r.devices[mac] = &entry{rec: rec, last: rec.Last, heard: rec.Heard, due: r.firstSnapshot(rec, now)}
+		case d == nil:
+			r.devices[mac] = &trackedDevice{rec: rec, lastSeen: rec.Last, lastHeard: rec.Heard, snapshotDue: r.firstSnapshotTime(rec, now)}
 		default:
-			e.rec = rec
+			d.rec = rec
 		}
-		if rec.waits() {
+		if rec.hasPending() {
 			r.waiting[mac] = struct{}{}
 		}
 	}
-	t.schedule()
-	r.position, r.saved = t.position, t.position
-	r.events += len(t.events) - t.gone
-	r.bytes += t.bytes - t.freed
-	r.head = max(r.head, t.through)
-	if r.full && len(r.waiting) == 0 {
-		r.full = false
+	if r.outboxFull && len(r.waiting) == 0 {
+		r.outboxFull = false
 		r.o.Logger.Info("outbox has room again; all changes that waited are in it")
 	}
-	if len(t.events) > 0 {
-		r.tail = tail
+}
+
+// publishOutboxLocked counts what was appended to the outbox and taken off it.
+// Requires: r.mu is held.
+func (t *txn) publishOutboxLocked(newestKey uint64) {
+	r := t.r
+	r.outboxEvents += len(t.entries) - t.ackedEvents
+	r.outboxBytes += t.bytes - t.freedBytes
+	if len(t.entries) > 0 {
+		r.newestKey = newestKey
 		r.signal()
 	}
-	for _, e := range t.events {
+	for _, e := range t.entries {
 		if e.typ != "" {
 			r.metrics.events.WithLabelValues(string(e.typ)).Inc()
 		}
 	}
-	for id, a := range t.answered {
-		if a.gone() {
-			delete(r.answers, id)
-		} else {
-			r.answers[id] = a
-		}
-	}
-	return nil
 }
 
-// put writes t into the database and returns the newest outbox key.
-func (t *txn) put(tx *bolt.Tx) (uint64, error) {
+// publishRepliesLocked updates the remembered replies. Requires: r.mu is held.
+func (t *txn) publishRepliesLocked() {
+	for id, a := range t.replies {
+		if a.forgotten() {
+			delete(t.r.replies, id)
+		} else {
+			t.r.replies[id] = a
+		}
+	}
+}
+
+// writeTo writes t into the database and returns the newest outbox key.
+func (t *txn) writeTo(tx *bolt.Tx) (uint64, error) {
 	outbox, records := tx.Bucket(bucketOutbox), tx.Bucket(bucketRecords)
-	if t.through > 0 {
-		if err := deleteThrough(outbox, t.through); err != nil {
+	if t.ackedThrough > 0 {
+		if err := deleteThrough(outbox, t.ackedThrough); err != nil {
 			return 0, err
 		}
 	}
 	tail := outbox.Sequence()
-	for _, e := range t.events {
+	for _, e := range t.entries {
 		key, err := outbox.NextSequence()
 		if err != nil {
 			return 0, err
 		}
-		if err := outbox.Put(binary.BigEndian.AppendUint64(nil, key), e.entry); err != nil {
+		if err := outbox.Put(binary.BigEndian.AppendUint64(nil, key), e.value); err != nil {
 			return 0, err
 		}
-		if e.snap != nil {
-			e.snap.SnapshotKey = key
+		if e.snapshotOf != nil {
+			e.snapshotOf.SnapshotKey = key
 		}
 		tail = key
 	}
@@ -314,10 +327,10 @@ func (t *txn) put(tx *bolt.Tx) (uint64, error) {
 			return 0, err
 		}
 	}
-	if err := putAnswers(tx, t.answered); err != nil {
+	if err := putReplies(tx, t.replies); err != nil {
 		return 0, err
 	}
-	if t.position != t.r.saved {
+	if t.position != t.r.savedPosition {
 		b, err := json.Marshal(t.position)
 		if err != nil {
 			return 0, fmt.Errorf("encode replay position: %w", err)

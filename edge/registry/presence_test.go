@@ -8,12 +8,13 @@ import (
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/registry"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 // What told that a device is offline is told with it, and goes when it is back.
 func TestReasonOfBeingOffline(t *testing.T) {
 	f := open(t, func(o *registry.Options) { o.OfflineAfter = time.Minute })
-	reason := func() string { return string(f.device(tv).Attributes[registry.AttrReason].Value) }
+	reason := func() string { return string(f.device(tv).Attributes[device.AttrConnectionReason].Value) }
 	left := func(kind string) discovery.Observation {
 		return discovery.Observation{MAC: tv, Kind: kind, Presence: discovery.Left}
 	}
@@ -27,10 +28,10 @@ func TestReasonOfBeingOffline(t *testing.T) {
 	f.observe(seen(tv, nil))
 	require.Empty(t, reason())
 	f.clock.Advance(2 * time.Minute)
-	require.NoError(t, f.Tick(t.Context()))
+	require.NoError(t, f.RunDueWork(t.Context()))
 	require.Equal(t, `"silence"`, reason())
 	events := f.take()
 	last := events[len(events)-1]
-	require.Equal(t, last.Seq, last.Attributes[registry.AttrReason].Seq)
-	require.Equal(t, `"offline"`, string(last.Attributes[registry.AttrStatus].Value), "one event tells both")
+	require.Equal(t, last.Seq, last.Attributes[device.AttrConnectionReason].Seq)
+	require.Equal(t, `"offline"`, string(last.Attributes[device.AttrConnectionStatus].Value), "one event tells both")
 }
