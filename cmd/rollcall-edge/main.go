@@ -1,6 +1,6 @@
 // Command rollcall-edge is the Local Registry: it runs on a Reference
-// Automation Environment, recognises the devices on its LAN and tells the cloud
-// of them.
+// Automation Environment, recognises the devices on its LAN and publishes every
+// change to the cloud.
 package main
 
 import (
@@ -15,16 +15,16 @@ type grammar struct {
 	cli.Flags
 
 	Run         runCmd               `cmd:"" help:"Recognise devices on a LAN, or in a capture of one, and publish what changes."`
-	Devices     devicesCmd           `cmd:"" help:"List the devices this edge knows."`
+	Devices     devicesCmd           `cmd:"" help:"List the devices that this edge has a record of."`
 	Events      eventsCmd            `cmd:"" help:"Show the events that wait for the broker."`
 	Forget      forgetCmd            `cmd:"" help:"Close a device's session and forget it."`
-	Healthcheck admin.HealthcheckCmd `cmd:"" help:"Ask a running edge whether it is ready."`
+	Healthcheck admin.HealthcheckCmd `cmd:"" help:"Exit 0 if a running edge is ready."`
 	Version     versionCmd           `cmd:"" help:"Print the version."`
 }
 
-const description = `Keeps the record of the devices on the LAN side of a RAE, and tells the cloud of every change over MQTT.
+const description = `Keeps the record of the devices on the LAN side of a RAE, and publishes every change over MQTT.
 
-It sees DHCP, ARP, IPv6 neighbour discovery, SSDP and mDNS. What it knows, and what the broker has not acknowledged yet, is in one file in its data directory and survives kill -9 and loss of power.
+It reads DHCP, ARP, IPv6 neighbour discovery, SSDP and mDNS. One file in the data directory holds the records and the events that the broker has not acknowledged yet. It survives kill -9 and loss of power.
 
 A setting comes from its flag, else its environment variable, else the YAML file of --config, else its default.`
 

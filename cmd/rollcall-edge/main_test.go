@@ -14,6 +14,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 const tv = "02:00:00:00:00:01"
@@ -32,7 +33,7 @@ func stopped(t *testing.T) string {
 	r, err := registry.Open(registry.Options{Path: filepath.Join(dir, edge.DatabaseFile), RAE: "RAE-1", Logger: discard})
 	require.NoError(t, err)
 	require.NoError(t, r.Observe(t.Context(), registry.Step{Observations: []discovery.Observation{{
-		MAC: tv, Time: time.Now(), Set: map[string]any{discovery.AttrIPv4: "192.168.1.7", discovery.AttrHostname: "tv\x1b[2J"},
+		MAC: tv, Time: time.Now(), Set: map[string]any{device.AttrIPv4: "192.168.1.7", device.AttrHostname: "tv\x1b[2J"},
 	}}}))
 	require.NoError(t, r.Close())
 	return dir
@@ -48,7 +49,7 @@ func TestLooksIntoAStoppedEdge(t *testing.T) {
 	_, out, _ = call(t, "devices", "--data-dir", dir, "-o", "json")
 	var devices []registry.Device
 	require.NoError(t, json.Unmarshal([]byte(out), &devices))
-	require.Equal(t, `"192.168.1.7"`, string(devices[0].Attributes[discovery.AttrIPv4].Value))
+	require.Equal(t, `"192.168.1.7"`, string(devices[0].Attributes[device.AttrIPv4].Value))
 
 	_, out, _ = call(t, "events", "--data-dir", dir)
 	require.Contains(t, out, "opened")

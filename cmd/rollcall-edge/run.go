@@ -18,11 +18,6 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/cli"
 )
 
-// dataFlags are the flags of every command that looks into the registry.
-type dataFlags struct {
-	DataDir string `help:"Directory of the registry and of the running edge's control socket." default:"/var/lib/rollcall-edge" env:"ROLLCALL_DATA_DIR" placeholder:"DIR"`
-}
-
 type runCmd struct {
 	dataFlags
 	RAE       string `name:"rae" help:"Serial of this RAE." required:"" env:"ROLLCALL_RAE" placeholder:"SERIAL"`
@@ -30,13 +25,13 @@ type runCmd struct {
 
 	Interface     string         `group:"source" help:"Read this LAN interface (needs CAP_NET_RAW)." env:"ROLLCALL_INTERFACE" placeholder:"NAME" xor:"source" required:""`
 	Capture       string         `group:"source" help:"Replay this pcap or pcapng file instead." env:"ROLLCALL_CAPTURE" placeholder:"FILE" xor:"source" required:""`
-	Speed         string         `group:"source" help:"Speed of the replay: recorded, max, or a factor such as 10." default:"recorded" env:"ROLLCALL_SPEED"`
+	Speed         string         `group:"source" help:"Speed of the replay: recorded, max, or a factor such as 10 (ten times as fast)." default:"recorded" env:"ROLLCALL_SPEED"`
 	MaxGap        time.Duration  `group:"source" help:"Cut pauses in the recording to this. 0 keeps them." default:"0" env:"ROLLCALL_MAX_GAP"`
-	Rewind        bool           `group:"source" help:"Replay from the first frame. Otherwise a replay goes on where it stopped."`
-	ExitAtEnd     bool           `group:"source" help:"Exit when the replay has ended and all events are published. Otherwise snapshots go on."`
+	Rewind        bool           `group:"source" help:"Replay from the first frame. Otherwise a replay continues where it stopped."`
+	ExitAtEnd     bool           `group:"source" help:"Exit when the replay has ended and all events are published. Otherwise run on and take snapshots."`
 	LAN           []netip.Prefix `name:"lan" group:"source" help:"Prefixes of the LAN. Default: the interface's, or what the capture tells." env:"ROLLCALL_LAN" placeholder:"PREFIX"`
-	RouterMAC     []string       `name:"router-mac" group:"source" help:"Addresses of the router, which is no device. Default: the interface's, or what the capture tells." env:"ROLLCALL_ROUTER_MAC" placeholder:"MAC"`
-	ProbeInterval time.Duration  `group:"source" help:"Ask devices by ARP this often whether they are there. Negative: never." default:"30s" env:"ROLLCALL_PROBE_INTERVAL"`
+	RouterMAC     []string       `name:"router-mac" group:"source" help:"MAC addresses of the router, which is not recorded as a device. Default: the interface's, or what the capture tells." env:"ROLLCALL_ROUTER_MAC" placeholder:"MAC"`
+	ProbeInterval time.Duration  `group:"source" help:"Send an ARP request to each known device this often. Negative: never." default:"30s" env:"ROLLCALL_PROBE_INTERVAL"`
 
 	MQTTURL      string         `name:"mqtt-url" group:"mqtt" help:"The broker: mqtts://host:8883, or mqtt://host:1883 on this host." required:"" env:"ROLLCALL_MQTT_URL" placeholder:"URL"`
 	TLSCA        string         `name:"tls-ca" group:"mqtt" help:"PEM file of the authorities that may sign the broker's certificate. Default: the system's." env:"ROLLCALL_TLS_CA" placeholder:"FILE"`
@@ -44,22 +39,22 @@ type runCmd struct {
 	TLSKey       string         `name:"tls-key" group:"mqtt" help:"PEM file of its private key." env:"ROLLCALL_TLS_KEY" placeholder:"FILE"`
 	Username     string         `group:"mqtt" help:"User name, for a broker that does not take the identity from the certificate." env:"ROLLCALL_MQTT_USERNAME"`
 	PasswordFile cli.SecretFile `group:"mqtt" help:"File that holds its password." env:"ROLLCALL_MQTT_PASSWORD_FILE" placeholder:"FILE"`
-	Insecure     bool           `group:"mqtt" help:"Allow mqtt:// to another host: anybody on the way can read and forge events." env:"ROLLCALL_MQTT_INSECURE"`
-	MQTTWindow   int            `name:"mqtt-window" group:"mqtt" help:"Events in flight, at most; the broker's Receive Maximum bounds it too." default:"32" env:"ROLLCALL_MQTT_WINDOW"`
-	DrainTimeout time.Duration  `group:"mqtt" help:"When told to stop: how long to go on publishing what waits. The rest is published after the next start." default:"5s" env:"ROLLCALL_DRAIN_TIMEOUT"`
+	Insecure     bool           `group:"mqtt" help:"Allow mqtt:// to another host. Anybody on the path can then read and forge events." env:"ROLLCALL_MQTT_INSECURE"`
+	MQTTWindow   int            `name:"mqtt-window" group:"mqtt" help:"Most events in flight. The broker's Receive Maximum bounds them too." default:"32" env:"ROLLCALL_MQTT_WINDOW"`
+	DrainTimeout time.Duration  `group:"mqtt" help:"How long a stop may take to publish the events that wait. The rest is published after the next start." default:"5s" env:"ROLLCALL_DRAIN_TIMEOUT"`
 
 	SnapshotInterval time.Duration `group:"record" help:"Time between two snapshots of a device, give or take a tenth. Negative: none." default:"3h" env:"ROLLCALL_SNAPSHOT_INTERVAL"`
-	OfflineAfter     time.Duration `group:"record" help:"A device on the interface that was silent for so long is offline." default:"90s" env:"ROLLCALL_OFFLINE_AFTER"`
-	ForgetAfter      time.Duration `group:"record" help:"Forget a device that has been offline for so long. Negative: never." default:"720h" env:"ROLLCALL_FORGET_AFTER"`
-	MaxDevices       int           `group:"record" help:"Devices to know at a time, at most." default:"4096" env:"ROLLCALL_MAX_DEVICES"`
+	OfflineAfter     time.Duration `group:"record" help:"A device on the interface is offline after it was silent for this long." default:"90s" env:"ROLLCALL_OFFLINE_AFTER"`
+	ForgetAfter      time.Duration `group:"record" help:"Forget a device after it was offline for this long. Negative: never." default:"720h" env:"ROLLCALL_FORGET_AFTER"`
+	MaxDevices       int           `group:"record" help:"Most devices to have a record of." default:"4096" env:"ROLLCALL_MAX_DEVICES"`
 	OutboxMiB        int64         `name:"outbox-mib" group:"record" help:"MiB of events that may wait for the broker. Beyond it changes are folded into the records; nothing is dropped." default:"256" env:"ROLLCALL_OUTBOX_MIB"`
 }
 
 // Help is printed by run --help.
 func (*runCmd) Help() string {
-	return `Reads the frames of a LAN interface, or of a capture file, and recognises the devices that sent them. What changes becomes an event in the outbox, in the same transaction as the record, and leaves it when the broker has acknowledged it (MQTT 5, QoS 1). The broker may be away for as long as it likes.
+	return `Reads the frames of a LAN interface, or of a capture file, and recognises the devices that sent them. Each change is written as an event to the outbox, in the same transaction as the record. The event leaves the outbox when the broker has acknowledged it (MQTT 5, QoS 1). While the broker is away, events wait.
 
-A killed replay goes on behind the last frame that is on disk, with the same events.
+A replay that was killed continues behind the last frame on disk and gives the same events.
 
 Examples:
 
