@@ -39,7 +39,7 @@ func stopped(t *testing.T) string {
 	return dir
 }
 
-func TestLooksIntoAStoppedEdge(t *testing.T) {
+func TestCommandsReadTheFileOfAStoppedEdge(t *testing.T) {
 	dir := stopped(t)
 	code, out, _ := call(t, "devices", "--data-dir", dir)
 	require.Zero(t, code)
@@ -65,7 +65,7 @@ func TestLooksIntoAStoppedEdge(t *testing.T) {
 	require.Contains(t, out, "rollcall.device.closed.v1")
 }
 
-func TestNothingThere(t *testing.T) {
+func TestMissingDataDirectory(t *testing.T) {
 	code, _, errs := call(t, "devices", "--data-dir", filepath.Join(t.TempDir(), "absent"))
 	require.Equal(t, cli.ExitFailed, code)
 	require.Contains(t, errs, "absent")
@@ -101,7 +101,7 @@ func TestRunIsCheckedBeforeItStarts(t *testing.T) {
 	require.Contains(t, errs, "one of interface and capture")
 }
 
-func TestHelpTeaches(t *testing.T) {
+func TestHelpHasExamples(t *testing.T) {
 	for _, command := range []string{"run", "devices", "events", "forget"} {
 		code, out, _ := call(t, command, "--help")
 		require.Zero(t, code)

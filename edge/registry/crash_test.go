@@ -193,7 +193,7 @@ func TestKill9(t *testing.T) {
 		r, err := registry.Open(crashOptions(dir))
 		require.NoError(t, err)
 		waiting, _ := decode(t, r)
-		requireLawful(t, append(handed, waiting...), r.Devices())
+		requireInvariants(t, append(handed, waiting...), r.Devices())
 		require.GreaterOrEqual(t, r.Position().Frame, frame)
 		frame, events = r.Position().Frame, len(handed)
 		require.NoError(t, r.Close())

@@ -373,7 +373,7 @@ func TestAFullOutboxFoldsAndLosesNothing(t *testing.T) {
 	require.Len(t, after, 2, "one delta for all that waited, and the radio's opened")
 	require.Contains(t, f.log.String(), "outbox has room again")
 	require.Equal(t, before[len(before)-1].Seq+1, after[0].Seq)
-	requireLawful(t, append(before, after...), f.Devices())
+	requireInvariants(t, append(before, after...), f.Devices())
 }
 
 func TestPositionIsWrittenWithWhatItCovers(t *testing.T) {

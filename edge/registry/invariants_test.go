@@ -18,11 +18,11 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// requireLawful checks what the whole platform stands on: all events that were
-// ever handed out, with those that still wait, are gap-free from 1 in each
-// session, duplicates are identical, nothing follows a closed, and folding them
-// gives the records.
-func requireLawful(t require.TestingT, events []device.Event, devices []registry.Device) {
+// requireInvariants checks the promises of the package. All events that were ever
+// handed out, with those that still wait, are gap-free from 1 in each session,
+// duplicates are identical, nothing follows a closed event, and folding them gives
+// the records.
+func requireInvariants(t require.TestingT, events []device.Event, devices []registry.Device) {
 	sessions := map[string]map[int64]device.Event{}
 	for _, e := range events {
 		s := sessions[e.Session]
@@ -146,6 +146,6 @@ func TestEventsFoldToTheRecords(t *testing.T) {
 		}
 		devices := r.Devices()
 		require.False(t, slices.ContainsFunc(devices, func(d registry.Device) bool { return d.Waiting }), "nothing waits when the outbox is empty")
-		requireLawful(t, handed, devices)
+		requireInvariants(t, handed, devices)
 	})
 }
