@@ -41,7 +41,7 @@ func TestRequestSnapshotEndToEnd(t *testing.T) {
 	got, code, text := cli(before.MAC, "--reason", "a test")
 	require.Zero(t, code, text)
 	require.Equal(t, string(device.Done), got["outcome"], text)
-	require.EqualValues(t, before.Seq+1, got["seq"], text)
+	require.Equal(t, map[string]any{"seq": float64(before.Seq + 1)}, got["result"], text)
 	require.Equal(t, before.Session, got["session_id"])
 	t.Log(text)
 

@@ -26,7 +26,8 @@ type deviceCmd struct {
 	Release  deviceReleaseCmd  `cmd:"" help:"Hold a device no more."`
 	SetState deviceSetStateCmd `cmd:"" help:"Set a device apart, for maintenance or as suspect, or make it available."`
 
-	RequestSnapshot deviceRequestCmd `cmd:"" help:"Ask a device's RAE for a snapshot now, and wait for its reply."`
+	Command         deviceCommandCmd         `cmd:"" help:"Send a command to a device's RAE, and wait for its reply."`
+	RequestSnapshot deviceRequestSnapshotCmd `cmd:"" help:"Ask a device's RAE for a snapshot now, and wait for its reply."`
 }
 
 // queryFlags are what every look into the database takes.
@@ -171,7 +172,7 @@ func (c *deviceGetCmd) Run(ctx context.Context, env cli.Env) error {
 func details(w *tabwriter.Writer, d store.Device) {
 	row(w, "Device", d.Device)
 	row(w, "Session", d.Session)
-	row(w, "Workflow", "device-session-"+d.Session)
+	row(w, "Workflow", device.WorkflowID(d.Session))
 	row(w, "RAE", d.RAE+", last heard of "+orElse(stamp(d.RAEReceivedAt), "-"))
 	row(w, "Status", statusText(d))
 	if d.Reason != "" {

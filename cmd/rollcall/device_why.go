@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
 // statusText is a device's status, since when it has it, and what told so.
 func statusText(d store.Device) string {
-	status := d.Attributes["connection.status"]
+	status := d.Attributes[device.AttrConnectionStatus]
 	if d.Closed > 0 || status.Value == nil {
 		return orElse(d.Status, "-")
 	}
@@ -25,7 +26,7 @@ func statusText(d store.Device) string {
 // command does not know is shown as it is.
 func reasonText(d store.Device) string {
 	var reason string
-	_ = json.Unmarshal(d.Attributes["connection.reason"].Value, &reason) // absent: there is none
+	_ = json.Unmarshal(d.Attributes[device.AttrConnectionReason].Value, &reason) // absent: there is none
 	protocol, goodbye := strings.CutPrefix(reason, "goodbye-")
 	switch {
 	case goodbye:

@@ -15,6 +15,12 @@ import (
 )
 
 // grammar is the command line. Each command is in the file of its name.
+//
+// When adding a subcommand: a field here, or in the command above it (deviceCmd
+// in device.go); its struct with Help, Validate and Run in a file of its own,
+// with flags and output alone and the logic in a package; its name in TestHelp,
+// whose golden file go test ./cmd/rollcall -update writes; its refusals in
+// TestRefusals.
 type grammar struct {
 	cli.Flags
 
@@ -33,6 +39,7 @@ type grammar struct {
 	Session     sessionCmd           `cmd:"" group:"look" help:"Ask a session's workflow what it does, drain it or close it."`
 	Verify      verifyCmd            `cmd:"" group:"look" help:"Compare sessions at the edge, in their workflows and in the database."`
 	Identity    identityCmd          `cmd:"" group:"look" help:"Look at what devices are known by, and settle conflicts."`
+	Attributes  attributesCmd        `cmd:"" group:"look" help:"List the attributes that the platform knows."`
 	Version     versionCmd           `cmd:"" name:"version" group:"look" help:"Print the version."`
 }
 

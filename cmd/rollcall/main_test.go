@@ -70,7 +70,7 @@ func golden(t *testing.T, name, got string) {
 func TestHelp(t *testing.T) {
 	for _, command := range []string{
 		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
-		"device", "device list", "device get", "device history", "device request-snapshot", "verify", "version",
+		"device", "device list", "device get", "device history", "device request-snapshot", "device command", "verify", "version", "attributes",
 		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
 		"quarantine", "quarantine list", "quarantine show", "quarantine replay", "quarantine drop", "retention", "device explain",
 		"deployment", "deployment status", "deployment roll",
@@ -145,6 +145,10 @@ func TestRefusals(t *testing.T) {
 		{"test state", []string{"device", "set-state", db, "x", "in_test"}, `<state> must be one of "available","quarantined","maintenance" but got "in_test" (see rollcall device set-state --help)`},
 		{"no lease", []string{"device", "reserve", db, "x"}, `missing flags: --for=DURATION (see rollcall device reserve --help)`},
 		{"expiry", []string{"device", "request-snapshot", db, "x", "--expires=2h"}, `device request-snapshot: --wait must not be less than 0, --expires from 1s to 1h0m0s (see rollcall device request-snapshot --help)`},
+		{"no action", []string{"device", "command", db, "x", "reboot"}, `device command: there is no action "reboot": the actions are snapshot, ping (see rollcall device command --help)`},
+		{"argument", []string{"device", "command", db, "x", "ping", `{"txt":"x"}`}, `device command: ping: unknown argument "txt": there are text (see rollcall device command --help)`},
+		{"no arguments", []string{"device", "command", db, "x", "snapshot", `{"deep":true}`}, `device command: snapshot: unknown argument "deep": there are none (see rollcall device command --help)`},
+		{"not JSON", []string{"device", "command", db, "x", "ping", `hello`}, `device command: ping: arguments are not a JSON object: hello (see rollcall device command --help)`},
 		{"half a version", []string{"worker", db, "--build-id=v1"}, `worker: a deployment and a build ID go together: give both or neither (see rollcall worker --help)`},
 		{"a deployment that is none", []string{"deployment", "roll", db, "--deployment=a.b", "--build-id=v1"}, `deployment roll: deployment "a.b": its name must hold neither . nor : anywhere (see rollcall deployment roll --help)`},
 		{"a ramp that falls", []string{"deployment", "roll", db, "--deployment=d", "--build-id=v1", "--ramp=50,10"}, `deployment roll: --ramp: percentages above 0 and up to 100, each more than the one before (see rollcall deployment roll --help)`},

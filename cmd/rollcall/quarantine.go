@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka/replay"
 	"github.com/rollcall-platform/rollcall/internal/quarantine"
 	"github.com/rollcall-platform/rollcall/internal/store"
@@ -226,7 +227,7 @@ func batch(w io.Writer, q store.QuarantinedBatch) {
 	row(w, "Since", stamp(q.At))
 	row(w, "RAE", q.RAE)
 	row(w, "Session", q.Session)
-	row(w, "Workflow", "device-session-"+q.Session)
+	row(w, "Workflow", device.WorkflowID(q.Session))
 	row(w, "Records were at", batchAt(q))
 	row(w, "Cause", q.Cause)
 	for i, line := range strings.Split(q.Detail, "\n") {

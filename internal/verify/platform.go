@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/converter"
@@ -21,11 +20,12 @@ type RAEs struct{ Requester *request.Requester }
 
 // Snapshot implements Edge.
 func (r RAEs) Snapshot(ctx context.Context, s Session) (device.Reply, error) {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	return r.Requester.Ask(ctx, device.Command{
-		ID: uuid.NewString(), Source: device.CommandSource("verify"), RAE: s.RAE, Session: s.ID,
-		Action: device.ActionSnapshot, Time: now, Expires: now.Add(CommandLife), Reason: "verify",
-	})
+	command, err := request.NewCommand("verify", s.RAE, s.ID, device.ActionSnapshot, nil, time.Now(), CommandLife)
+	if err != nil {
+		return device.Reply{}, err
+	}
+	command.Reason = "verify"
+	return r.Requester.Ask(ctx, command)
 }
 
 // TemporalClient is what SessionWorkflows takes of a client.Client.
