@@ -7,10 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"go.temporal.io/api/serviceerror"
-
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/sessions"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
@@ -31,11 +30,6 @@ func (f *tellFlags) validate() error {
 // tellFor bounds the telling: what counts is done by then.
 const tellFor = 5 * time.Second
 
-// signaller is what of a client.Client telling takes.
-type signaller interface {
-	SignalWorkflow(ctx context.Context, workflowID, runID, signal string, arg any) error
-}
-
 // openSessions are those of a device that are to be told.
 func openSessions(ctx context.Context, env cli.Env, db *store.Store, id string) []store.Summary {
 	d, err := db.GetDevice(ctx, id)
@@ -47,34 +41,34 @@ func openSessions(ctx context.Context, env cli.Env, db *store.Store, id string) 
 
 // tell has the sessions read the test state that the database has. Nothing that
 // goes wrong here is more than a warning.
-func (f *tellFlags) tell(ctx context.Context, env cli.Env, sessions []store.Summary) {
-	if !f.Tell || len(sessions) == 0 {
+func (f *tellFlags) tell(ctx context.Context, env cli.Env, open []store.Summary) {
+	if !f.Tell || len(open) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellFor)
 	defer cancel()
 	temporal, _, err := f.Temporal.dial(ctx, env.Logger)
 	if err != nil {
-		for _, s := range sessions {
+		for _, s := range open {
 			notTold(env, s.Session, err)
 		}
 		return
 	}
 	defer temporal.Close()
-	tellSessions(ctx, env, temporal, sessions)
+	tellSessions(ctx, env, sessions.Client{Temporal: temporal}, open)
 }
 
-// tellSessions starts none that does not run: it would only go idle again.
-func tellSessions(ctx context.Context, env cli.Env, temporal signaller, sessions []store.Summary) {
-	for _, s := range sessions {
-		if err := temporal.SignalWorkflow(ctx, device.WorkflowID(s.Session), "", workflows.SignalTestState, nil); err != nil {
+// tellSessions tells each, whatever became of the one before.
+func tellSessions(ctx context.Context, env cli.Env, client sessions.Client, open []store.Summary) {
+	for _, s := range open {
+		if err := client.TellTestState(ctx, s.Session); err != nil {
 			notTold(env, s.Session, err)
 		}
 	}
 }
 
 func notTold(env cli.Env, session string, err error) {
-	if missing := (*serviceerror.NotFound)(nil); errors.As(err, &missing) {
+	if errors.Is(err, sessions.ErrNotRunning) {
 		warn(env, "session %s has no workflow that runs: Temporal shows the new state when its next event starts it", session)
 		return
 	}

@@ -8,11 +8,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/sdk/client"
-
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/sessions"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
@@ -51,7 +49,7 @@ func (a *sessionArg) check() error {
 }
 
 // ask asks one question of a session's workflow.
-func (f *workflowFlags) ask(ctx context.Context, env cli.Env, session string, question func(context.Context, client.Client) error) error {
+func (f *workflowFlags) ask(ctx context.Context, env cli.Env, taskQueue string, question func(context.Context, sessions.Client) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, f.Timeout, fmt.Errorf("no answer within %s: is a worker running?", f.Timeout))
 	defer cancel()
 	temporal, _, err := f.Temporal.dial(ctx, env.Logger)
@@ -59,9 +57,9 @@ func (f *workflowFlags) ask(ctx context.Context, env cli.Env, session string, qu
 		return err
 	}
 	defer temporal.Close()
-	err = question(ctx, temporal)
-	if missing := (*serviceerror.NotFound)(nil); errors.As(err, &missing) {
-		return &cli.Error{Code: cli.ExitNotFound, Err: fmt.Errorf("session %s has no workflow that runs: it is closed, idle or unknown, and nothing waits for it", session)}
+	err = question(ctx, sessions.Client{Temporal: temporal, TaskQueue: taskQueue})
+	if errors.Is(err, sessions.ErrNotRunning) {
+		return &cli.Error{Code: cli.ExitNotFound, Err: err}
 	}
 	if err != nil && ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), err)
@@ -88,22 +86,10 @@ func (c *sessionProgressCmd) Validate() error { return errors.Join(c.check(), c.
 
 // Run asks and prints.
 func (c *sessionProgressCmd) Run(ctx context.Context, env cli.Env) error {
-	var p struct {
-		Workflow string `json:"workflow"` // Running, Completed, …
-		workflows.Progress
-	}
-	err := c.ask(ctx, env, c.Session, func(ctx context.Context, temporal client.Client) error {
-		id := device.WorkflowID(c.Session)
-		d, err := temporal.DescribeWorkflowExecution(ctx, id, "")
-		if err != nil {
-			return err
-		}
-		p.Workflow = d.GetWorkflowExecutionInfo().GetStatus().String()
-		v, err := temporal.QueryWorkflow(ctx, id, "", workflows.QueryProgress)
-		if err != nil {
-			return err
-		}
-		return v.Get(&p.Progress)
+	var p sessions.Progress
+	err := c.ask(ctx, env, "", func(ctx context.Context, client sessions.Client) (err error) {
+		p, err = client.Progress(ctx, c.Session)
+		return err
 	})
 	if err != nil {
 		return err
@@ -130,7 +116,7 @@ type sessionDrainCmd struct {
 
 // Help is printed by session drain --help.
 func (*sessionDrainCmd) Help() string {
-	return `Waits until the database has all that the session was sent before, and prints a receipt: up to which seq and which Kafka offsets. It holds nothing up. Exits 3 when the session has no workflow that runs: then nothing waits.
+	return `Waits until the database has all that the session was sent before, and prints how far that is: up to which seq and which Kafka offsets. The session goes on applying meanwhile. Exits 3 when the session has no workflow that runs: then nothing waits.
 
 Example:
 
@@ -142,20 +128,15 @@ func (c *sessionDrainCmd) Validate() error { return errors.Join(c.check(), c.val
 
 // Run waits and prints.
 func (c *sessionDrainCmd) Run(ctx context.Context, env cli.Env) error {
-	var receipt workflows.AppliedState
-	err := c.ask(ctx, env, c.Session, func(ctx context.Context, temporal client.Client) error {
-		h, err := temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-			WorkflowID: device.WorkflowID(c.Session), UpdateName: workflows.UpdateDrain, WaitForStage: client.WorkflowUpdateStageCompleted,
-		})
-		if err != nil {
-			return err
-		}
-		return h.Get(ctx, &receipt)
+	var applied workflows.AppliedState
+	err := c.ask(ctx, env, "", func(ctx context.Context, client sessions.Client) (err error) {
+		applied, err = client.Drain(ctx, c.Session)
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	return c.Output.write(env.Stdout, receipt, func(w *tabwriter.Writer) { receiptTable(w, receipt) })
+	return c.Output.write(env.Stdout, applied, func(w *tabwriter.Writer) { appliedRows(w, applied) })
 }
 
 type sessionCloseCmd struct {
@@ -170,7 +151,7 @@ type sessionCloseCmd struct {
 func (*sessionCloseCmd) Help() string {
 	return `Closes a session after its newest event, for good: what its RAE sends for it later is refused and counted. It is for sessions that no RAE will ever close, such as those of a RAE that is gone. A device that is still there comes back with a new session only if its RAE forgets it.
 
-One that is closed already stays as it was, and its receipt is printed. Exits 3 when there is no such session or device.
+A session that is closed already stays as it was, and how far it came is printed. Exits 3 when there is no such session or device.
 
 ` + refHelp + `
 
@@ -199,36 +180,25 @@ func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env) error {
 	if err != nil {
 		return err
 	}
-	var receipt workflows.AppliedState
-	err = c.ask(ctx, env, found.Session, func(ctx context.Context, temporal client.Client) error {
-		options := workflows.StartOptions(c.TaskQueue, found.RAE, found.Session)
-		h, err := temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
-			StartWorkflowOperation: temporal.NewWithStartWorkflowOperation(options, workflows.DeviceSessionName,
-				workflows.Input{RAE: found.RAE, Session: found.Session}),
-			UpdateOptions: client.UpdateWorkflowOptions{
-				WorkflowID: options.ID, UpdateName: workflows.UpdateClose, Args: []any{workflows.CloseRequest{Reason: c.Reason}},
-				WaitForStage: client.WorkflowUpdateStageCompleted,
-			},
-		})
-		if err != nil {
-			return err
-		}
-		return h.Get(ctx, &receipt)
+	var applied workflows.AppliedState
+	err = c.ask(ctx, env, c.TaskQueue, func(ctx context.Context, client sessions.Client) (err error) {
+		applied, err = client.Close(ctx, found.RAE, found.Session, c.Reason)
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	return c.Output.write(env.Stdout, receipt, func(w *tabwriter.Writer) { receiptTable(w, receipt) })
+	return c.Output.write(env.Stdout, applied, func(w *tabwriter.Writer) { appliedRows(w, applied) })
 }
 
-func receiptTable(w *tabwriter.Writer, r workflows.AppliedState) {
-	row(w, "as of seq", r.AsOf)
-	if r.Closed > 0 {
-		row(w, "closed", fmt.Sprintf("at seq %d: %s", r.Closed, r.Reason))
+func appliedRows(w *tabwriter.Writer, a workflows.AppliedState) {
+	row(w, "as of seq", a.AsOf)
+	if a.Closed > 0 {
+		row(w, "closed", fmt.Sprintf("at seq %d: %s", a.Closed, a.Reason))
 	}
-	for _, p := range r.Positions {
+	for _, p := range a.Positions {
 		row(w, "ingested", fmt.Sprintf("%s/%d up to offset %d", p.Topic, p.Partition, p.Next-1))
 	}
-	row(w, "events", r.Events)
-	row(w, "signals", r.Signals)
+	row(w, "events", a.Events)
+	row(w, "signals", a.Signals)
 }
