@@ -145,5 +145,5 @@ func TestVerifyEndToEnd(t *testing.T) {
 
 	code, _, errs = run("--rae", "nobody")
 	require.Equal(t, 3, code)
-	require.Contains(t, errs, "no open session to verify on RAE nobody")
+	require.Contains(t, errs, `no open session to verify on RAE ["nobody"]`)
 }

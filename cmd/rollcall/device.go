@@ -19,12 +19,12 @@ type deviceCmd struct {
 	Get     deviceGetCmd     `cmd:"" help:"Show all that is known of one device."`
 	History deviceHistoryCmd `cmd:"" help:"Show what changed on one device, newest first."`
 
-	Explain deviceExplainCmd `cmd:"" help:"Say where each value of a device comes from, and what was refused."`
+	Explain deviceExplainCmd `cmd:"" help:"Show which event set each value of a device, and what was refused."`
 
-	Reserve  deviceReserveCmd  `cmd:"" help:"Hold an available device for a time."`
-	Renew    deviceRenewCmd    `cmd:"" help:"Hold a device for longer."`
-	Release  deviceReleaseCmd  `cmd:"" help:"Hold a device no more."`
-	SetState deviceSetStateCmd `cmd:"" help:"Set a device apart, for maintenance or as suspect, or make it available."`
+	Reserve  deviceReserveCmd  `cmd:"" help:"Reserve an available device until its lease ends."`
+	Renew    deviceRenewCmd    `cmd:"" help:"Change when the lease of a reserved device ends."`
+	Release  deviceReleaseCmd  `cmd:"" help:"Make a reserved device available before its lease ends."`
+	SetState deviceSetStateCmd `cmd:"" help:"Put a device in quarantine or maintenance, or make it available."`
 
 	Command         deviceCommandCmd         `cmd:"" help:"Send a command to a device's RAE, and wait for its reply."`
 	RequestSnapshot deviceRequestSnapshotCmd `cmd:"" help:"Ask a device's RAE for a snapshot now, and wait for its reply."`
@@ -45,7 +45,7 @@ func (q *queryFlags) Validate() error {
 	return q.Database.validate()
 }
 
-// bound bounds one question.
+// bound limits one question to --timeout.
 func (q *queryFlags) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, q.Timeout, fmt.Errorf("no answer within %s", q.Timeout))
 }
@@ -57,7 +57,7 @@ func (q *queryFlags) ask(ctx context.Context, question func(context.Context, *st
 	return q.work(ctx, question)
 }
 
-// work opens the store for as long as it takes.
+// work opens the store without a limit on how long the work may take.
 func (q *queryFlags) work(ctx context.Context, question func(context.Context, *store.Store) error) error {
 	opening, cancel := q.bound(ctx)
 	db, err := q.Database.open(opening, nil)
@@ -83,11 +83,11 @@ type deviceListCmd struct {
 	queryFlags `embed:""`
 	RAE        string            `help:"Only those on the RAE with this serial." placeholder:"SERIAL"`
 	Status     string            `help:"Only those with this connection status: online, offline, or closed." placeholder:"STATUS"`
-	Text       string            `help:"Only those with this in a name or model, in any case." placeholder:"TEXT"`
-	Attr       map[string]string `help:"Only those with this value of an attribute, or with it among its values. May be repeated; all must hold." placeholder:"NAME=VALUE"`
+	Text       string            `help:"Only those with this text in a name or model, in upper or lower case." placeholder:"TEXT"`
+	Attr       map[string]string `help:"Only those with this value of an attribute, or with it among its values. May be repeated: then all must match. rollcall attributes lists the names." placeholder:"NAME=VALUE"`
 	Available  bool              `help:"Only those that are online and whose test state is available."`
 	Limit      int               `help:"How many, at most ${max_limit}." default:"${default_limit}"`
-	After      string            `help:"Go on after this device: what the page before said." placeholder:"DEVICE"`
+	After      string            `help:"Continue after this device, as the page before printed it." placeholder:"DEVICE"`
 }
 
 // Help is printed by device list --help.

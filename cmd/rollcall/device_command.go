@@ -10,8 +10,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/request"
@@ -20,14 +18,12 @@ import (
 
 // commandFlags are what every command to a device's RAE takes.
 type commandFlags struct {
-	queryFlags    `embed:""`
-	Kafka         kafkaFlags    `embed:"" group:"kafka"`
-	Device        string        `arg:"" help:"Which device."`
-	Wait          time.Duration `help:"Wait so long for the reply. 0: do not wait." default:"10s"`
-	Expires       time.Duration `help:"The RAE must not do it later than so long from now, at most ${max_command_life}. Default: the action's deadline."`
-	Reason        string        `help:"Why, for whoever reads the RAE's log." placeholder:"TEXT"`
-	CommandsTopic string        `help:"Kafka topic of the commands." default:"rollcall.device-commands" env:"ROLLCALL_COMMANDS_TOPIC"`
-	RepliesTopic  string        `help:"Kafka topic of the replies." default:"rollcall.device-replies" env:"ROLLCALL_REPLIES_TOPIC"`
+	queryFlags   `embed:""`
+	requestFlags `embed:""`
+	Device       string        `arg:"" help:"Which device."`
+	Wait         time.Duration `help:"Wait this long for the reply. 0: do not wait." default:"10s"`
+	Expires      time.Duration `help:"The command expires after this long, at most ${max_command_life}; then the RAE does not do it. Default: the action's deadline."`
+	Reason       string        `help:"Why, for whoever reads the RAE's log." placeholder:"TEXT"`
 }
 
 // check is Validate, for who embeds commandFlags.
@@ -54,7 +50,7 @@ The outcome is "done" with a result, "refused" (too many: ask again later), "exp
 
 type deviceCommandCmd struct {
 	commandFlags `embed:""`
-	Action       device.Action `arg:"" help:"What to do; see above."`
+	Action       device.Action `arg:"" help:"What the RAE is to do: one of the actions above."`
 	Arguments    string        `arg:"" optional:"" placeholder:"JSON" help:"The action's arguments."`
 }
 
@@ -171,7 +167,7 @@ func (c *commandFlags) send(ctx context.Context, env cli.Env, action device.Acti
 		return err
 	}
 	if out.Outcome != "" && out.Outcome != device.Done {
-		return fmt.Errorf("the RAE did not do it: %s%s", out.Outcome, prefixed(": ", out.Detail))
+		return fmt.Errorf("the RAE did not do it: outcome %s, detail %q", out.Outcome, out.Detail)
 	}
 	return nil
 }
@@ -187,10 +183,7 @@ func (c *commandFlags) exchange(ctx context.Context, env cli.Env, command device
 	out := sentCommand{Command: command.ID, Action: command.Action, RAE: command.RAE, Session: command.Session, Expires: command.Expires}
 	sending, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no answer from Kafka within %s", c.Timeout))
 	defer cancel()
-	r, err := request.Open(sending, request.Options{
-		Kafka: c.Kafka.options("cli"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})},
-		CommandsTopic: c.CommandsTopic, RepliesTopic: c.RepliesTopic, Logger: env.Logger,
-	})
+	r, err := c.requester(sending, env)
 	if err != nil {
 		return out, err
 	}

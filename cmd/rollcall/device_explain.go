@@ -17,7 +17,7 @@ type deviceExplainCmd struct {
 
 // Help is printed by device explain --help.
 func (*deviceExplainCmd) Help() string {
-	return `Says of each value which event set it (its CloudEvents id), when that was observed (by the edge's clock), received (by Kafka's, at the latest) and applied (by the database's), and whether it came as that event or only in a snapshot that listed it, as far as the tables prove either: "-" is not known. Then it counts what became of all events: those that were not needed (duplicate, stale), refused (after the close, over the limit), stepped over (quarantined), and what was missing and how that ended.
+	return `Says of each value which event set it (its CloudEvents id), when that was observed (by the edge's clock), received (by Kafka's, at the latest) and applied (by the database's), and whether it came as that event or only in a snapshot that listed it, as far as the tables prove either: "-" is not known. Then it counts what became of all events: those that were not needed (duplicate, stale), refused (after the close, over the limit) or quarantined, and which were missing and how each gap ended.
 
 ` + refHelp + ` With a session's, that session is explained. Exits 3 when there is none.
 
@@ -46,7 +46,7 @@ func explanation(w *tabwriter.Writer, e store.Explanation) {
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", e.AsOf, stamp(e.AppliedAt), e.Snapshot))
 	section(w, "ATTRIBUTE", "VALUE", "SET BY EVENT", "CAME AS", "OBSERVED", "RECEIVED BY", "APPLIED")
 	for _, a := range e.Attributes {
-		row(w, a.Name, told(a.Attribute), a.Event, orElse(a.Came, "-"), stamp(a.Attribute.At), orElse(stamp(a.ReceivedAt), "-"), stamp(a.AppliedAt))
+		row(w, a.Name, valueText(a.Attribute), a.Event, orElse(a.Came, "-"), stamp(a.Attribute.At), orElse(stamp(a.ReceivedAt), "-"), stamp(a.AppliedAt))
 	}
 	section(w, "OF ITS EVENTS", "COUNT", "")
 	n := e.Counters
@@ -59,7 +59,7 @@ func explanation(w *tabwriter.Writer, e store.Explanation) {
 	row(w, "over the limit", n.OverLimit, "refused: the state would not fit one event")
 	row(w, "repaired", n.Repaired, "a snapshot had to correct them")
 	section(w, "QUARANTINED", "COUNT", "")
-	row(w, "batches", e.Quarantined.Batches, fmt.Sprintf("%d not dealt with; rollcall quarantine list --session %s", e.Quarantined.Unsettled, e.Session))
+	row(w, "batches", e.Quarantined.Batches, fmt.Sprintf("%d not resolved; rollcall quarantine list --session %s", e.Quarantined.Unsettled, e.Session))
 	section(w, "GAPS", "COUNT", "")
 	for _, by := range []struct{ name, means string }{
 		{"open", "still missing"}, {"events", "ended by events that came late"}, {"snapshot", "ended by a snapshot"}, {"narrowed", "became smaller ones"},

@@ -19,9 +19,9 @@ type deviceHistoryCmd struct {
 	Device     string     `arg:"" help:"Which device."`
 	Attribute  string     `help:"Only this attribute." placeholder:"NAME"`
 	Limit      int        `help:"How many, at most ${max_limit}." default:"${default_limit}"`
-	Before     cursor     `help:"Go on before this change: what the page before said." placeholder:"SESSION/SEQ/NAME"`
+	Before     cursor     `help:"Continue before this change, as the page before printed it." placeholder:"SESSION/SEQ/NAME"`
 	At         cli.Moment `help:"Show the record as it was then: ${time_forms}." placeholder:"TIME"`
-	By         string     `help:"With --at, the clock that counts: observed (the edge's: what was true) or applied (the database's: what the platform knew)." enum:"observed,applied" default:"observed"`
+	By         string     `help:"With --at, by which clock: observed (the edge's: what was true) or applied (the database's: what the platform knew)." enum:"observed,applied" default:"observed"`
 }
 
 // cursor is a store.Cursor as text.
@@ -46,7 +46,7 @@ func (c *cursor) UnmarshalText(b []byte) error {
 func (*deviceHistoryCmd) Help() string {
 	return `Shows the values that attributes have had, in all sessions of the device, or in the one that is named. A value that was replaced before it was applied, because the newer one came in the same batch, is not in it. OBSERVED is by the edge's clock, RECEIVED (at the latest) by Kafka's, APPLIED by the database's.
 
-With --at it shows the record as it was at a time: of each attribute the change with the highest seq among those observed by then, however late they came. With --by applied it is what a query would have shown then. Order is the seq, not the clocks: a change that lost against a newer one counts nowhere. Of a device with several sessions it is the one that began last. Where retention has let changes leave, the command says since when history is whole; before that values may be missing, and none is wrong.
+With --at it shows the record as it was at a time: of each attribute the change with the highest seq among those observed by then, however late they came. With --by applied it is what a query would have shown then. Changes are ordered by seq, not by clock: a change that lost against a newer one is not shown. Of a device with several sessions it shows the one that began last. Where retention has deleted changes, the command says since when history is whole; before that, values may be missing but none is wrong.
 
 ` + refHelp + ` Exits 3 when there is no such device, or it had no record then.
 
@@ -86,7 +86,7 @@ func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
 		err = c.Output.write(env.Stdout, page, func(w *tabwriter.Writer) {
 			row(w, "OBSERVED", "ATTRIBUTE", "VALUE", "SEQ", "RECEIVED", "APPLIED", "SESSION")
 			for _, change := range page.Changes {
-				row(w, stamp(change.Attribute.At), change.Name, told(change.Attribute), change.Attribute.Seq,
+				row(w, stamp(change.Attribute.At), change.Name, valueText(change.Attribute), change.Attribute.Seq,
 					orElse(stamp(change.ReceivedAt), "-"), stamp(change.AppliedAt), change.Session)
 			}
 		})
@@ -97,8 +97,8 @@ func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
 	})
 }
 
-// told is a value as tables show it.
-func told(a device.Attribute) string {
+// valueText is a value as tables show it.
+func valueText(a device.Attribute) string {
 	if a.Removed() {
 		return "(removed)"
 	}
@@ -118,17 +118,17 @@ func (c *deviceHistoryCmd) past(ctx context.Context, env cli.Env, at time.Time) 
 		}
 		whole := ""
 		if !record.Begins.IsZero() {
-			whole = fmt.Sprintf("history begins at %s: what was replaced before that has left, and is missing here", stamp(record.Begins))
+			whole = fmt.Sprintf("history begins at %s: values that were replaced before that are deleted, and missing here", stamp(record.Begins))
 		}
 		if len(record.Changes) == 0 {
 			what := "no record"
 			if c.Attribute != "" {
-				what = "no " + c.Attribute
+				what = fmt.Sprintf("no %q", c.Attribute)
 			}
 			return &cli.Error{Code: cli.ExitNotFound, Err: fmt.Errorf("%q had %s at %s, by what was %s; %s", c.Device, what, stamp(at), c.By, orElse(whole, "history is whole from before then"))}
 		}
 		if whole != "" {
-			env.Logger.Warn("history does not reach back so far: what was replaced before it begins has left, and is missing here", "history_begins", stamp(record.Begins))
+			env.Logger.Warn("history does not reach back so far: values that were replaced before it begins are deleted, and missing here", "history_begins", stamp(record.Begins))
 		}
 		if len(record.Untold) > 0 {
 			env.Logger.Warn("written while no history was kept (worker --no-history): what these were is not sure", "attributes", strings.Join(record.Untold, ","))
@@ -140,7 +140,7 @@ func (c *deviceHistoryCmd) past(ctx context.Context, env cli.Env, at time.Time) 
 			row(w, "As of", fmt.Sprintf("%s, by what was %s", stamp(record.At), record.By))
 			section(w, "ATTRIBUTE", "VALUE", "SEQ", "OBSERVED", "RECEIVED", "APPLIED")
 			for _, change := range record.Changes {
-				row(w, change.Name, told(change.Attribute), change.Attribute.Seq, stamp(change.Attribute.At), orElse(stamp(change.ReceivedAt), "-"), stamp(change.AppliedAt))
+				row(w, change.Name, valueText(change.Attribute), change.Attribute.Seq, stamp(change.Attribute.At), orElse(stamp(change.ReceivedAt), "-"), stamp(change.AppliedAt))
 			}
 		})
 	})

@@ -12,7 +12,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-const stateHelp = `A device's test state says whether it may be used: available, in_test (somebody holds it until the lease ends), quarantined or maintenance. It is apart from the connection status. A lease that ends needs nobody to end it. The Temporal Web UI and temporal workflow list --query "TestState='in_test'" show it: the device's open sessions are told.`
+const stateHelp = `A device's test state says whether it may be used: available, in_test (somebody holds it until the lease ends), quarantined or maintenance. It does not depend on the connection status. A lease ends by itself. The Temporal Web UI and temporal workflow list --query "TestState='in_test'" show it, because the device's open sessions are told.`
 
 // holderFlag says who holds a device.
 type holderFlag struct {
@@ -26,8 +26,8 @@ func (h holderFlag) name() string {
 	return *h.Holder
 }
 
-// check refuses an empty name, too: that of a variable which is not set would
-// be everybody's.
+// check refuses an empty name too: a script whose variable is not set would hold
+// the device as nobody.
 func (h holderFlag) check() error {
 	if h.Holder != nil && (strings.TrimSpace(*h.Holder) == "" || len(*h.Holder) > store.MaxHolder) {
 		return fmt.Errorf("--holder must be a name of 1 to %d bytes", store.MaxHolder)
@@ -49,7 +49,7 @@ func (l leaseFlag) check() error {
 
 const heldExits = ` Exits 1 when somebody else holds it, 3 when there is no such device.`
 
-// whatToDo says how whoever may not change a test state could.
+// whatToDo says what helps who was refused a change of test state.
 func whatToDo(verb string, t store.TestState) string {
 	switch {
 	case t.State == store.StateAvailable:
@@ -64,9 +64,9 @@ func whatToDo(verb string, t store.TestState) string {
 	return "--force does it all the same"
 }
 
-// stated prints what became of a change of test state, and tells the device's open
+// changeState makes a change of test state, prints it and tells the device's open
 // sessions.
-func (q *queryFlags) stated(ctx context.Context, env cli.Env, verb string, f *tellFlags, change func(context.Context, *store.Store) (string, store.TestState, error)) error {
+func (q *queryFlags) changeState(ctx context.Context, env cli.Env, verb string, f *tellFlags, change func(context.Context, *store.Store) (string, store.TestState, error)) error {
 	var open []store.Summary
 	err := q.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		id, t, err := change(ctx, db)
@@ -86,11 +86,11 @@ func (q *queryFlags) stated(ctx context.Context, env cli.Env, verb string, f *te
 			row(w, id, t.State, orElse(t.Holder, "-"), orElse(stamp(t.LeaseUntil), "-"), orElse(clip(t.Reason), "-"))
 		})
 	})
-	f.tell(ctx, env, open) // of a change that was made, printed or not
+	f.tell(ctx, env, open) // also where printing the change failed
 	return err
 }
 
-// inUse is a test state in a cell of a table.
+// inUse is a test state as a cell of a table shows it.
 func inUse(t store.TestState) string {
 	if t.State == store.StateInTest {
 		return fmt.Sprintf("%s (%s)", t.State, clip(t.Holder))
@@ -104,14 +104,14 @@ type deviceReserveCmd struct {
 	leaseFlag  `embed:""`
 	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
-	Reason     string `help:"What for." placeholder:"TEXT"`
+	Reason     string `help:"What it is reserved for." placeholder:"TEXT"`
 }
 
 // Help is printed by device reserve --help.
 func (*deviceReserveCmd) Help() string {
 	return stateHelp + `
 
-Of several who reserve a device at once one gets it. The others are told who has it, and until when, and exit with 1. 3 is for a device that does not exist.
+When several reserve a device at once, one gets it. The others exit with 1 and are told who holds it and until when. Exits 3 when there is no such device.
 
 ` + refHelp + `
 
@@ -129,7 +129,7 @@ func (c *deviceReserveCmd) Validate() error {
 
 // Run reserves.
 func (c *deviceReserveCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "reserve", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.changeState(ctx, env, "reserve", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.Reserve(ctx, c.Device, c.name(), c.Reason, time.Duration(c.For))
 	})
 }
@@ -144,7 +144,7 @@ type deviceRenewCmd struct {
 
 // Help is printed by device renew --help.
 func (*deviceRenewCmd) Help() string {
-	return `Has the lease of a device that is held end later, or sooner. One that has ended is not renewed: reserve the device again.` + heldExits + `
+	return `Sets when the lease of a reserved device ends: --for from now, which may be sooner than before. A lease that has ended cannot be renewed: reserve the device again.` + heldExits + `
 
 ` + refHelp + `
 
@@ -160,7 +160,7 @@ func (c *deviceRenewCmd) Validate() error {
 
 // Run renews.
 func (c *deviceRenewCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "renew", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.changeState(ctx, env, "renew", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.Renew(ctx, c.Device, c.name(), time.Duration(c.For))
 	})
 }
@@ -170,12 +170,12 @@ type deviceReleaseCmd struct {
 	holderFlag `embed:""`
 	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
-	Force      bool   `help:"Also if somebody else holds it."`
+	Force      bool   `help:"Release it even if somebody else holds it."`
 }
 
 // Help is printed by device release --help.
 func (*deviceReleaseCmd) Help() string {
-	return `Makes a device that is held available again, before its lease ends.` + heldExits + `
+	return `Makes a reserved device available again, before its lease ends.` + heldExits + `
 
 ` + refHelp + `
 
@@ -191,7 +191,7 @@ func (c *deviceReleaseCmd) Validate() error {
 
 // Run releases.
 func (c *deviceReleaseCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "release", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.changeState(ctx, env, "release", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.Release(ctx, c.Device, c.name(), c.Force)
 	})
 }
@@ -202,15 +202,15 @@ type deviceSetStateCmd struct {
 	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
 	State      string `arg:"" enum:"available,quarantined,maintenance" help:"${enum}."`
-	Reason     string `help:"Why." placeholder:"TEXT"`
-	Force      bool   `help:"Also if somebody holds it, who then holds it no more."`
+	Reason     string `help:"Why the state is set." placeholder:"TEXT"`
+	Force      bool   `help:"Set the state even if somebody holds the device; the reservation ends."`
 }
 
 // Help is printed by device set-state --help.
 func (*deviceSetStateCmd) Help() string {
 	return stateHelp + `
 
-Quarantined and maintenance last until somebody sets available again. A device that is held is left to its holder, unless --force is given.` + heldExits + `
+Quarantined and maintenance last until somebody sets available again. A reserved device stays with its holder unless --force is given.` + heldExits + `
 
 ` + refHelp + `
 
@@ -228,7 +228,7 @@ func (c *deviceSetStateCmd) Validate() error {
 
 // Run sets.
 func (c *deviceSetStateCmd) Run(ctx context.Context, env cli.Env) error {
-	return c.stated(ctx, env, "set-state", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
+	return c.changeState(ctx, env, "set-state", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
 		return db.SetTestState(ctx, c.Device, c.State, c.name(), c.Reason, c.Force)
 	})
 }

@@ -27,20 +27,20 @@ func (f *tellFlags) validate() error {
 	return f.Temporal.validate()
 }
 
-// tellFor bounds the telling: what counts is done by then.
+// tellFor limits how long sessions are told: the change itself is in the database.
 const tellFor = 5 * time.Second
 
 // openSessions are those of a device that are to be told.
 func openSessions(ctx context.Context, env cli.Env, db *store.Store, id string) []store.Summary {
 	d, err := db.GetDevice(ctx, id)
 	if err != nil {
-		warn(env, "no session was told of the test state: %v", err)
+		warn(env, "no session was told of the test state: %s", cli.OneLine(err))
 	}
 	return slices.DeleteFunc(d.Sessions, func(s store.Summary) bool { return s.Closed > 0 })
 }
 
-// tell has the sessions read the test state that the database has. Nothing that
-// goes wrong here is more than a warning.
+// tell has the sessions read the test state that the database has. A failure is
+// only a warning: the change itself is in the database.
 func (f *tellFlags) tell(ctx context.Context, env cli.Env, open []store.Summary) {
 	if !f.Tell || len(open) == 0 {
 		return
@@ -72,8 +72,8 @@ func notTold(env cli.Env, session string, err error) {
 		warn(env, "session %s has no workflow that runs: Temporal shows the new state when its next event starts it", session)
 		return
 	}
-	warn(env, "the database has it, but session %s was not told of the test state, and Temporal may show an older one: %v. "+
-		"To have it look: temporal workflow signal --name %s --workflow-id %s", session, err, workflows.SignalTestState, device.WorkflowID(session))
+	warn(env, "the database has it, but session %s was not told of the test state, and Temporal may show an older one: %s. "+
+		"To have it look: temporal workflow signal --name %s --workflow-id %s", session, cli.OneLine(err), workflows.SignalTestState, device.WorkflowID(session))
 }
 
 func warn(env cli.Env, format string, args ...any) {

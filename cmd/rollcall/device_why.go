@@ -9,7 +9,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-// statusText is a device's status, since when it has it, and what told so.
+// statusText is a device's status, since when, and why.
 func statusText(d store.Device) string {
 	status := d.Attributes[device.AttrConnectionStatus]
 	if d.Closed > 0 || status.Value == nil {
@@ -30,9 +30,9 @@ func reasonText(d store.Device) string {
 	protocol, goodbye := strings.CutPrefix(reason, "goodbye-")
 	switch {
 	case goodbye:
-		return "it took its leave by " + strings.ToUpper(protocol)
+		return "it said goodbye by " + strings.ToUpper(protocol)
 	case reason == "silence":
-		return "it was silent for longer than its RAE allows"
+		return "its RAE has not heard of it for too long"
 	}
 	return reason
 }

@@ -18,8 +18,8 @@ func TestWhyOffline(t *testing.T) {
 	const since = "offline since 2026-11-21 09:00:00Z (seq 7)"
 	require.Equal(t, since, statusText(d))
 	for reason, want := range map[string]string{
-		`"goodbye-mdns"`: since + ": it took its leave by MDNS",
-		`"silence"`:      since + ": it was silent for longer than its RAE allows",
+		`"goodbye-mdns"`: since + ": it said goodbye by MDNS",
+		`"silence"`:      since + ": its RAE has not heard of it for too long",
 		`"unplugged"`:    since + ": unplugged",
 		`7`:              since,
 	} {

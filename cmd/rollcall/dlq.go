@@ -18,13 +18,17 @@ import (
 type dlqCmd struct {
 	List   dlqListCmd   `cmd:"" help:"List dead letters."`
 	Show   dlqShowCmd   `cmd:"" help:"Show one dead letter, with its headers and its value."`
-	Replay dlqReplayCmd `cmd:"" help:"Put the records of dead letters back where they came from."`
-	Drop   dlqDropCmd   `cmd:"" help:"Give dead letters up."`
+	Replay dlqReplayCmd `cmd:"" help:"Produce the records of dead letters again, to where they came from."`
+	Drop   dlqDropCmd   `cmd:"" help:"Mark dead letters as dropped."`
 }
 
 // Help is printed by dlq --help.
 func (*dlqCmd) Help() string {
-	return `Looks into the dead-letter topic, where records lie that can never be applied as they are. Kafka cannot delete one record: what was replayed or dropped is marked so by a record behind it, is not listed any more, and goes when the topic's retention takes it.`
+	return `Works on the dead-letter topic, which holds records that can never be applied as they are. Kafka cannot delete one record: a letter that was replayed or dropped is marked so by a record behind it, is not listed any more, and is deleted by the topic's retention.
+
+Example:
+
+    rollcall dlq list --since 24h`
 }
 
 // dlqFlags say which dead-letter topic.
@@ -41,7 +45,8 @@ func (f *dlqFlags) validate() error {
 	return f.Kafka.validate()
 }
 
-// open gives the topic to work, and sets the exit code of what it did not find.
+// open gives the topic to work, and turns a letter that is not found into exit
+// code 3.
 func (f *dlqFlags) open(ctx context.Context, env cli.Env, work func(*dlq.Topic) error) error {
 	topic, err := dlq.Open(ctx, dlq.Options{
 		Kafka: f.Kafka.options("dlq"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})},
@@ -80,9 +85,9 @@ type dlqListCmd struct {
 	dlqFlags       `embed:""`
 	dlqFilterFlags `embed:""`
 	Output         outputFlag      `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
-	All            bool            `help:"Also those that were replayed or dropped."`
+	All            bool            `help:"List also those that were replayed or dropped."`
 	Limit          int             `help:"How many, at most ${max_letters}." default:"${default_limit}"`
-	After          *dlq.Coordinate `help:"Go on after this letter: what the page before said." placeholder:"PARTITION/OFFSET"`
+	After          *dlq.Coordinate `help:"Continue after this letter, as the page before printed it." placeholder:"PARTITION/OFFSET"`
 }
 
 // Help is printed by dlq list --help.

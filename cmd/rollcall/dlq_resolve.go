@@ -20,7 +20,7 @@ type dlqResolveFlags struct {
 	Letters        []dlq.Coordinate `arg:"" optional:"" placeholder:"PARTITION/OFFSET" help:"Which letters: PARTITION/OFFSET, as dlq list shows them."`
 	All            bool             `help:"All letters that were neither replayed nor dropped."`
 	Limit          int              `help:"Of those that the filter chooses, only the first so many."`
-	Again          bool             `help:"Also those that were replayed or dropped before."`
+	Again          bool             `help:"Take also those that were replayed or dropped before."`
 	DryRun         bool             `help:"Only say what would be done."`
 	Yes            bool             `short:"y" help:"Do not ask."`
 	Output         outputFlag       `short:"o" help:"Print the outcome as a ${enum}." enum:"table,json" default:"table"`
@@ -144,7 +144,7 @@ type dlqReplayCmd struct {
 func (*dlqReplayCmd) Help() string {
 	return `Produces the original record of each letter, with its key, value, headers and timestamp, to the topic that it was in, to the partition of its key, and waits for the acknowledgement of all replicas. Then it marks the letter as replayed, and the next replay leaves it out. A record that still cannot be applied becomes a new letter.
 
-If it is killed between the two, a letter is replayed and not marked: it may then be replayed again, which changes nothing in the tables. A letter that was too large for the dead-letter topic was shortened, and cannot be replayed. Exits 1 when any letter was left as it is, 3 when one that is named does not exist.
+If the command is killed between the two, a letter is replayed and not marked: it may then be replayed again, which changes nothing in the tables. A letter that was too large for the dead-letter topic was shortened, and cannot be replayed. Exits 1 when any letter was left as it is, 3 when one that is named does not exist.
 
 Examples:
 

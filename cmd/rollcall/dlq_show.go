@@ -20,12 +20,12 @@ type dlqShowCmd struct {
 	dlqFlags `embed:""`
 	Letter   dlq.Coordinate `arg:"" placeholder:"PARTITION/OFFSET" help:"Which letter: PARTITION/OFFSET, as dlq list shows it."`
 	Output   outputFlag     `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
-	Raw      bool           `help:"Print the value alone, byte for byte. Not to a terminal: it is somebody else's bytes."`
+	Raw      bool           `help:"Print the value alone, byte for byte. Not to a terminal: the bytes could control it."`
 }
 
 // Help is printed by dlq show --help.
 func (*dlqShowCmd) Help() string {
-	return `Shows a dead letter: what is told of it, its headers, and its value, indented where it is JSON, as a dump where it is no text. What does not print is replaced; -o json and --raw have it whole. Exits 3 when there is no such letter.
+	return `Shows a dead letter: where it was and why it is here, its headers, and its value: indented where it is JSON, as a hex dump where it is not text. Characters that do not print are replaced; -o json and --raw have the bytes as they are. Exits 3 when there is no such letter.
 
 Examples:
 
@@ -45,7 +45,7 @@ func (c *dlqShowCmd) Validate() error {
 // Run shows.
 func (c *dlqShowCmd) Run(ctx context.Context, env cli.Env) error {
 	if c.Raw && isTerminal(env.Stdout) {
-		return cli.Usagef("--raw: give it a file or a pipe: what a value holds might speak to the terminal")
+		return cli.Usagef("--raw: send the output to a file or a pipe: the bytes of a value could control the terminal")
 	}
 	return c.open(ctx, env, func(topic *dlq.Topic) error {
 		selection, err := topic.Select(ctx, dlq.Filter{At: []dlq.Coordinate{c.Letter}})

@@ -296,7 +296,7 @@ func TestDLQReplayRefuses(t *testing.T) {
 	o.letter(1, &kgo.Record{Topic: "gone", Value: []byte("v")}, "x")
 	code, _, stderr = o.run("replay", "1/0", "--yes")
 	require.Equal(t, cli.ExitFailed, code)
-	require.Equal(t, "rollcall: 1 letters belong into gone: topic gone does not exist\n", stderr)
+	require.Equal(t, "rollcall: 1 letters belong into topic \"gone\": topic gone does not exist\n", stderr)
 
 	// The topic takes nothing: the letter stays open.
 	o.letter(1, &kgo.Record{Value: []byte("v")}, "x")

@@ -13,15 +13,19 @@ import (
 )
 
 type identityCmd struct {
-	Conflicts identityConflictsCmd `cmd:"" help:"List pairs of devices that evidence brings together, for a person to settle."`
-	Show      identityShowCmd      `cmd:"" help:"Show by what a device was known, and when."`
-	Merge     identityMergeCmd     `cmd:"" help:"Settle a conflict: it is one device. Or merge any two devices."`
-	KeepApart identityKeepApartCmd `cmd:"" help:"Settle a conflict: they are two devices."`
+	Conflicts identityConflictsCmd `cmd:"" help:"List pairs of devices that may be one, for a person to decide."`
+	Show      identityShowCmd      `cmd:"" help:"Show by what evidence a device was known, and when."`
+	Merge     identityMergeCmd     `cmd:"" help:"Decide a conflict: it is one device. Or merge any two devices."`
+	KeepApart identityKeepApartCmd `cmd:"" help:"Decide a conflict: they are two devices."`
 }
 
 // Help is printed by identity --help.
 func (*identityCmd) Help() string {
-	return `Looks at the evidence of which device is which, and settles what it cannot. Evidence is strong (ESN; UPnP device name, serial) or weak (DHCP client identifier, MAC); where strong evidence of one session leads to two devices, nothing is merged, and a conflict waits here for a person.`
+	return `Shows by what evidence devices are told apart, and takes a person's decisions where it contradicts itself. Evidence is strong (ESN; UPnP device name, serial) or weak (DHCP client identifier, MAC); where strong evidence of one session leads to two devices, nothing is merged, and a conflict waits here for a person.
+
+Example:
+
+    rollcall identity conflicts`
 }
 
 // byFlag says who decides.
@@ -34,12 +38,12 @@ func (b byFlag) name() string { return orElse(b.By, user()) }
 type identityConflictsCmd struct {
 	queryFlags `embed:""`
 	Device     string `arg:"" optional:"" help:"Only those of this device."`
-	All        bool   `help:"Also those that are settled."`
+	All        bool   `help:"List also those that are decided."`
 }
 
 // Help is printed by identity conflicts --help.
 func (*identityConflictsCmd) Help() string {
-	return `Lists conflicts, newest first: the two devices, and the evidence of one session that leads to each. The session belongs to the first. UUIDs are cut to what is enough to name them; -o json has them whole. Exits 0 also when there is none.
+	return `Lists conflicts, newest first: the two devices, and the evidence of one session that leads to each. The session belongs to the first. UUIDs are shortened, and may be given so; -o json has them whole. Exits 0 also when there is none.
 
 ` + refHelp + `
 
@@ -79,7 +83,7 @@ func side(s store.Side) string { return strings.TrimSpace(begin(s.Device) + " " 
 
 func known(s store.Side) string { return orElse(strings.TrimSpace(s.Kind+" "+clip(s.Value)), "-") }
 
-// begin is the beginning of a UUID, enough to name it by.
+// begin is the beginning of a UUID, enough to name it.
 func begin(id string) string { return id[:min(len(id), 8)] }
 
 type identityShowCmd struct {
@@ -89,7 +93,7 @@ type identityShowCmd struct {
 
 // Help is printed by identity show --help.
 func (*identityShowCmd) Help() string {
-	return `Shows the evidence that the device's sessions brought, newest first: from when (observed) until when, and by which attribute of which session. A session that is closed has ended what it had. Below are the device's conflicts, open and settled. Exits 3 when there is no such device.
+	return `Shows the evidence from the device's sessions, newest first: from when (observed) until when, and by which attribute of which session. When a session closes, its evidence ends. Below are the device's conflicts, open and decided. Exits 3 when there is no such device.
 
 ` + refHelp + `
 
@@ -141,13 +145,13 @@ type identityMergeCmd struct {
 	queryFlags `embed:""`
 	byFlag     `embed:""`
 	tellFlags  `embed:""`
-	What       string `arg:"" help:"The conflict; or with INTO, the device that goes."`
+	What       string `arg:"" help:"The conflict; or with INTO, the device that is merged away."`
 	Into       string `arg:"" optional:"" help:"The device that stays."`
 }
 
 // Help is printed by identity merge --help.
 func (*identityMergeCmd) Help() string {
-	return `Merges two devices: sessions, identities and open conflicts of one become the other's, and so does its test state where it is the stricter (quarantined, then maintenance, then in test; of two leases the one that ends later), of which the open sessions are told. Of a conflict, the device that has been known for longer stays. There is no way back: when in doubt, keep them apart; that can be changed later. Exits 3 when there is no such conflict or device.
+	return `Merges two devices: sessions, identities and open conflicts of one become the other's. The stricter test state stays (quarantined, then maintenance, then in test; of two leases the one that ends later), and the open sessions are told of it. Of a conflict, the device that has been known for longer stays. A merge cannot be undone: when in doubt, keep them apart; that can be changed later. Exits 3 when there is no such conflict or device.
 
 ` + refHelp + `
 
@@ -183,7 +187,7 @@ func (c *identityMergeCmd) Run(ctx context.Context, env cli.Env) error {
 			row(w, m.Device, m.Gone, m.By)
 		})
 	})
-	c.tell(ctx, env, open) // the test state of one is the other's now
+	c.tell(ctx, env, open) // the test state may be the other device's now
 	return err
 }
 
@@ -195,14 +199,14 @@ type identityKeepApartCmd struct {
 
 // Help is printed by identity keep-apart --help.
 func (*identityKeepApartCmd) Help() string {
-	return `Settles a conflict: the devices are two. That is remembered: no event brings the pair up again. Exits 3 when there is no such conflict.
+	return `Decides a conflict: the devices are two. The decision is kept: no later event opens the conflict again. Exits 3 when there is no such conflict.
 
 Example:
 
     rollcall identity keep-apart 5f0c1f6e --by jana`
 }
 
-// Run settles.
+// Run decides.
 func (c *identityKeepApartCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		conflict, err := db.KeepApart(ctx, c.Conflict, c.name())

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/request"
 )
 
 // kafkaFlags say how Kafka is reached and trusted.
@@ -40,6 +41,22 @@ func (k *kafkaFlags) options(service string) kafka.Options {
 		TLS: k.TLS, CAFile: k.CA, CertFile: k.Cert, KeyFile: k.Key,
 		SASLMechanism: mechanism, User: k.Username, Password: k.Password.Reveal(), TokenFile: k.Token,
 	}
+}
+
+// requestFlags say where commands to RAEs go and their replies come from.
+type requestFlags struct {
+	Kafka         kafkaFlags `embed:"" group:"kafka"`
+	CommandsTopic string     `help:"Kafka topic of the commands." default:"rollcall.device-commands" env:"ROLLCALL_COMMANDS_TOPIC"`
+	RepliesTopic  string     `help:"Kafka topic of the replies." default:"rollcall.device-replies" env:"ROLLCALL_REPLIES_TOPIC"`
+}
+
+// requester returns what sends commands and waits for replies. Close it after
+// use.
+func (f *requestFlags) requester(ctx context.Context, env cli.Env) (*request.Requester, error) {
+	return request.Open(ctx, request.Options{
+		Kafka: f.Kafka.options("cli"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})},
+		CommandsTopic: f.CommandsTopic, RepliesTopic: f.RepliesTopic, Logger: env.Logger,
+	})
 }
 
 // kafkaLogger passes on what the Kafka client says from warnings upward. The

@@ -29,16 +29,16 @@ type grammar struct {
 	Worker  workerCmd  `cmd:"" group:"services" help:"Run the sessions' workflows, which write the database."`
 	Migrate migrateCmd `cmd:"" group:"operation" help:"Create or upgrade the database's tables."`
 
-	DLQ        dlqCmd        `cmd:"" name:"dlq" group:"operation" help:"Look at dead letters, replay them or give them up."`
-	Quarantine quarantineCmd `cmd:"" group:"operation" help:"Look at batches that sessions stepped over, replay them or give them up."`
-	Retention  retentionCmd  `cmd:"" group:"services" help:"Let rows leave that have been kept long enough."`
-	Deployment deploymentCmd `cmd:"" group:"operation" help:"Look at the workers' versions, and roll to a new one."`
+	DLQ        dlqCmd        `cmd:"" name:"dlq" group:"operation" help:"Look at dead letters; replay or drop them."`
+	Quarantine quarantineCmd `cmd:"" group:"operation" help:"Look at batches that sessions could not apply; replay or drop them."`
+	Retention  retentionCmd  `cmd:"" group:"services" help:"Delete rows that have been kept long enough."`
+	Deployment deploymentCmd `cmd:"" group:"operation" help:"Show the workers' versions, and roll to a new one."`
 
 	Healthcheck admin.HealthcheckCmd `cmd:"" group:"operation" help:"Ask a running service whether it is ready."`
-	Device      deviceCmd            `cmd:"" group:"look" help:"Look at devices."`
-	Session     sessionCmd           `cmd:"" group:"look" help:"Ask a session's workflow what it does, drain it or close it."`
+	Device      deviceCmd            `cmd:"" group:"look" help:"Find devices, read their history, reserve them, send them commands."`
+	Session     sessionCmd           `cmd:"" group:"look" help:"Ask what a session's workflow is doing, drain it or close it."`
 	Verify      verifyCmd            `cmd:"" group:"look" help:"Compare sessions at the edge, in their workflows and in the database."`
-	Identity    identityCmd          `cmd:"" group:"look" help:"Look at what devices are known by, and settle conflicts."`
+	Identity    identityCmd          `cmd:"" group:"look" help:"Show what devices are known by, and decide conflicts."`
 	Attributes  attributesCmd        `cmd:"" group:"look" help:"List the attributes that the platform knows."`
 	Version     versionCmd           `cmd:"" name:"version" group:"look" help:"Print the version."`
 }
@@ -50,10 +50,10 @@ A setting comes from its flag, else its environment variable, else the YAML file
 var groups = []kong.Group{
 	{Key: "services", Title: "Services:"},
 	{Key: "operation", Title: "Operation:"},
-	{Key: "look", Title: "Look into it:"},
+	{Key: "look", Title: "Devices and sessions:"},
 	{Key: "mqtt", Title: "MQTT:"},
 	{Key: "kafka", Title: "Kafka:"},
-	{Key: "temporal", Title: "Temporal:", Description: "The other variables of the Temporal CLI hold too: TEMPORAL_API_KEY, TEMPORAL_TLS, TEMPORAL_TLS_CLIENT_CERT_PATH, TEMPORAL_TLS_CLIENT_KEY_PATH, TEMPORAL_TLS_SERVER_CA_CERT_PATH, …"},
+	{Key: "temporal", Title: "Temporal:", Description: "The Temporal CLI's other variables are read too: TEMPORAL_API_KEY, TEMPORAL_TLS, TEMPORAL_TLS_CLIENT_CERT_PATH, TEMPORAL_TLS_CLIENT_KEY_PATH, TEMPORAL_TLS_SERVER_CA_CERT_PATH, …"},
 	{Key: "database", Title: "Database:"},
 }
 

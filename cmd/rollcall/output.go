@@ -33,8 +33,8 @@ func (o outputFlag) write(w io.Writer, v any, table func(*tabwriter.Writer)) err
 	return t.Flush()
 }
 
-// row writes cells. What they hold came from devices: a terminal must not be
-// told anything by it, nor the table lose its shape.
+// row writes cells. Their text may come from devices: characters that control a
+// terminal or would break the table are replaced.
 func row(w io.Writer, cells ...any) {
 	for i, cell := range cells {
 		if i > 0 {
@@ -48,7 +48,7 @@ func row(w io.Writer, cells ...any) {
 // section begins another table below.
 func section(w *tabwriter.Writer, heads ...any) {
 	_, _ = w.Write([]byte{'\n'})
-	_ = w.Flush() // columns of the table above bind no longer
+	_ = w.Flush() // the columns of the table above end here
 	row(w, heads...)
 }
 
@@ -76,7 +76,7 @@ func ranges(set device.SeqSet) string {
 	return strings.Join(parts, ", ")
 }
 
-// clip shortens what would make a row unreadable; JSON output has it whole.
+// clip shortens a long text for a table; JSON output has it whole.
 func clip(s string) string {
 	const most = 60
 	if r := []rune(s); len(r) > most {

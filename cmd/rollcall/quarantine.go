@@ -25,13 +25,17 @@ import (
 type quarantineCmd struct {
 	List   quarantineListCmd   `cmd:"" help:"List quarantined batches."`
 	Show   quarantineShowCmd   `cmd:"" help:"Show one quarantined batch, and its records."`
-	Replay quarantineReplayCmd `cmd:"" help:"Put the records of quarantined batches into Kafka again."`
-	Drop   quarantineDropCmd   `cmd:"" help:"Give quarantined batches up."`
+	Replay quarantineReplayCmd `cmd:"" help:"Produce the records of quarantined batches again."`
+	Drop   quarantineDropCmd   `cmd:"" help:"Mark quarantined batches as dropped."`
 }
 
 // Help is printed by quarantine --help.
 func (*quarantineCmd) Help() string {
-	return `Looks at the batches that a session could never apply and stepped over: the database refuses their values, or their payload is not one that the worker reads. The database has a row about each, with its Kafka coordinates; the records themselves are in Kafka for as long as its retention keeps them. What is missing in a session is healed by its next snapshot, too.`
+	return `Works on the batches that a session could never apply and left out: the database refuses their values, or the worker cannot read their payload. The database has a row about each, with its Kafka coordinates; the records themselves are in Kafka for as long as its retention keeps them. A session's next snapshot restores what it misses, too.
+
+Example:
+
+    rollcall quarantine list --cause database`
 }
 
 // batchFilterFlags choose quarantined batches.
@@ -43,8 +47,8 @@ type batchFilterFlags struct {
 
 var causes = []string{workflows.CausePayload, workflows.CauseVersion, workflows.CauseInvalid, workflows.CauseForeign, workflows.CauseDatabase}
 
-// check refuses what could choose nothing: a word that is misspelt would look
-// like a quarantine that is empty.
+// check refuses a filter that matches nothing: a misspelt word would look like an
+// empty quarantine.
 func (f *batchFilterFlags) check() error {
 	for _, c := range f.Cause {
 		if !slices.Contains(causes, c) {
@@ -62,9 +66,9 @@ func (f *batchFilterFlags) empty() bool { return f.RAE == "" && f.Session == "" 
 type quarantineListCmd struct {
 	queryFlags       `embed:""`
 	batchFilterFlags `embed:""`
-	All              bool   `help:"Also those that were replayed or dropped."`
+	All              bool   `help:"List also those that were replayed or dropped."`
 	Limit            int    `help:"How many, at most ${max_limit}." default:"${default_limit}"`
-	After            string `help:"Go on after this batch: what the page before said." placeholder:"ID"`
+	After            string `help:"Continue after this batch, as the page before printed it." placeholder:"ID"`
 }
 
 // Help is printed by quarantine list --help.
@@ -131,12 +135,12 @@ type quarantineShowCmd struct {
 	queryFlags `embed:""`
 	Kafka      kafkaFlags `embed:"" group:"kafka"`
 	Batch      string     `arg:"" placeholder:"ID" help:"Which batch, as quarantine list shows it."`
-	Records    bool       `help:"Also its records, from Kafka."`
+	Records    bool       `help:"Show also its records, from Kafka."`
 }
 
 // Help is printed by quarantine show --help.
 func (*quarantineShowCmd) Help() string {
-	return `Shows a quarantined batch, and with --records the records it was made of: those of the session between the batch's offsets. What does not print is replaced; -o json has it whole. Exits 3 when there is no such batch, or Kafka has not its records any more.
+	return `Shows a quarantined batch, and with --records the records it was made of: those of the session between the batch's offsets. Characters that do not print are replaced; -o json has the bytes as they are. Exits 3 when there is no such batch, or Kafka does not have its records any more.
 
 Example:
 
@@ -211,7 +215,7 @@ func (c *quarantineShowCmd) read(ctx context.Context, env cli.Env, whole *wholeB
 	return err
 }
 
-// openLog is Kafka, as the quarantine needs it.
+// openLog returns Kafka as package quarantine reads it.
 func openLog(flags *kafkaFlags, env cli.Env, patience time.Duration) (*replay.Log, error) {
 	return replay.Open(replay.Options{
 		Kafka: flags.options("quarantine"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})}, Patience: patience,

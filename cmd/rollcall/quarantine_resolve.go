@@ -19,7 +19,7 @@ type quarantineResolveFlags struct {
 	byFlag           `embed:""`
 	Batches          []string `arg:"" optional:"" placeholder:"ID" help:"Which batches, as quarantine list shows them."`
 	All              bool     `help:"All batches that were neither replayed nor dropped, up to ${max_limit}."`
-	Again            bool     `help:"Also one that is named and was replayed or dropped before."`
+	Again            bool     `help:"Take also a named batch that was replayed or dropped before."`
 	DryRun           bool     `help:"Only say what would be done."`
 	Yes              bool     `short:"y" help:"Do not ask."`
 }
@@ -109,7 +109,7 @@ type quarantineReplayCmd struct {
 func (*quarantineReplayCmd) Help() string {
 	return `Produces the session's records of each batch, with their key, value, headers and timestamp, to the events' topic once more, and waits for the acknowledgement of all replicas; only then is the batch marked as replayed. First correct what made the database or the worker refuse them; else the batch is quarantined again, at its new offsets. If the command is killed between the two, run it again: that changes nothing in the tables.
 
-A batch whose records Kafka's retention has deleted, also in part, is left as it is and named, with exit code 1: the session's next snapshot has healed it, or rollcall device request-snapshot asks for one. Then drop it. Exits 3 when a batch that is named does not exist.
+A batch whose records Kafka's retention has deleted, also in part, is named and left as it is, with exit code 1: drop it; the session's next snapshot restores what it held, and rollcall device request-snapshot asks for one. Exits 3 when a batch that is named does not exist.
 
 Examples:
 
@@ -139,7 +139,7 @@ type quarantineDropCmd struct {
 
 // Help is printed by quarantine drop --help.
 func (*quarantineDropCmd) Help() string {
-	return `Marks batches as given up: they are listed no more, but with --all, and leave with the history. Kafka's records are not touched. Exits 1 when a batch that is named was replayed or dropped before, 3 when it does not exist.
+	return `Marks batches as dropped: only list --all shows them then, and retention deletes them with the history. Kafka's records are not touched. Exits 1 when a batch that is named was replayed or dropped before, 3 when it does not exist.
 
 Examples:
 

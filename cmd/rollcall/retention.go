@@ -14,19 +14,19 @@ type retentionCmd struct {
 	Service  serviceFlags  `embed:"" set:"admin_addr=127.0.0.1:9406"`
 	Database databaseFlags `embed:"" group:"database"`
 
-	History        cli.Days      `help:"Keep what attributes were for so long after they were replaced. What each is, and was last, stays." default:"90d" env:"ROLLCALL_KEEP_HISTORY" placeholder:"DAYS"`
+	History        cli.Days      `help:"Keep replaced values of attributes for so long. The newest of each stays." default:"90d" env:"ROLLCALL_KEEP_HISTORY" placeholder:"DAYS"`
 	Tombstones     cli.Days      `help:"Keep tombstones of removed attributes for so long, and until a snapshot covers them." default:"30d" env:"ROLLCALL_KEEP_TOMBSTONES" placeholder:"DAYS"`
-	ClosedSessions cli.Days      `help:"Keep closed sessions for so long after the last that was received of them." default:"180d" env:"ROLLCALL_KEEP_CLOSED_SESSIONS" placeholder:"DAYS"`
-	KafkaRetention cli.Days      `help:"How long Kafka keeps a record of the events' topic. Nothing may leave sooner." default:"7d" env:"ROLLCALL_KAFKA_RETENTION" placeholder:"DAYS"`
+	ClosedSessions cli.Days      `help:"Keep closed sessions for so long after their last record was received." default:"180d" env:"ROLLCALL_KEEP_CLOSED_SESSIONS" placeholder:"DAYS"`
+	KafkaRetention cli.Days      `help:"How long Kafka keeps a record of the events' topic. Nothing is deleted sooner." default:"7d" env:"ROLLCALL_KAFKA_RETENTION" placeholder:"DAYS"`
 	Every          time.Duration `help:"Time between passes. A pass reads the history of all sessions." default:"6h" env:"ROLLCALL_RETENTION_EVERY"`
 	Batch          int           `help:"Rows of history that one transaction deletes at most." default:"5000" env:"ROLLCALL_RETENTION_BATCH"`
-	Once           bool          `help:"Make one pass, print what left, and end: for cron. No listener is opened." env:"ROLLCALL_RETENTION_ONCE"`
+	Once           bool          `help:"Make one pass, print what was deleted, and end: for cron. No listener is opened." env:"ROLLCALL_RETENTION_ONCE"`
 	Output         outputFlag    `short:"o" help:"With --once, print a ${enum}." enum:"table,json" default:"table" env:"ROLLCALL_RETENTION_OUTPUT"`
 }
 
 // Help is printed by retention --help.
 func (*retentionCmd) Help() string {
-	return `Deletes what has been kept long enough, in small transactions, session by session: changes of attributes that were replaced, with gaps that ended and quarantined batches that were settled; tombstones; closed sessions with all their rows. The newest change of each attribute stays, so do devices and the evidence of their identity, and a closed session with a quarantined batch that nobody has dealt with.
+	return `Deletes what has been kept long enough, in small transactions, session by session: changes of attributes that were replaced, with gaps that ended and quarantined batches that were resolved; tombstones; closed sessions with all their rows. The newest change of each attribute stays, so do devices and the evidence of their identity, and a closed session with a quarantined batch that nobody has resolved.
 
 It goes by the clocks of the database and of Kafka, never by an edge's. Run it as a service, or with --once, which exits 1 when its pass ended early; several at a time do no harm.
 
@@ -92,7 +92,7 @@ func (c *retentionCmd) once(ctx context.Context, env cli.Env, o retention.Option
 	}
 	gone, err := r.Pass(ctx)
 	return errors.Join(err, c.Output.write(env.Stdout, gone, func(w *tabwriter.Writer) {
-		row(w, "TABLE", "ROWS THAT LEFT")
+		row(w, "TABLE", "ROWS DELETED")
 		for table, n := range sorted(gone) {
 			row(w, table, n)
 		}

@@ -16,7 +16,7 @@ import (
 )
 
 type sessionCmd struct {
-	Progress sessionProgressCmd `cmd:"" help:"Say what a session's workflow is doing."`
+	Progress sessionProgressCmd `cmd:"" help:"Show what a session's workflow is doing."`
 	Drain    sessionDrainCmd    `cmd:"" help:"Wait until the database has all that a session was sent."`
 	Close    sessionCloseCmd    `cmd:"" help:"Close a session for good."`
 }
@@ -25,7 +25,7 @@ type sessionCmd struct {
 type workflowFlags struct {
 	Temporal temporalFlags `embed:"" group:"temporal"`
 	Output   outputFlag    `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
-	Timeout  time.Duration `help:"Give up after this long. What was asked for goes on." default:"1m"`
+	Timeout  time.Duration `help:"Stop waiting after this long. The workflow goes on with what was asked." default:"1m"`
 }
 
 func (f *workflowFlags) validate() error {
@@ -74,7 +74,7 @@ type sessionProgressCmd struct {
 
 // Help is printed by session progress --help.
 func (*sessionProgressCmd) Help() string {
-	return `Shows whether the session is whole, what waits to be applied, what is in flight and since when, the last error, and when the session next asks for a snapshot or looks at the clock. A workflow that is Completed was closed, or went idle and runs again from the session's next event on. Exits 3 when there has been none.
+	return `Shows whether events are missing, what waits to be applied, what is in flight and since when, the last error, and when the session next asks for a snapshot, and when its timer fires. A workflow that is Completed was closed, or went idle and starts again with the session's next event. Exits 3 when there has been none.
 
 Example:
 
@@ -149,7 +149,7 @@ type sessionCloseCmd struct {
 
 // Help is printed by session close --help.
 func (*sessionCloseCmd) Help() string {
-	return `Closes a session after its newest event, for good: what its RAE sends for it later is refused and counted. It is for sessions that no RAE will ever close, such as those of a RAE that is gone. A device that is still there comes back with a new session only if its RAE forgets it.
+	return `Closes a session for good, behind its newest event: later events are refused and counted. It is for sessions that no RAE will ever close, such as those of a RAE that was scrapped. A device that is still on its RAE's LAN gets a new session only when the RAE forgets it.
 
 A session that is closed already stays as it was, and how far it came is printed. Exits 3 when there is no such session or device.
 

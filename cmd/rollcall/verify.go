@@ -9,33 +9,28 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/rollcall-platform/rollcall/internal/cli"
-	"github.com/rollcall-platform/rollcall/internal/request"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/internal/verify"
 )
 
 type verifyCmd struct {
-	Database      databaseFlags `embed:"" group:"database"`
-	Kafka         kafkaFlags    `embed:"" group:"kafka"`
-	Temporal      temporalFlags `embed:"" group:"temporal"`
-	Output        outputFlag    `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
-	RAE           []string      `help:"Only sessions on the RAE with this serial. May be repeated." sep:"none" placeholder:"SERIAL"`
-	Session       []string      `help:"Only this session, or the current one of this device. May be repeated." sep:"none" placeholder:"DEVICE"`
-	NoEdge        bool          `help:"Ask no RAE: compare only workflow and database."`
-	Parallel      int           `help:"How many sessions to verify at a time; of one RAE's, four at most." default:"8"`
-	Timeout       time.Duration `help:"Wait so long for a RAE's reply, and then so long for its snapshot to be applied." default:"1m"`
-	CommandsTopic string        `help:"Kafka topic of the commands." default:"rollcall.device-commands" env:"ROLLCALL_COMMANDS_TOPIC"`
-	RepliesTopic  string        `help:"Kafka topic of the replies." default:"rollcall.device-replies" env:"ROLLCALL_REPLIES_TOPIC"`
+	Database     databaseFlags `embed:"" group:"database"`
+	requestFlags `embed:""`
+	Temporal     temporalFlags `embed:"" group:"temporal"`
+	Output       outputFlag    `short:"o" help:"Print a ${enum}." enum:"table,json" default:"table"`
+	RAE          []string      `help:"Only sessions on the RAE with this serial. May be repeated." sep:"none" placeholder:"SERIAL"`
+	Session      []string      `help:"Only this session, or the current one of this device. May be repeated." sep:"none" placeholder:"DEVICE"`
+	NoEdge       bool          `help:"Ask no RAE: compare only workflow and database."`
+	Parallel     int           `help:"How many sessions to verify at a time; of one RAE, four at most." default:"8"`
+	Timeout      time.Duration `help:"Wait this long for a RAE's reply, and then as long for its snapshot to be applied." default:"1m"`
 }
 
 // Help is printed by verify --help.
 func (*verifyCmd) Help() string {
 	return `Compares every open session's record at the edge, in its workflow and in the database, by hash, and names the attributes that differ, with their values. Each RAE is asked for a snapshot of each of its sessions. Open sessions are those that are open in the database, and those whose workflow runs though the database has no row of them.
 
-A session is "equal", has "drift", or is "unreachable": a side could not be asked, so that nobody knows. Exits 0 when all are equal, 1 when not, 3 when there is no session to verify.
+A session is "equal", has "drift", or is "unreachable": a side could not be asked, so that nothing is known. Exits 0 when all are equal, 1 when not, 3 when there is no session to verify.
 
 Examples:
 
@@ -72,7 +67,9 @@ func (c *verifyCmd) Run(ctx context.Context, env cli.Env) error {
 		}
 		options := verify.Options{Workflows: verify.SessionWorkflows{Client: temporal}, Database: db, Parallel: c.Parallel, Timeout: c.Timeout}
 		if !c.NoEdge {
-			requester, err := c.requester(ctx, env)
+			opening, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer from Kafka within %s", tryTimeout))
+			requester, err := c.requester(opening, env)
+			cancel()
 			if err != nil {
 				return err
 			}
@@ -125,16 +122,6 @@ func (c *verifyCmd) verify(ctx context.Context, env cli.Env, v *verify.Verifier,
 		return fmt.Errorf("%d of %d sessions are not known to be equal", out.Sessions-out.Equal, out.Sessions)
 	}
 	return nil
-}
-
-// requester reaches the RAEs.
-func (c *verifyCmd) requester(ctx context.Context, env cli.Env) (*request.Requester, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer from Kafka within %s", tryTimeout))
-	defer cancel()
-	return request.Open(ctx, request.Options{
-		Kafka: c.Kafka.options("cli"), KafkaOpts: []kgo.Opt{kgo.WithLogger(kafkaLogger{env.Logger})},
-		CommandsTopic: c.CommandsTopic, RepliesTopic: c.RepliesTopic, Logger: env.Logger,
-	})
 }
 
 // progressEvery is how often a run that takes long says how far it is.

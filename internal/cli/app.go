@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 )
@@ -204,13 +205,23 @@ func failedAt(k *kong.Kong, err error) string {
 
 var password = regexp.MustCompile(`(://[^:/@\s]*):[^/@\s]+@`)
 
-// OneLine is the text of err as a command prints it: one line, and URLs in it
-// without their passwords.
+// OneLine is the text of err as a command prints it: one line, URLs in it without
+// their passwords, and characters that do not print replaced, because they could
+// control the terminal.
 func OneLine(err error) string {
 	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
 	lines = slices.Compact(lines)
-	return password.ReplaceAllString(strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": "), "$1:xxxxx@")
+	text := password.ReplaceAllString(strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": "), "$1:xxxxx@")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }

@@ -176,6 +176,7 @@ func TestRedaction(t *testing.T) {
 		require.NotContains(t, text, "hunter2")
 	}
 	require.Equal(t, "postgres://rollcall:xxxxx@db:26257/rollcall?sslmode=verify-full", u.String())
+	require.Equal(t, "one; two \ufffd[2Jthree", cli.OneLine(errors.New("one\r\n two\t\x1b[2Jthree\n")), "an error does not control the terminal")
 
 	with, err := cli.NewURL("postgres://rollcall@db/x").WithPassword("p@/:w")
 	require.NoError(t, err)

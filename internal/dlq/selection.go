@@ -222,7 +222,7 @@ func (t *Topic) CheckTargets(ctx context.Context, s Summary, aged func(topic str
 	for _, name := range slices.Sorted(maps.Keys(s.Topics)) {
 		keeps, err := t.Retention(ctx, name)
 		if err != nil {
-			return fmt.Errorf("%d letters belong into %s: %w", s.Topics[name], name, err)
+			return fmt.Errorf("%d letters belong into topic %q: %w", s.Topics[name], name, err)
 		}
 		if keeps > 0 && t.opts.Now().Sub(s.Oldest[name]) > keeps {
 			aged(name, keeps)

@@ -48,7 +48,7 @@ func Select(ctx context.Context, index Index, w SessionWorkflows, selection Sele
 	if err == nil && len(sessions) == 0 {
 		err = ErrNoSession
 		if len(selection.RAEs) > 0 {
-			err = fmt.Errorf("%w on RAE %s", ErrNoSession, strings.Join(selection.RAEs, ", "))
+			err = fmt.Errorf("%w on RAE %q", ErrNoSession, selection.RAEs)
 		}
 	}
 	return sessions, err

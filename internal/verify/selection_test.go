@@ -132,7 +132,7 @@ func TestSelectOpenSessions(t *testing.T) {
 	server.fails[device.WorkflowID(third)] = serviceerror.NewNotFound("ended meanwhile")
 	got, err = verify.Select(t.Context(), index, w, verify.Selection{RAEs: []string{"RAE-3"}})
 	require.ErrorIs(t, err, verify.ErrNoSession)
-	require.EqualError(t, err, "no open session to verify on RAE RAE-3")
+	require.EqualError(t, err, `no open session to verify on RAE ["RAE-3"]`)
 	require.Empty(t, got)
 }
 
