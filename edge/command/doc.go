@@ -2,8 +2,8 @@
 // answers it. The actions are those of device.Actions; handlers.go has what each
 // of them does.
 //
-// A command comes at least once, is done at most once and is answered each time
-// it comes. What it changes, its answer and the memory that it was done are one
+// A command is delivered at least once, done at most once, and answered at each
+// delivery. What it changes, its answer and the memory that it was done are one
 // transaction of the registry, and the answer leaves by the same outbox as the
 // events. The memory ends when the command expires. A command whose action this
 // edge does not know is answered as well: its outcome is unsupported.

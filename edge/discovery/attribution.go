@@ -17,8 +17,8 @@ const (
 
 // attribution decides which records of an mDNS response are about the host that sent it. Reflectors,
 // sleep proxies and bridges answer for others: a host whose address records name other addresses than
-// the sender's is somebody else, and so are the services that point to it. Where there is nothing to
-// compare (most answers carry no address records; an IPv6 host has many addresses) the sender is
+// the sender's is another host, and so are the services that point to it. Where addresses cannot be
+// compared (most answers carry no address records; an IPv6 host has many addresses) the sender is
 // believed.
 type attribution struct {
 	message *mdnsMessage
@@ -57,8 +57,8 @@ func (a attribution) ofInstance(name string) subject {
 	return subjectOther
 }
 
-// maySpeakForSender reports whether records that name no host can be the sender's. A message that brings
-// addresses, but none of the sender, speaks for somebody else.
+// maySpeakForSender reports whether records that name no host can be the sender's. A message that has
+// addresses, but none of the sender's, is about another host.
 func (a attribution) maySpeakForSender() bool {
 	others := false
 	for _, h := range a.message.hosts {

@@ -34,7 +34,7 @@ type FileOptions struct {
 	// pacing. Default 0: all are delivered.
 	StartAt int64
 	// Skipped gets each frame that StartAt skips, with its recorded time. A parser that is fed them (its
-	// observations left aside) goes on after a restart as if there had been none. Default: nothing.
+	// observations unused) continues after a restart as if there had been none. Default: nothing.
 	Skipped func(Frame)
 	// Now is the clock. Default time.Now.
 	Now func() time.Time

@@ -45,7 +45,7 @@ func LearnLAN(ctx context.Context, path string, base LAN, maxBytes int64) (LAN, 
 	return parser.LAN(), nil
 }
 
-// How sure a lanLearner is of the IPv4 prefix.
+// Where a lanLearner has the IPv4 prefix from, the weakest first.
 const (
 	prefixUnknown = iota
 	prefixGuessed // the /24 around a DHCP server, which clients named
@@ -54,8 +54,8 @@ const (
 )
 
 // lanLearner finds the LAN's prefix and router in the frames themselves, for captures, where no interface
-// can be asked. The router is whoever is named as DHCP server or default gateway, whoever answers for
-// such an address, and whoever forwards packets of public IPv4 sources onto the LAN.
+// can be asked. The router is what is named as DHCP server or default gateway, what answers for such an
+// address, and what forwards packets of public IPv4 sources onto the LAN.
 type lanLearner struct {
 	lan        *LAN
 	prefix     int

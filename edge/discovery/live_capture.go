@@ -17,16 +17,16 @@ type LiveOptions struct {
 	// NoPromiscuous leaves the interface's receive filter alone but for all multicast. The default is
 	// promiscuous mode, which on a bridge port also sees what devices say to each other.
 	NoPromiscuous bool
-	// SampleTraffic delivers the first bytes of one in so many frames that only show their sender's
-	// presence, chosen by chance, so that a fast link does not load the parser. Default 64; 1
-	// delivers all; negative none.
+	// SampleTraffic is N: of the frames that only show their sender's presence, one in N is delivered,
+	// chosen by chance, and only its first bytes. So a fast link does not load the parser. 1 delivers
+	// all, a negative N none. Default 64.
 	SampleTraffic int
 	// ReceiveBuffer is the size of the kernel's queue in bytes: what does not fit is dropped and
 	// counted. Default 4 MiB (bounded by net.core.rmem_max without CAP_NET_ADMIN).
 	ReceiveBuffer int
 	// Stats counts the kernel's drops. Required.
 	Stats *Stats
-	// Logger hears about an interface that goes down. Default: discard.
+	// Logger gets a warning when the interface goes down. Default: discard.
 	Logger *slog.Logger
 }
 

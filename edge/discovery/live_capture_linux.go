@@ -135,7 +135,7 @@ func networkOrder(v uint16) uint16 {
 // LAN describes the LAN behind the interface, as it was when the capture was opened.
 func (s *LiveCapture) LAN() LAN { return s.lan }
 
-// Next implements Capture. An interface that goes down is waited for; one that is removed ends the
+// Next implements Capture. It waits for an interface that is down. An interface that is removed ends the
 // capture with ErrInterfaceGone.
 func (s *LiveCapture) Next(ctx context.Context) (Frame, error) {
 	stop := context.AfterFunc(ctx, s.interrupt)

@@ -323,7 +323,7 @@ func splitInstance(name string) (instance, service string) {
 	return "", ""
 }
 
-// hostLabel takes "tv.local." down to "tv"; names of other domains are nobody's host name here.
+// hostLabel returns "tv" for "tv.local.", and "" for a name of another domain.
 func hostLabel(name string) string {
 	const suffix = ".local."
 	if len(name) <= len(suffix) || !strings.EqualFold(name[len(name)-len(suffix):], suffix) {

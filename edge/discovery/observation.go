@@ -14,12 +14,12 @@ type Presence int
 const (
 	// Seen means that the device showed itself. A device that is not known yet is created.
 	Seen Presence = iota
-	// Left means that the device said it goes: DHCPRELEASE, ssdp:byebye, or an mDNS goodbye with its address.
-	// Its IPv4 address is withdrawn (and told as the last one). It may only have stopped the program that spoke; then any later
-	// frame shows it again, and its address.
+	// Left means that the device said that it leaves: DHCPRELEASE, ssdp:byebye, or an mDNS goodbye with its
+	// address. Its IPv4 address becomes the last one. The device may only have stopped the program that
+	// spoke; then any later frame shows it again, and its address.
 	Left
-	// Refresh means that a frame of the MAC was seen, which says nothing about what it is. A known
-	// device is there, and may have an address that was not known; an unknown device is not created.
+	// Refresh means that a frame of the MAC was seen, which does not say what the device is. A known device
+	// is there, and may have an address that was not known. An unknown device is not created.
 	Refresh
 )
 

@@ -21,7 +21,7 @@ const (
 var (
 	// errMalformed: the frame's content breaks the rules of its protocol.
 	errMalformed = errors.New("malformed")
-	// errForeign: the frame speaks about somebody other than its sender.
+	// errForeign: the frame speaks about another device than its sender.
 	errForeign = errors.New("not the sender's to announce")
 )
 
@@ -45,7 +45,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Parser turns frames into observations. It keeps no state of devices, only what it must to stay
+// Parser turns frames into observations. It keeps no state of devices, only what keeps observations
 // steady: the LAN, which MAC uses which address, and which of several announcers of a single-valued
 // attribute was believed (attributeClaims), all bounded.
 //
@@ -152,8 +152,8 @@ func (p *Parser) withdrawIPv4(o *Observation) {
 	o.Unset = append(o.Unset, device.AttrIPv4)
 }
 
-// observeTraffic returns the presence of a frame's sender, if it is a device. Its IPv4 source is told where the
-// parser does not know yet who uses that address.
+// observeTraffic returns the presence of a frame's sender, if it is a device. It sets the IPv4 source
+// address only where that is new, so that most frames change nothing.
 func (p *Parser) observeTraffic(f Frame, mac string, pkt *packet) []Observation {
 	if p.currentLAN().Router(mac) {
 		return nil

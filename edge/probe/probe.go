@@ -1,8 +1,8 @@
-// Package probe asks the devices that are known whether they are still there.
+// Package probe sends an ARP request (RFC 826) to each known IPv4 address from time
+// to time, so that a device that is there does not count as silent.
 //
-// It only sends: an ARP request (RFC 826) for each known IPv4 address. Answers
-// arrive through the packet source, like everything that devices say by
-// themselves, and keep the device online there.
+// It only sends. The answers arrive as frames of the live capture, as all frames of
+// devices do, and keep the device online.
 package probe
 
 import (
@@ -29,7 +29,7 @@ const (
 type Options struct {
 	// Prober sends the requests. Required.
 	Prober discovery.Prober
-	// Addresses returns what to ask for. Required.
+	// Addresses returns the addresses to probe. Required.
 	Addresses func() []netip.Addr
 	// Logger is required.
 	Logger *slog.Logger
@@ -87,12 +87,12 @@ func (p *Probe) Run(ctx context.Context) error {
 		defer p.o.Registerer.Unregister(p.sent)
 	}
 	for pause(ctx, time.Duration(float64(p.o.Interval)*(0.9+0.2*p.o.Rand()))) {
-		p.round(ctx)
+		p.sendRound(ctx)
 	}
 	return nil
 }
 
-func (p *Probe) round(ctx context.Context) {
+func (p *Probe) sendRound(ctx context.Context) {
 	failed, last := 0, error(nil)
 	for _, addr := range p.o.Addresses() {
 		if err := p.o.Prober.SendARP(addr); err != nil {

@@ -22,7 +22,7 @@ var (
 )
 
 // rememberedReply is what was answered to a command, kept until the command
-// expires: the same command may come again until then.
+// expires: until then the same command may be delivered again.
 type rememberedReply struct {
 	Expires time.Time       `json:"expires"`
 	Reply   json.RawMessage `json:"reply,omitempty"` // as encoded
@@ -32,8 +32,8 @@ type rememberedReply struct {
 // forgotten reports whether a transaction removes the reply.
 func (a rememberedReply) forgotten() bool { return a.Reply == nil }
 
-// loadReplies reads what is remembered. An entry that cannot be read is as good
-// as none.
+// loadReplies reads the remembered replies. It ignores an entry that cannot be
+// read.
 func (r *Registry) loadReplies(tx *bolt.Tx) error {
 	b, err := tx.CreateBucketIfNotExists(bucketCommands)
 	if err != nil {
@@ -121,7 +121,8 @@ func (c *CommandTxn) Snapshot() (seq int64, err error) {
 // Do does a command at most once. What run changes, the reply with the result
 // that run returns (nil: none) and the memory of the command are written by one
 // transaction. So after kill -9 either all of it happened or nothing, and the
-// command that then comes again is answered as before or done for the first time.
+// command that is then delivered again is answered as before or done for the first
+// time.
 //
 // It fails with ErrUnknownSession, ErrTooManyReplies, ErrOutboxFull, a
 // *device.Invalid where the result breaks the contract, or what run returns. Then

@@ -1,5 +1,5 @@
 // Package registry is the Local Registry's memory: one record for each device
-// session, and the outbox of the events that tell the cloud of it.
+// session, and the outbox of the events that carry its changes to the cloud.
 //
 // Both are in one bbolt file, and every change writes the record, its events
 // and how far the input was read in one transaction. So after kill -9 at any

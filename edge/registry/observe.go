@@ -10,8 +10,8 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// Step is what is folded together: what several observations of a step change
-// in a device becomes one delta.
+// Step is a group of observations: all that they change in a device becomes one
+// delta.
 type Step struct {
 	Observations []discovery.Observation
 	// Position is how far the input is taken in with this step. The zero
@@ -20,7 +20,7 @@ type Step struct {
 }
 
 // Observe merges steps into the records, in order. When it returns nil, what
-// they changed, the events that tell of it and the last step's position are on
+// they changed, the events that carry it and the last step's position are on
 // disk, written by one transaction. Steps that change nothing cost none; their
 // position is then written with the next transaction, or by Flush.
 //
@@ -80,7 +80,7 @@ func (t *txn) mergeObservation(o discovery.Observation, now time.Time) bool {
 		}
 		t.setAttribute(o.MAC, c.name, c.value, at)
 	}
-	if tellsModel(o) {
+	if hasModelEvidence(o) {
 		t.setAttribute(o.MAC, device.AttrDeviceModel, modelOf(t.record(o.MAC)), at)
 	}
 	t.decidePresence(o, at)

@@ -17,12 +17,11 @@ import (
 //	it is silent for longer than Options.OfflineAfter    offline   silence
 //
 // The reason is that of the first of several causes. A status is decided in the
-// transaction of what caused it, so one event tells the status, its reason and
-// the cause.
+// transaction of its cause, so one event carries both.
 
-// Values of device.AttrConnectionReason. It says of a device that is offline what
-// told so first: ReasonSilence, or GoodbyePrefix and the discovery.Source in which
-// it said that it leaves.
+// Values of device.AttrConnectionReason. It says why a device is offline:
+// ReasonSilence, or GoodbyePrefix and the name of the discovery.Source in which the
+// device said that it leaves.
 const (
 	ReasonSilence = "silence"
 	GoodbyePrefix = "goodbye-"

@@ -13,9 +13,9 @@ import (
 
 var null = json.RawMessage("null")
 
-// attribute is the value of one attribute. Seq 0 says that no event has told of
-// it yet; Known then says that an earlier event told of another value under the
-// name, so that a removal has to be told as well.
+// attribute is the value of one attribute. Seq 0 says that no event carries it
+// yet. Known then says that an earlier event carried another value of the name, so
+// that a removal needs an event as well.
 type attribute struct {
 	Value json.RawMessage `json:"value"`
 	Seq   int64           `json:"seq"`
@@ -25,8 +25,8 @@ type attribute struct {
 
 func (a attribute) removed() bool { return bytes.Equal(a.Value, null) }
 
-// record is one device session. A committed record is never changed: change a
-// clone, commit it, put it in the old one's place.
+// record is one device session. Invariant: a committed record is never changed; a
+// changed clone takes its place.
 type record struct {
 	MAC     string `json:"mac"`
 	Session string `json:"session"`
@@ -60,7 +60,7 @@ func (r *record) value(name string) json.RawMessage {
 	return a.Value
 }
 
-// pending are the names that no event has told of, sorted.
+// pending are the names whose value no event carries, sorted.
 func (r *record) pending() []string {
 	var names []string
 	for name, a := range r.Attributes {
@@ -72,7 +72,7 @@ func (r *record) pending() []string {
 	return names
 }
 
-// hasPending reports whether there is anything that no event has told of.
+// hasPending reports whether there is a value that no event carries.
 func (r *record) hasPending() bool {
 	for _, a := range r.Attributes {
 		if a.Seq == 0 {

@@ -55,13 +55,12 @@ type Options struct {
 	// or take a tenth. A shorter one heals gaps sooner and costs traffic.
 	// Negative: no snapshots. Default DefaultSnapshotInterval.
 	SnapshotInterval time.Duration
-	// OfflineAfter is how long a device may be silent before it counts as
-	// offline. It should cover two probes. Zero: silence is not judged, as
-	// in the replay of a capture.
+	// OfflineAfter is how long a device may be silent before it is offline. It
+	// should cover two probes. Zero: no device is offline by silence, as in
+	// the replay of a capture.
 	OfflineAfter time.Duration
-	// ForgetAfter closes the session of a device that has been offline and
-	// not heard of for so long. Met again, it opens a new session. Negative:
-	// never. Default DefaultForgetAfter.
+	// ForgetAfter closes the session of a device that was offline and silent
+	// for this long. Seen again, it opens a new session. Negative: never. Default DefaultForgetAfter.
 	ForgetAfter time.Duration
 	// MaxDevices bounds the devices that are known at a time; further ones
 	// are refused, counted and logged. Default DefaultMaxDevices.
@@ -258,13 +257,13 @@ type Device struct {
 	Seq    int64  `json:"seq"`
 	Status string `json:"status"` // Online or device.Offline
 	// Waiting says that changes, removals among them, wait for room in the
-	// outbox: no event has told of them yet.
+	// outbox: no event carries them yet.
 	Waiting bool `json:"waiting,omitempty"`
 	// First and Last are the times of the first and the newest observation.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
-	// Attributes that have a value. Seq 0 says that no event has told of the
-	// value yet, because the outbox is full.
+	// Attributes that have a value. Seq 0 says that no event carries the value
+	// yet, because the outbox is full.
 	Attributes map[string]device.Attribute `json:"attributes"`
 }
 

@@ -23,9 +23,9 @@ func (t *txn) appendSnapshot(mac string, now time.Time) error {
 }
 
 // appendDueSnapshots takes the snapshots of the devices in due. It leaves one
-// out while the session's last snapshot is still in the outbox: it would tell
-// the cloud nothing sooner, and an RAE that is cut off for weeks would fill its
-// outbox with snapshots.
+// out while the session's last snapshot is still in the outbox: the cloud would
+// learn nothing sooner, and an RAE that is cut off for weeks would fill its outbox
+// with snapshots.
 func (t *txn) appendDueSnapshots(due []string, now time.Time) error {
 	r := t.r
 	for _, mac := range due {

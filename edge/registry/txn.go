@@ -15,8 +15,8 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// txn is one transaction in the making: changed clones of records and the
-// events that tell of them.
+// txn is one transaction in the making: changed clones of records and the events
+// that carry the changes.
 //
 // Invariant: nothing outside it changes before write has succeeded.
 // Requires: Registry.write is held as long as there is one. See update.
@@ -180,7 +180,7 @@ func (t *txn) enqueue(e stagedEntry) error {
 	return nil
 }
 
-// empty reports whether committing t would write nothing but a position.
+// empty reports whether t changes nothing but the position.
 func (t *txn) empty() bool {
 	return len(t.staged) == 0 && len(t.entries) == 0 && t.ackedThrough == 0 && len(t.replies) == 0
 }
