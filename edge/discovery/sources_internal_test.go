@@ -140,3 +140,21 @@ func TestFilterOfManySources(t *testing.T) {
 		require.False(t, passes(ethernet(etherIPv6, tags, ipv6(ipUDP, udp(7, 999, "xxxx"))...)))
 	}
 }
+
+// Every attribute that the vocabulary says discovery sets is declared by a source.
+func TestSourcesDeclareTheVocabulary(t *testing.T) {
+	declared := map[string]bool{}
+	for _, name := range addressAttributes {
+		declared[name] = true
+	}
+	for _, s := range sources.list {
+		for _, name := range s.Attributes {
+			declared[name] = true
+		}
+	}
+	for _, spec := range device.Vocabulary {
+		if spec.SetBy == device.SetByDiscovery {
+			require.True(t, declared[spec.Name], "no source declares %q", spec.Name)
+		}
+	}
+}

@@ -106,7 +106,7 @@ var Vocabulary = []AttributeSpec{
 	{Name: AttrConnectionReason, Type: TextValue, SetBy: SetByRegistry, Urgent: true, About: "of a device that is offline: what told so"},
 
 	{Name: AttrDeviceName, Type: TextValue, SetBy: Reserved, About: "name that a person or a tool gave the device"},
-	{Name: AttrDeviceModel, Type: TextValue, SetBy: Reserved, Search: SearchModel, About: "model that a person or a tool recorded"},
+	{Name: AttrDeviceModel, Type: TextValue, SetBy: SetByRegistry, Search: SearchModel, About: "model, as the strongest evidence names it"},
 	{Name: AttrDeviceSerial, Type: TextValue, SetBy: Reserved, Identity: IdentitySerial, Urgent: true, About: "serial number as the maker prints it"},
 	{Name: AttrESN, Type: TextValue, SetBy: Reserved, Identity: IdentityESN, Search: "Esn", Urgent: true, About: "Netflix electronic serial number"},
 
