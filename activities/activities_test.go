@@ -68,17 +68,17 @@ func environment(t *testing.T, s *fakeStore) *testsuite.TestActivityEnvironment 
 func TestApplyBatch(t *testing.T) {
 	refused := fmt.Errorf("apply: %w", store.ErrRefused)
 	for _, tc := range []struct {
-		name  string
-		err   error
-		skip  bool
-		final bool
+		name           string
+		err            error
+		quarantineOnly bool
+		final          bool
 	}{
 		{name: "an outage is tried again", err: errors.New("connection refused")},
 		{name: "a refusal is final", err: refused, final: true},
-		{name: "but not of what only steps over", err: refused, skip: true},
+		{name: "but not of what only quarantines", err: refused, quarantineOnly: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := environment(t, &fakeStore{err: tc.err}).ExecuteActivity(workflows.ActivityApplyBatch, workflows.ApplyRequest{Session: "s", SkipOnly: tc.skip})
+			_, err := environment(t, &fakeStore{err: tc.err}).ExecuteActivity(workflows.ActivityApplyBatch, workflows.ApplyRequest{Session: "s", QuarantineOnly: tc.quarantineOnly})
 			var a *temporal.ApplicationError
 			require.ErrorAs(t, err, &a)
 			require.Equal(t, tc.final, a.NonRetryable())
@@ -113,7 +113,7 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 			f.Set(reflect.ValueOf([]device.Position{{Topic: "t", Partition: 1, Next: 2}}))
 		case []workflows.Refusal:
 			f.Set(reflect.ValueOf([]workflows.Refusal{{Topic: "t", Partition: 1, First: 2, Last: 3, Cause: "c", Detail: "d", At: at}}))
-		case bool: // Skip and New: instructions, not data; Opens needs Temporal
+		case bool: // QuarantineOnly and NewSession: instructions, not data; IdentifiesDevice needs Temporal
 		default:
 			t.Fatalf("field %s of type %s: teach this test", v.Type().Field(i).Name, f.Type())
 		}
@@ -128,6 +128,9 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 		if name == "Answer" {
 			continue
 		}
+		if other, ok := map[string]string{"New": "NewSession", "Opens": "IdentifiesDevice"}[name]; ok {
+			name = other
+		}
 		want := v.FieldByName(name)
 		require.True(t, want.IsValid(), "store.Update.%s has no counterpart", name)
 		if refusals, ok := want.Interface().([]workflows.Refusal); ok {
@@ -135,7 +138,7 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 		}
 		require.Equal(t, want.Interface(), out.Field(i).Interface(), name)
 	}
-	require.Equal(t, v.NumField()-1, out.NumField()-1, "all but Skip, and but Answer")
+	require.Equal(t, v.NumField()-1, out.NumField()-1, "all but QuarantineOnly, and but Answer")
 }
 
 // The first apply of a session that is new is also its load; one that is not

@@ -11,16 +11,15 @@ import (
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
-// Signaller is what of a client.Client Supersede uses.
+// Signaller is the part of a Temporal client that Supersede uses.
 type Signaller interface {
 	SignalWithStartWorkflow(ctx context.Context, workflowID, signalName string, signalArg any,
 		options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error)
 }
 
-// Supersede tells sessions that a newer one of their device is open. It does
-// not wait for them to close: that is theirs to do, as soon as they can. One
-// that is not running is started for it, and one that is closed already does
-// nothing: telling it again changes nothing.
+// Supersede signals the older sessions of a device to close, and does not wait for
+// them. A session that is not running is started by the signal. One that is closed
+// already stays as it is, so the signal may be sent again.
 func (a *Activities) Supersede(ctx context.Context, in workflows.SupersedeRequest) error {
 	if a.temporal == nil {
 		return nil
@@ -31,15 +30,15 @@ func (a *Activities) Supersede(ctx context.Context, in workflows.SupersedeReques
 		_, err := a.temporal.SignalWithStartWorkflow(ctx, options.ID, workflows.SignalClose, workflows.SupersededCloseRequest(in.Session),
 			options, workflows.DeviceSessionName, workflows.Input{RAE: in.RAE, Session: older})
 		if err != nil {
-			return a.failed(ctx, "supersede", older, err)
+			return a.describeFailure(ctx, "supersede", older, err)
 		}
 	}
 	return nil
 }
 
-// rivals finds the sessions that the session has taken the place of, and the
-// one that has taken its own. Nobody is asked for what nobody could be told.
-func (a *Activities) rivals(ctx context.Context, session string) (store.Rivals, error) {
+// loadRivals loads the sessions that the session supersedes, and the one that
+// supersedes it: none without Temporal, because they could not be told.
+func (a *Activities) loadRivals(ctx context.Context, session string) (store.Rivals, error) {
 	if a.temporal == nil {
 		return store.Rivals{}, nil
 	}

@@ -1,100 +1,31 @@
 package workflows
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// How long the local activity may take in all before the same work becomes a
-// regular one. It stays below four fifths of a workflow task's 10 s: past that
-// the SDK would have to keep the task alive with heartbeats.
-const localFor = 5 * time.Second
-
-// localOptions: quick tries inside the workflow task, one history event.
-func localOptions(summary string) workflow.LocalActivityOptions {
-	return workflow.LocalActivityOptions{
-		ScheduleToCloseTimeout: localFor,
-		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: time.Second},
-		Summary:                summary,
-	}
-}
-
-// retryPause is the longest pause between two tries of a regular activity: how
-// late a session may be to notice that an outage is over. No more sessions than
-// the poller's window have one, so this can be short.
-const retryPause = 2 * time.Second
-
-// regularOptions: as long as it takes, in sight of whoever looks.
-func regularOptions(summary string) workflow.ActivityOptions {
-	return workflow.ActivityOptions{
-		StartToCloseTimeout: 30 * time.Second,
-		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: retryPause},
-		Summary:             summary,
-	}
-}
-
-// execute runs an activity as a local one and, if that does not succeed in
-// time, as a regular one until it does. The only error it returns is a refusal.
-//
-// Anything else that ends a regular activity without limits is a fault in the
-// code, such as a value that cannot be encoded. It stops the workflow task, not
-// the workflow: Temporal tries the task again, in sight, until a worker without
-// the fault is there, and nothing is lost.
-func (s *session) execute(activity, summary string, in, out any) error {
-	s.doing.what, s.doing.since, s.doing.escalated = summary, workflow.Now(s.applies), false
-	defer func() { s.doing.what, s.doing.since = "", time.Time{} }()
-	err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(s.applies, localOptions(summary)), activity, in).Get(s.applies, out)
-	if err == nil || refused(err) {
-		return err
-	}
-	s.doing.escalated, s.doing.err, s.doing.errAt = true, clip(err.Error()), workflow.Now(s.applies)
-	s.log.Warn("local activity did not succeed in time: going on as a regular activity, which is tried until it succeeds", "activity", activity, "err", err)
-	s.count(s.applies, metricEscalated, "activity_type", activity)
-	err = workflow.ExecuteActivity(workflow.WithActivityOptions(s.applies, regularOptions(summary)), activity, in).Get(s.applies, out)
-	if err != nil && !refused(err) {
-		panic(fmt.Sprintf("%s of session %s: %v", activity, s.id, err))
-	}
-	return err
-}
-
-func refused(err error) bool {
-	var a *temporal.ApplicationError
-	return errors.As(err, &a) && a.Type() == ErrRefused
-}
-
-// intent is what one apply is to do.
-type intent struct {
-	fold       device.Fold
-	positions  []device.Position
-	batches    int64
-	records    int64
-	duplicates int64
-	received   time.Time
-}
-
-// turn applies all that waits: one apply in the common case. The first turn of
-// a chain of runs learns what the database knows.
-func (s *session) turn(ctx workflow.Context) {
+// applyWaiting applies all that waits: one apply in the common case. In the first
+// run of a chain it loads the session first.
+func (s *session) applyWaiting(ctx workflow.Context) {
 	if s.Sync == SyncLoading {
-		s.load(ctx)
+		s.loadSession(ctx)
 	}
-	for _, group := range untilClose(s.fresh(ctx)) {
-		s.settle(ctx, group)
+	for _, group := range splitAfterClose(s.newBatches(ctx)) {
+		s.applyGroup(ctx, group)
 	}
 	s.Waiting = nil
-	s.stepOver(ctx)
+	s.quarantineRefusals(ctx)
 }
 
-// untilClose splits batches behind each one that closes the session: folded
-// together, what comes after a close would hide what came before it.
-func untilClose(batches []device.Batch) [][]device.Batch {
+// splitAfterClose splits batches behind each one that closes the session. What
+// comes after a close would, in the same fold, hide what came before it.
+func splitAfterClose(batches []device.Batch) [][]device.Batch {
 	var groups [][]device.Batch
 	first := 0
 	for i, b := range batches {
@@ -106,17 +37,17 @@ func untilClose(batches []device.Batch) [][]device.Batch {
 	return groups
 }
 
-// settle applies batches together. Where the database refuses that, each is
-// tried by itself, so that only the guilty one is kept out.
-func (s *session) settle(ctx workflow.Context, batches []device.Batch) {
-	err := s.apply(ctx, merge(batches))
+// applyGroup applies batches in one apply. Where the database refuses that, it
+// applies each by itself, so that only a batch at fault is kept out.
+func (s *session) applyGroup(ctx workflow.Context, batches []device.Batch) {
+	err := s.apply(ctx, foldBatches(batches))
 	for _, b := range batches {
 		if err == nil {
 			break
 		}
 		refusal := err
 		if len(batches) > 1 {
-			refusal = s.apply(ctx, merge([]device.Batch{b}))
+			refusal = s.apply(ctx, foldBatches([]device.Batch{b}))
 		}
 		if refusal != nil {
 			s.PendingRefusals = append(s.PendingRefusals, Refusal{
@@ -127,76 +58,82 @@ func (s *session) settle(ctx workflow.Context, batches []device.Batch) {
 	}
 }
 
-// fresh returns the waiting batches that are not exact duplicates. A batch is
-// one only when its position was reached and its events are known: in a topic
-// that was made anew, offsets begin again.
-func (s *session) fresh(ctx workflow.Context) []device.Batch {
-	var out []device.Batch
-	var repeated int64
-	seen, positions := known(&s.State), slices.Clone(s.Positions)
+// newBatches returns the waiting batches that are not duplicates. A batch is a
+// duplicate only when its position was reached and all its events are known: in a
+// topic that was created again, offsets begin at 0 again.
+func (s *session) newBatches(ctx workflow.Context) []device.Batch {
+	var batches []device.Batch
+	var duplicates int64
+	seqs, positions := knownSeqs(&s.State), slices.Clone(s.Positions)
 	for _, w := range s.Waiting {
 		b := w.Batch
-		if device.Reached(positions, b.Position()) && seen.Covers(b.Fold.Seqs) {
-			repeated += b.Fold.Events()
+		if device.Reached(positions, b.Position()) && seqs.Covers(b.Fold.Seqs) {
+			duplicates += b.Fold.Events()
 			continue
 		}
-		seen, positions = seen.Union(b.Fold.Seqs), device.Advance(positions, b.Position())
-		out = append(out, b)
+		seqs, positions = seqs.Union(b.Fold.Seqs), device.Advance(positions, b.Position())
+		batches = append(batches, b)
 	}
-	if repeated > 0 {
-		s.Counters.Duplicates += repeated
-		s.add(ctx, metricDuplicates, repeated)
+	if duplicates > 0 {
+		s.Counters.Duplicates += duplicates
+		s.add(ctx, metricDuplicates, duplicates)
 	}
-	return out
+	return batches
 }
 
-// merge folds batches into one intent. It leaves them as they are.
-func merge(batches []device.Batch) intent {
-	var in intent
+// foldedBatches are batches that go into one apply.
+type foldedBatches struct {
+	fold       device.Fold
+	positions  []device.Position
+	batches    int64
+	records    int64
+	duplicates int64     // events that more than one of the batches has
+	received   time.Time // Kafka timestamp of the newest record
+}
+
+// foldBatches folds batches. It does not change them.
+func foldBatches(batches []device.Batch) foldedBatches {
+	var folded foldedBatches
 	for i, b := range batches {
 		fold := b.Fold
 		if len(batches) > 1 {
 			fold = cloneFold(fold) // Merge may write into both
 		}
 		if i == 0 {
-			in.fold = fold
+			folded.fold = fold
 		} else {
-			in.fold = device.Merge(in.fold, fold)
+			folded.fold = device.Merge(folded.fold, fold)
 		}
-		in.batches++
-		in.records += int64(b.Records)
-		in.duplicates += b.Fold.Events()
-		in.positions = device.Advance(in.positions, b.Position())
-		if b.Received.After(in.received) {
-			in.received = b.Received
+		folded.batches++
+		folded.records += int64(b.Records)
+		folded.duplicates += b.Fold.Events()
+		folded.positions = device.Advance(folded.positions, b.Position())
+		if b.Received.After(folded.received) {
+			folded.received = b.Received
 		}
 	}
-	in.duplicates -= in.fold.Events()
-	return in
+	folded.duplicates -= folded.fold.Events()
+	return folded
 }
 
-// step is an apply that is worked out and not yet done.
-type step struct {
-	intent
-	next    device.State // the session's, once it is done
+// plannedApply is an apply that is worked out and not yet executed.
+type plannedApply struct {
+	foldedBatches
+	next    device.State // the session's state, once the database has the apply
 	change  device.Change
-	check   *SnapshotCheck // nil: no newer snapshot is in it
+	check   *SnapshotCheck // nil: the fold has no newer snapshot
 	request ApplyRequest
 }
 
-// plan computes what the intent changes.
-func (s *session) plan(in intent, now time.Time) step {
-	p := step{intent: in, next: cloneState(s.State)}
-	fold := in.fold
-	if s.Level < 2 {
-		fold = uncorrected(&s.State, fold)
-	}
-	p.change = p.next.Apply(fold)
+// planApply works out what the batches change. It changes nothing.
+func (s *session) planApply(in foldedBatches, now time.Time) plannedApply {
+	p := plannedApply{foldedBatches: in, next: cloneState(s.State)}
+	p.change = p.next.Apply(in.fold)
 	if p.next.Snapshot > s.State.Snapshot {
-		p.check = compare(&s.State, in.fold, now)
+		p.check = compareWithSnapshot(&s.State, in.fold, now)
 		p.check.Repaired = p.change.Repaired
 	}
-	p.request = s.request(&p.next, in.positions)
+	p.request = s.newApplyRequest(&p.next, in.positions)
 	if in.received.After(s.LastReceived) {
 		p.request.Received = in.received
 	}
@@ -208,31 +145,34 @@ func (s *session) plan(in intent, now time.Time) step {
 	p.request.AfterClose = p.change.AfterClose
 	p.request.Stale = p.change.Stale
 	p.request.Events = in.fold.Events() - p.change.Duplicates - p.change.AfterClose
-	p.request.IdentifiesDevice = s.introduces(&p)
+	p.request.IdentifiesDevice = s.identifiesDevice(&p)
 	return p
 }
 
-// apply has the database take the intent, and only then makes it the session's
-// state. Its only error is a refusal.
-func (s *session) apply(ctx workflow.Context, in intent) error {
+// apply applies batches: the database first, then the session's own state. It
+// returns an error only for a refusal.
+func (s *session) apply(ctx workflow.Context, in foldedBatches) error {
 	if in.batches == 0 {
 		return nil
 	}
-	p := s.plan(in, workflow.Now(ctx))
-	var answer LoadedSession // of Opens; else nothing
-	if err := s.execute(ActivityApplyBatch, p.summary(), p.request, &answer); err != nil {
+	p := s.planApply(in, workflow.Now(ctx))
+	var answer LoadedSession // stays empty unless the request identifies the device
+	if err := s.executeActivity(ActivityApplyBatch, p.summary(), p.request, &answer); err != nil {
 		return err
 	}
-	s.done(ctx, p)
-	s.know(answer.TestState)
-	s.supersede(ctx, answer.OlderSessions, answer.NewerSession)
+	s.recordApply(ctx, p)
+	s.setTestState(answer.TestState)
+	s.resolveRivals(ctx, answer.OlderSessions, answer.NewerSession)
 	return nil
 }
 
-// done takes over what the database has taken.
-func (s *session) done(ctx workflow.Context, p step) {
+// recordApply makes an apply that the database has the session's own state.
+//
+// Invariant: nothing else changes State, Positions and the counters of applied
+// events, but loadSession and, for positions, quarantineRefusals.
+func (s *session) recordApply(ctx workflow.Context, p plannedApply) {
 	s.State, s.LastReceived = p.next, p.request.Received
-	s.reached(p.positions)
+	s.advancePositions(p.positions)
 	s.Counters.Batches += p.batches
 	s.Counters.Events += p.request.Events
 	s.Counters.Records += p.request.Records
@@ -241,14 +181,15 @@ func (s *session) done(ctx workflow.Context, p step) {
 	s.Counters.Repaired += int64(len(p.change.Repaired))
 	s.Counters.OverLimit += int64(len(p.change.OverLimit))
 	s.Counters.Stale += p.change.Stale
-	s.credit(workflow.GetInfo(ctx).GetCurrentBuildID(), p.request.Events)
-	s.report(ctx, p.request, p.change)
-	s.checked(ctx, p.check)
-	s.judge(ctx)
+	s.countForBuild(workflow.GetInfo(ctx).GetCurrentBuildID(), p.request.Events)
+	s.reportApply(ctx, p.request, p.change)
+	s.recordSnapshotCheck(ctx, p.check)
+	s.updateSyncState(ctx)
 }
 
-// request is an apply that leaves the session's row as state has it.
-func (s *session) request(state *device.State, positions []device.Position) ApplyRequest {
+// newApplyRequest returns a request that writes the session's row as state has it
+// and advances positions, and writes no attribute.
+func (s *session) newApplyRequest(state *device.State, positions []device.Position) ApplyRequest {
 	r := ApplyRequest{
 		RAE: s.rae, Session: s.id,
 		AsOf: state.AsOf, Snapshot: state.Snapshot, SnapshotAt: state.SnapshotAt, Hash: state.Hash,
@@ -263,16 +204,16 @@ func (s *session) request(state *device.State, positions []device.Position) Appl
 	return r
 }
 
-func (s *session) reached(positions []device.Position) {
+func (s *session) advancePositions(positions []device.Position) {
 	for _, p := range positions {
 		s.Positions = device.Advance(s.Positions, p)
 	}
 }
 
-// stepOver records what is refused, and has the database quarantine it and pass
-// its positions: the poller waits for them, and would send the same batch for
-// ever.
-func (s *session) stepOver(ctx workflow.Context) {
+// quarantineRefusals has the database quarantine the refused batches and advance past
+// their positions. The poller waits for these positions, and would otherwise send
+// the same batches for ever.
+func (s *session) quarantineRefusals(ctx workflow.Context) {
 	if len(s.PendingRefusals) == 0 {
 		return
 	}
@@ -282,16 +223,14 @@ func (s *session) stepOver(ctx workflow.Context) {
 			positions = device.Advance(positions, r.position())
 		}
 	}
-	if len(positions) > 0 || s.Level > 0 {
-		request := s.request(&s.State, positions)
-		request.SkipOnly, request.Quarantined = true, s.PendingRefusals
-		if err := s.execute(ActivityApplyBatch, "step over "+plural(int64(len(s.PendingRefusals)), "refused batch"), request, nil); err != nil {
-			panic(fmt.Sprintf("session %s: an apply that only steps over was refused: %v", s.id, err)) // see ApplyRequest.Skip
-		}
-		s.reached(positions)
+	request := s.newApplyRequest(&s.State, positions)
+	request.QuarantineOnly, request.Quarantined = true, s.PendingRefusals
+	if err := s.executeActivity(ActivityApplyBatch, "quarantine "+plural(int64(len(s.PendingRefusals)), "refused batch"), request, nil); err != nil {
+		panic(fmt.Sprintf("session %s: an apply that only quarantines was refused: %v", s.id, err)) // see ApplyRequest.QuarantineOnly
 	}
+	s.advancePositions(positions)
 	for _, r := range s.PendingRefusals {
-		s.refuse(r)
+		s.rememberRefusal(r)
 		s.count(ctx, metricRefused, "cause", r.Cause)
 		s.log.Error("batch refused for good: its events are missing from the session until a snapshot heals it",
 			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "err", r.Detail)

@@ -2,9 +2,9 @@ package workflows
 
 import "slices"
 
-// AppliedByBuild is a worker's build and how many events of the session it has applied.
-// It is as exact as the session's counters: it changes with them, when the
-// database has taken an apply.
+// AppliedByBuild is how many of the session's events a build of the worker has
+// applied. It is as exact as the session's counters: it changes with them, when
+// the database has an apply.
 type AppliedByBuild struct {
 	ID     string `json:"id"` // of the worker deployment's version; of an unversioned worker the checksum of its binary
 	Events int64  `json:"events"`
@@ -13,9 +13,9 @@ type AppliedByBuild struct {
 // maxBuilds bounds the builds a session remembers.
 const maxBuilds = 4
 
-// credit counts events for the build that applied them. A build that comes back
-// after others goes on with its count.
-func (c *CarriedState) credit(id string, events int64) {
+// countForBuild counts events for the build that applied them. A build that comes
+// back after others continues its count.
+func (c *CarriedState) countForBuild(id string, events int64) {
 	if id == "" || events == 0 {
 		return
 	}

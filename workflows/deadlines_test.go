@@ -19,10 +19,10 @@ func TestDeadlinesOfManySessionsAreSpread(t *testing.T) {
 		from time.Duration
 		span time.Duration
 	}{
-		"idle":     {func(s *session) time.Time { return s.dormant() }, 72 * time.Hour, 72 * time.Hour / 10},
-		"overdue":  {func(s *session) time.Time { return s.overdue() }, 9 * time.Hour, 90 * time.Minute},
-		"gap":      {func(s *session) time.Time { return s.firstRequest(now) }, graceLeast, graceMost - graceLeast},
-		"back-off": {func(s *session) time.Time { return now.Add(s.again(4)) }, 2 * time.Minute, 2 * time.Minute},
+		"idle":     {func(s *session) time.Time { return s.idleAt() }, 72 * time.Hour, 72 * time.Hour / 10},
+		"overdue":  {func(s *session) time.Time { return s.snapshotOverdueAt() }, 9 * time.Hour, 90 * time.Minute},
+		"gap":      {func(s *session) time.Time { return s.firstRequestAt(now) }, minGrace, maxGrace - minGrace},
+		"back-off": {func(s *session) time.Time { return now.Add(s.requestBackOff(4)) }, 2 * time.Minute, 2 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const parts = 100

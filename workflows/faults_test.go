@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,19 +111,13 @@ func TestStateAtTheLimitsThroughContinueAsNew(t *testing.T) {
 // meanwhile waits, and nothing is applied twice.
 func TestOutageLongerThanAWorkflowTask(t *testing.T) {
 	t.Parallel()
-	var down atomic.Bool
-	db := &database{fail: func(context.Context, string, *workflows.ApplyRequest) error {
-		if down.Load() {
-			return outage()
-		}
-		return nil
-	}}
+	db := &database{}
 	s := newServer(t, db)
 	in := input()
 	in.Session = uuid.NewString()
 	s.signal(in, batch(1, delta(1, "a")))
 	s.asOf(in, 1)
-	down.Store(true)
+	db.down.Store(true)
 	begun := time.Now()
 	for seq := int64(2); seq <= 20; seq++ {
 		s.signal(in, batch(seq, delta(seq, fmt.Sprint("n", seq))))
@@ -140,12 +133,12 @@ func TestOutageLongerThanAWorkflowTask(t *testing.T) {
 		return s.query(in, workflows.QueryProgress, &p) == nil && p.Escalated && time.Since(begun) > 11*time.Second
 	}, patience, 100*time.Millisecond)
 	require.Contains(t, p.LastError, "connection refused")
-	down.Store(false)
-	var receipt workflows.AppliedState
-	require.NoError(t, drained.Get(ctx, &receipt))
-	require.EqualValues(t, 20, receipt.AsOf)
-	require.EqualValues(t, 20, receipt.Events)
-	require.Equal(t, position(21), receipt.Positions)
+	db.down.Store(false)
+	var applied workflows.AppliedState
+	require.NoError(t, drained.Get(ctx, &applied))
+	require.EqualValues(t, 20, applied.AsOf)
+	require.EqualValues(t, 20, applied.Events)
+	require.Equal(t, position(21), applied.Positions)
 	v := s.asOf(in, 20)
 	require.Zero(t, v.Counters.Duplicates)
 	require.Len(t, v.Attributes, 20)
@@ -177,7 +170,7 @@ func TestResyncUnderAStream(t *testing.T) {
 		s.signal(in, batch(offset, delta(seq, "b")))
 	}
 	s.signal(in, batch(offset, snapshot(seq, map[string]device.Attribute{
-		"a": delta(1, "a").Attributes["a"], "b": delta(seq-1, "b").Attributes["b"], "lost": delta(2, "lost").Attributes["lost"],
+		"a": attributeAt(1), "b": attributeAt(seq - 1), "lost": attributeAt(2),
 	})))
 	v := s.until(in, "whole", func(v workflows.StateView) bool { return v.AsOf == seq && v.Sync == workflows.SyncLive })
 	require.Equal(t, []string{"lost"}, v.Check.Repaired)

@@ -15,16 +15,15 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// take moves one signal from the channel into what waits, or into what is
-// refused, and returns the bytes that adds. It reads the payload raw: the SDK
-// drops a signal that it cannot decode, and a dropped signal would be neither
-// counted nor acknowledged.
-func (s *session) take(ctx workflow.Context, raw converter.RawValue) int {
+// takeSignal moves one signal to the batches that wait, or to the pending refusals,
+// and returns the bytes that adds. It reads the payload raw: the SDK drops a signal
+// that it cannot decode, and a dropped signal would be neither counted nor quarantined.
+func (s *session) takeSignal(ctx workflow.Context, raw converter.RawValue) int {
 	s.Counters.Signals++
-	s.signals++
-	s.LastSignalAt, s.ended = workflow.Now(ctx), false
+	s.signalsInRun++
+	s.LastSignalAt, s.idleTimeoutReached = workflow.Now(ctx), false
 	payload := raw.Payload()
-	batch, refusal := s.decode(payload, workflow.Now(ctx))
+	batch, refusal := s.decodeBatch(payload, workflow.Now(ctx))
 	if refusal != nil {
 		s.PendingRefusals = append(s.PendingRefusals, *refusal)
 		return refusalBytes
@@ -33,26 +32,27 @@ func (s *session) take(ctx workflow.Context, raw converter.RawValue) int {
 	return len(payload.GetData())
 }
 
-// drain takes what the channel holds. It reports false, and stops, when more
-// than most bytes wait: the channel may then hold more. It does not block.
-func (s *session) drain(ctx workflow.Context, most int) bool {
-	for bytes := s.bytes(); bytes <= most; {
+// receiveBatches takes the signals that the channel holds, without blocking. It
+// stops and returns false when more than maxBytes wait: the channel may then hold
+// more.
+func (s *session) receiveBatches(ctx workflow.Context, maxBytes int) bool {
+	for bytes := s.waitingBytes(); bytes <= maxBytes; {
 		var raw converter.RawValue
-		if !s.inbox.ReceiveAsync(&raw) {
+		if !s.eventSignals.ReceiveAsync(&raw) {
 			return true
 		}
-		bytes += s.take(ctx, raw)
+		bytes += s.takeSignal(ctx, raw)
 	}
 	return false
 }
 
-// decode reads a signal's payload. What can never be applied comes back as a
-// Refusal, with its Kafka coordinates as far as they can be read: the poller
-// waits for them to be passed.
-func (s *session) decode(payload *commonpb.Payload, now time.Time) (device.Batch, *Refusal) {
+// decodeBatch reads a signal's payload. It returns a Refusal for what can never be
+// applied, with the Kafka coordinates where they can be read: the poller waits
+// until that position is passed.
+func (s *session) decodeBatch(payload *commonpb.Payload, now time.Time) (device.Batch, *Refusal) {
 	var batch device.Batch
 	refuse := func(cause, format string, args ...any) (device.Batch, *Refusal) {
-		r := coordinates(payload.GetData())
+		r := readCoordinates(payload.GetData())
 		r.Cause, r.Detail, r.At = cause, clip(fmt.Sprintf(format, args...)), now
 		return device.Batch{}, &r
 	}
@@ -74,11 +74,11 @@ func (s *session) decode(payload *commonpb.Payload, now time.Time) (device.Batch
 	if err := batch.Check(); err != nil {
 		return refuse(CauseInvalid, "%v", err)
 	}
-	if !isTopic(batch.Topic) {
-		return refuse(CauseInvalid, "%q is not the name of a Kafka topic", batch.Topic)
+	if !isTopicName(batch.Topic) {
+		return refuse(CauseInvalid, "%q is not a name of a Kafka topic", batch.Topic)
 	}
 	if batch.Partition < 0 || batch.Last > device.MaxSeq {
-		return refuse(CauseInvalid, "partition %d, offset %d: Kafka has none such", batch.Partition, batch.Last)
+		return refuse(CauseInvalid, "partition %d, offset %d: out of Kafka's range", batch.Partition, batch.Last)
 	}
 	if err := checkSeqs(batch.Fold); err != nil {
 		return refuse(CauseInvalid, "%v", err)
@@ -87,16 +87,16 @@ func (s *session) decode(payload *commonpb.Payload, now time.Time) (device.Batch
 		return refuse(CauseForeign, "batch of session %s", batch.Fold.Session)
 	}
 	if batch.Fold.RAE != s.rae {
-		return refuse(CauseForeign, foreignRAE, batch.Fold.RAE, s.rae)
+		return refuse(CauseForeign, foreignRAEFormat, batch.Fold.RAE, s.rae)
 	}
 	return batch, nil
 }
 
-const foreignRAE = "batch of RAE %q: the session is one of RAE %q"
+const foreignRAEFormat = "batch of RAE %q: the session is of RAE %q"
 
-// disown refuses the batches that were taken before it was known which RAE the
-// session is of.
-func (s *session) disown(now time.Time) {
+// rejectForeignBatches refuses the batches of another RAE that were received before
+// the load said which RAE the session is of.
+func (s *session) rejectForeignBatches(now time.Time) {
 	s.Waiting = slices.DeleteFunc(s.Waiting, func(w WaitingBatch) bool {
 		b := w.Batch
 		if b.Fold.RAE == s.rae {
@@ -104,14 +104,15 @@ func (s *session) disown(now time.Time) {
 		}
 		s.PendingRefusals = append(s.PendingRefusals, Refusal{
 			Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
-			Cause: CauseForeign, Detail: clip(fmt.Sprintf(foreignRAE, b.Fold.RAE, s.rae)), At: now,
+			Cause: CauseForeign, Detail: clip(fmt.Sprintf(foreignRAEFormat, b.Fold.RAE, s.rae)), At: now,
 		})
 		return true
 	})
 }
 
-// coordinates reads what it can of a batch that is refused.
-func coordinates(data []byte) Refusal {
+// readCoordinates reads the Kafka coordinates of a payload that is refused; the
+// Refusal is empty where there are none that Kafka could have.
+func readCoordinates(data []byte) Refusal {
 	var c struct {
 		Topic     string `json:"topic"`
 		Partition int32  `json:"partition"`
@@ -119,15 +120,15 @@ func coordinates(data []byte) Refusal {
 		Last      int64  `json:"last"`
 	}
 	err := json.Unmarshal(data, &c)
-	if err != nil || !isTopic(c.Topic) || c.Partition < 0 || c.First < 0 || c.Last < c.First || c.Last > device.MaxSeq {
+	if err != nil || !isTopicName(c.Topic) || c.Partition < 0 || c.First < 0 || c.Last < c.First || c.Last > device.MaxSeq {
 		return Refusal{}
 	}
 	return Refusal{Topic: c.Topic, Partition: c.Partition, First: c.First, Last: c.Last}
 }
 
-// isTopic holds Kafka's own rule. A position is written with no way to refuse
-// it, so its topic must be one that the database takes.
-func isTopic(s string) bool {
+// isTopicName checks Kafka's own rule. The apply that quarantines a refused batch must
+// never be refused itself, so its topic must be one that the database takes.
+func isTopicName(s string) bool {
 	if s == "" || len(s) > 249 {
 		return false
 	}
@@ -143,8 +144,8 @@ func (r Refusal) position() device.Position {
 	return device.Position{Topic: r.Topic, Partition: r.Partition, Next: r.Last + 1}
 }
 
-// checkSeqs holds what the state relies on: ranges in order, and no attribute
-// from beyond the events that the fold says it has.
+// checkSeqs checks what the state relies on: the ranges are in order, and no
+// attribute is newer than the events that the fold says it has.
 func checkSeqs(f device.Fold) error {
 	var last int64
 	for _, r := range f.Seqs {
@@ -154,21 +155,22 @@ func checkSeqs(f device.Fold) error {
 		last = r.To
 	}
 	if last > device.MaxSeq || f.Snapshot > last || f.Closed > last {
-		return fmt.Errorf("seq %d past the last event, %d", max(last, f.Snapshot, f.Closed), last)
+		return fmt.Errorf("seq %d is past the last event, %d", max(last, f.Snapshot, f.Closed), last)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
 		if seq := f.Attributes[name].Seq; seq < 1 || seq > last {
-			return fmt.Errorf("attribute %s of seq %d: the events are of seq 1 to %d", clip(name), seq, last)
+			return fmt.Errorf("attribute %s has seq %d, outside of 1 to %d, the seqs of the events", clip(name), seq, last)
 		}
 	}
 	return nil
 }
 
-// clip shortens outside text before it is kept in the state.
+// clip shortens text from outside before it is kept in the state, to 300 bytes and
+// an ellipsis, of valid UTF-8.
 func clip(s string) string {
-	const most = 300
-	if len(s) <= most {
+	const maxBytes = 300
+	if len(s) <= maxBytes {
 		return strings.ToValidUTF8(s, "\uFFFD")
 	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
+	return strings.ToValidUTF8(s[:maxBytes], "") + "…"
 }

@@ -10,8 +10,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -27,9 +25,7 @@ func TestIdleSessionEndsAndIsStartedAgain(t *testing.T) {
 		h.at(24*time.Hour, func() { h.signal(batch(3, delta(3, "c"))) })
 		h.run(input())
 		ended = h.Now()
-		require.NoError(t, h.GetWorkflowError())
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.True(t, result.Idle)
 		require.Zero(t, result.Closed)
 		require.EqualValues(t, 3, result.AsOf)
@@ -62,9 +58,7 @@ func TestEventAtTheLastMoment(t *testing.T) {
 			db.reading = func() { h.signal(batch(2, delta(2, "b"))) }
 			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 			h.run(input())
-			require.NoError(t, h.GetWorkflowError())
-			var result workflows.Result
-			require.NoError(t, h.GetWorkflowResult(&result))
+			result := h.result()
 			require.True(t, result.Idle)
 			return h.Now().Sub(begun), result
 		}
@@ -109,22 +103,18 @@ func TestIdleSessionsDoNotWakeTogether(t *testing.T) {
 
 func TestNewSessionOfADeviceClosesTheOlder(t *testing.T) {
 	older := "11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"
-	mac := func(e device.Event) device.Event {
-		e.Attributes["network.mac"] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: e.Seq, At: e.Time}
-		return e
-	}
 	for name, play := range map[string]func(*harness){
 		"in the apply that finds it to be new": func(h *harness) {
-			h.at(0, func() { h.signal(batch(1, mac(delta(1, "a")))) })
+			h.at(0, func() { h.signal(batch(1, withMAC(delta(1, "a")))) })
 			h.at(time.Second, func() { h.signal(batch(2, delta(2, "b"))) })
 		},
 		"in one that comes after a load": func(h *harness) {
-			h.at(0, func() { h.signal("not a batch"); h.signal(batch(1, mac(delta(1, "a")))) })
+			h.at(0, func() { h.signal("not a batch"); h.signal(batch(1, withMAC(delta(1, "a")))) })
 		},
 		"with a later event": func(h *harness) {
 			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-			h.at(time.Second, func() { h.signal(batch(2, mac(delta(2, "b")))) })
-			h.at(2*time.Second, func() { h.signal(batch(3, mac(delta(3, "b")))) })
+			h.at(time.Second, func() { h.signal(batch(2, withMAC(delta(2, "b")))) })
+			h.at(2*time.Second, func() { h.signal(batch(3, withMAC(delta(3, "b")))) })
 		},
 	} {
 		bubble(t, name, func(t *testing.T) {
@@ -142,14 +132,13 @@ func TestNewSessionOfADeviceClosesTheOlder(t *testing.T) {
 // one that has to give way.
 func TestSessionGivesWayToANewerOneThatWasQuicker(t *testing.T) {
 	const newer = "99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11"
-	mac := delta(1, "a")
-	mac.Attributes["network.mac"] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: 1, At: mac.Time}
+	opened := withMAC(delta(1, "a"))
 	for name, first := range map[string]func(h *harness, db *database){
-		"when it opens": func(h *harness, _ *database) { h.signal(batch(1, mac)) },
+		"when it opens": func(h *harness, _ *database) { h.signal(batch(1, opened)) },
 		"when it is loaded": func(h *harness, db *database) {
 			db.state = &workflows.ApplyRequest{RAE: rae, Session: session, AsOf: 1, Seen: device.SeqSet{{From: 1, To: 1}}, First: epoch, Last: epoch}
-			db.attrs, db.positions = maps.Clone(mac.Attributes), position(2)
-			h.signal(batch(1, mac))
+			db.attrs, db.positions = maps.Clone(opened.Attributes), position(2)
+			h.signal(batch(1, opened))
 		},
 	} {
 		bubble(t, name, func(t *testing.T) {
@@ -165,8 +154,7 @@ func TestSessionGivesWayToANewerOneThatWasQuicker(t *testing.T) {
 				h.signal(batch(3, delta(3, "c")))
 			})
 			h.run(input())
-			var result workflows.Result
-			require.NoError(t, h.GetWorkflowResult(&result))
+			result := h.result()
 			require.EqualValues(t, 3, result.Closed)
 			require.Equal(t, "superseded by "+newer, result.Reason)
 			require.Zero(t, result.Counters.AfterClose)
@@ -185,8 +173,7 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		h.at(time.Minute, func() { h.signal(batch(2, delta(2, "b"))) })
 		h.at(2*time.Minute, func() { h.signal(batch(3, closed(3))) })
 		h.run(input())
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.EqualValues(t, 3, result.Closed)
 		require.Equal(t, "left", result.Reason)
 		require.Zero(t, result.Counters.AfterClose)
@@ -196,8 +183,7 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		h.at(0, func() { tell(h) })
 		h.at(time.Minute, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.run(input())
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.EqualValues(t, 1, result.Closed)
 	})
 	bubble(t, "over a new run", func(t *testing.T) {
@@ -208,16 +194,12 @@ func TestSupersededSessionWaitsForItsTail(t *testing.T) {
 		h.at(0, func() { tell(h) })
 		h.at(time.Second, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.run(in)
-		var can *workflow.ContinueAsNewError
-		require.ErrorAs(t, h.GetWorkflowError(), &can)
-		var next workflows.Input
-		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+		next := h.next()
 		h = newHarness(t, db)
 		h.SetStartTime(next.Carried.LastSignalAt)
 		h.at(time.Minute, func() { require.Zero(t, h.view().Closed) })
 		h.run(next)
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.EqualValues(t, 1, result.Closed)
 		require.Equal(t, "superseded by X", result.Reason)
 	})
@@ -245,29 +227,9 @@ func TestSignalToCloseIsCarried(t *testing.T) {
 		in.Options.SignalsPerRun = 1
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.run(in)
-		var can *workflow.ContinueAsNewError
-		require.ErrorAs(t, h.GetWorkflowError(), &can)
-		var next workflows.Input
-		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+		next := h.next()
 		require.Equal(t, "superseded by X", next.Carried.CloseReason)
 		require.NotZero(t, next.Carried.CloseQuiet)
-	})
-}
-
-// Code below Level 2 closed at once, and its histories say so.
-func TestSupersededSessionOfOlderCodeClosesAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{newer: "X"}
-		h := newHarness(t, db)
-		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
-		in := input()
-		in.Carried = &workflows.CarriedState{Version: 1, Level: 1, Sync: workflows.SyncLive, State: device.State{
-			RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
-		}}
-		h.at(time.Second, func() { h.SignalWorkflow(workflows.SignalClose, workflows.SupersededCloseRequest("X")) })
-		h.at(2*time.Second, func() { require.EqualValues(t, 5, h.view().Closed) })
-		h.run(in)
-		require.NoError(t, h.GetWorkflowError())
 	})
 }
 
@@ -282,9 +244,7 @@ func TestSignalToClose(t *testing.T) {
 				h.SignalWorkflow(workflows.SignalClose, payload)
 			})
 			h.run(input())
-			require.NoError(t, h.GetWorkflowError())
-			var result workflows.Result
-			require.NoError(t, h.GetWorkflowResult(&result))
+			result := h.result()
 			require.EqualValues(t, 2, result.AsOf)
 			require.EqualValues(t, 2, result.Closed)
 			require.NotEmpty(t, result.Reason)
@@ -301,7 +261,7 @@ func TestSignalToClose(t *testing.T) {
 				h.signal(batch(3, delta(3, "c")))
 			})
 			h.run(input())
-			require.NoError(t, h.GetWorkflowResult(&result))
+			result = h.result()
 			require.EqualValues(t, 1, result.Counters.AfterClose)
 			require.Len(t, db.applies, n+1)
 			require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
@@ -320,12 +280,11 @@ func TestSignalToClose(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
 		in := input()
-		in.Carried = &workflows.CarriedState{Version: 1, Level: 1, Sync: workflows.SyncLive, CloseReason: "because", State: device.State{
+		in.Carried = &workflows.CarriedState{Version: 1, Level: workflows.Level, Sync: workflows.SyncLive, CloseReason: "because", State: device.State{
 			RAE: rae, Session: session, AsOf: 5, Snapshot: 5, First: epoch, Last: epoch,
 		}}
 		h.run(in)
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.EqualValues(t, 5, result.Closed)
 		require.Equal(t, "because", result.Reason)
 		require.Len(t, db.applies, 1)

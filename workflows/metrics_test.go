@@ -36,19 +36,19 @@ func TestMetricNames(t *testing.T) {
 				full.Attributes[string(c)+string(d)] = device.Attribute{Value: []byte("1"), Seq: 1, At: full.Time}
 			}
 		}
-		full.Attributes["network.mac"] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: 1, At: full.Time}
+		withMAC(full)
 		h.at(0, func() { h.signal(batch(1, full)) })
 		h.at(1*time.Second, func() { h.signal(batch(1, full)) })
 		h.at(2*time.Second, func() { h.signal("not a batch") })
 		h.at(3*time.Second, func() { h.signal(batch(2, delta(4, "aa"))) })
 		h.at(4*time.Second, func() {
-			h.signal(batch(3, snapshot(5, map[string]device.Attribute{"aa": delta(3, "aa").Attributes["aa"]})))
+			h.signal(batch(3, snapshot(5, map[string]device.Attribute{"aa": attributeAt(3)})))
 		})
 		h.at(4500*time.Millisecond, func() {
 			h.UpdateWorkflowNoRejection(workflows.UpdateRequestSnapshot, "", t, workflows.SnapshotRequestArgs{})
 		})
 		h.at(4700*time.Millisecond, func() {
-			h.signal(batch(4, snapshot(6, map[string]device.Attribute{"aa": delta(2, "aa").Attributes["aa"]}))) // "aa" was 3
+			h.signal(batch(4, snapshot(6, map[string]device.Attribute{"aa": attributeAt(2)}))) // "aa" was 3
 		})
 		h.at(4800*time.Millisecond, func() { h.signal(batch(4, delta(8, "aa"))) })
 		h.at(4900*time.Millisecond, func() { h.signal(batch(4, delta(7, "aa"))) }) // late, and stale

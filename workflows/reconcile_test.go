@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/converter"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -19,7 +17,7 @@ import (
 // whole is the snapshot of what delta events of "a" to "c" come to.
 func whole(seq int64) device.Event {
 	return snapshot(seq, map[string]device.Attribute{
-		"a": delta(5, "a").Attributes["a"], "b": delta(6, "b").Attributes["b"], "c": delta(3, "c").Attributes["c"],
+		"a": attributeAt(5), "b": attributeAt(6), "c": attributeAt(3),
 	})
 }
 
@@ -54,7 +52,7 @@ func TestGapAsksForASnapshotWhichHealsIt(t *testing.T) {
 			require.EqualValues(t, 7, h.view().AsOf)
 			require.Equal(t, workflows.SyncResync, h.view().Sync)
 			attributes := whole(8).Attributes
-			attributes["d"] = delta(7, "d").Attributes["d"]
+			attributes["d"] = attributeAt(7)
 			h.signal(batch(5, snapshot(8, attributes)))
 		})
 		h.stop(time.Hour)
@@ -128,7 +126,7 @@ func TestASessionThatKeepsLosingEventsIsHeldBack(t *testing.T) {
 		for i := range int64(60) { // each minute a gap, and its snapshot half a minute later
 			h.at(time.Duration(i)*time.Minute+time.Second, func() { send(delta(3*i+3, "a")) })
 			h.at(time.Duration(i)*time.Minute+31*time.Second, func() {
-				send(snapshot(3*i+4, map[string]device.Attribute{"a": delta(3*i+3, "a").Attributes["a"]}))
+				send(snapshot(3*i+4, map[string]device.Attribute{"a": attributeAt(3*i + 3)}))
 			})
 		}
 		h.stop(2 * time.Hour)
@@ -141,8 +139,9 @@ func TestASessionThatKeepsLosingEventsIsHeldBack(t *testing.T) {
 	})
 }
 
-// What people ask for while nothing is missing does not put off what a gap asks.
-func TestWishesDoNotHoldBackAGap(t *testing.T) {
+// Snapshots that people request while nothing is missing do not delay the request for a
+// later gap.
+func TestUpdatesDoNotDelayTheRequestForAGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
@@ -222,7 +221,7 @@ func TestOverdueSnapshotCountsAsAGap(t *testing.T) {
 		in.Options.SnapshotInterval = time.Hour
 		snap := func(seq int64) func() {
 			return func() {
-				h.signal(batch(seq, snapshot(seq, map[string]device.Attribute{"a": delta(1, "a").Attributes["a"]})))
+				h.signal(batch(seq, snapshot(seq, map[string]device.Attribute{"a": attributeAt(1)})))
 			}
 		}
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
@@ -242,7 +241,7 @@ func TestOverdueSnapshotCountsAsAGap(t *testing.T) {
 		})
 		h.at(5*time.Hour+32*time.Minute, func() { require.Equal(t, workflows.SyncResync, h.view().Sync) })
 		h.at(6*time.Hour, func() {
-			h.signal(batch(4, snapshot(4, map[string]device.Attribute{"a": delta(3, "a").Attributes["a"]})))
+			h.signal(batch(4, snapshot(4, map[string]device.Attribute{"a": attributeAt(3)})))
 		})
 		h.at(6*time.Hour+time.Minute, func() {
 			v := h.view()
@@ -263,8 +262,7 @@ func TestSilentSessionHardlyAsks(t *testing.T) {
 		h.SetOnTimerScheduledListener(func(string, time.Duration) { timers++ })
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.run(input())
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.True(t, result.Idle)
 		require.Less(t, len(db.requests), 40, "in 72 hours")
 		require.Less(t, timers, 45)
@@ -297,10 +295,7 @@ func TestGapIsCarriedFromRunToRun(t *testing.T) {
 		gapAt(h, 0)
 		h.at(20*time.Second, func() { h.signal(batch(4, delta(7, "d"))) })
 		h.run(in)
-		var can *workflow.ContinueAsNewError
-		require.ErrorAs(t, h.GetWorkflowError(), &can)
-		var next workflows.Input
-		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+		next := h.next()
 		require.Equal(t, workflows.SyncResync, next.Carried.Sync)
 		require.Equal(t, workflows.Level, next.Carried.Level)
 		require.Len(t, db.requests, 1)
@@ -314,36 +309,11 @@ func TestGapIsCarriedFromRunToRun(t *testing.T) {
 	})
 }
 
-// Code that came before Level 1 carried no level, and answered with none.
-func TestSessionsOfOlderCodeAreTakenOver(t *testing.T) {
-	bubble(t, "carried", func(t *testing.T) {
-		db := &database{}
-		h := newHarness(t, db)
-		in := input()
-		in.Carried = &workflows.CarriedState{Version: 1, Sync: workflows.SyncGap, Runs: 3, State: device.State{
-			RAE: rae, Session: session, AsOf: 5, Seen: device.SeqSet{{From: 1, To: 1}, {From: 5, To: 5}}, First: epoch, Last: epoch,
-			Attributes: map[string]device.Attribute{"a": delta(5, "a").Attributes["a"]},
-		}}
-		h.stop(time.Minute)
-		h.run(in)
-		require.Equal(t, workflows.SyncResync, h.view().Sync)
-		require.NotEmpty(t, db.requests)
-	})
-	bubble(t, "loaded", func(t *testing.T) {
-		db := &database{old: true}
-		h := newHarness(t, db)
-		gapAt(h, 0)
-		h.stop(time.Minute)
-		h.run(input())
-		require.Equal(t, workflows.SyncResync, h.view().Sync)
-	})
-}
-
 func TestDrift(t *testing.T) {
 	list := func(seqs map[string]int64) map[string]device.Attribute {
 		out := map[string]device.Attribute{}
 		for name, seq := range seqs {
-			out[name] = delta(seq, name).Attributes[name]
+			out[name] = attributeAt(seq)
 		}
 		return out
 	}
@@ -400,29 +370,4 @@ func TestDrift(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A session below Level 2 keeps what its database was never told otherwise: its
-// history may have no command that a correction would bring.
-func TestDriftOfOlderCodeStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{}
-		h := newHarness(t, db)
-		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(1))
-		in := input()
-		in.Carried = &workflows.CarriedState{Version: 1, Level: 1, Sync: workflows.SyncLive, Positions: position(3), State: device.State{
-			RAE: rae, Session: session, AsOf: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: epoch, Last: epoch,
-			Attributes: map[string]device.Attribute{"a": delta(2, "a").Attributes["a"]},
-		}}
-		h.at(time.Second, func() {
-			h.signal(batch(3, snapshot(3, map[string]device.Attribute{"a": delta(1, "a").Attributes["a"]})))
-		})
-		h.stop(2 * time.Second)
-		h.run(in)
-		v := h.view()
-		require.Equal(t, []string{"a"}, v.Check.Drift, "it is named all the same")
-		require.Equal(t, map[string]string{"a": "2"}, values(v.Attributes))
-		require.Empty(t, db.applies[0].Write)
-		require.Empty(t, db.applies[0].Corrected)
-	})
 }

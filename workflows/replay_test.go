@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,19 +18,32 @@ import (
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
-// What ran must replay: each committed history is one of a session that a real
-// server may still have. Those of an older workflows.Level were written by the
-// code of that time. See TestRecord for how they are made.
+// What ran must replay: each recorded history is one of a session that a real server
+// may still have. See TestRecord for how they are made.
 func TestReplay(t *testing.T) {
-	files, err := filepath.Glob("testdata/*/*.json")
+	replayAll(t, workflows.Register)
+}
+
+// A later level leaves the histories of this one as they are.
+func TestReplayByCodeOfALaterLevel(t *testing.T) {
+	replayAll(t, func(r worker.WorkflowRegistry) { workflows.RegisterAtLevel(r, workflows.Level+1) })
+}
+
+func replayAll(t *testing.T, register func(worker.WorkflowRegistry)) {
+	files, err := filepath.Glob(historyFile("*"))
 	require.NoError(t, err)
-	require.NotEmpty(t, files)
+	var names []string
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".json"), func(t *testing.T) {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
+	}
+	slices.Sort(names)
+	require.Equal(t, recorded(), names, "a history is missing, or nothing records it")
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
 			r, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DisableDeadlockDetection: true})
 			require.NoError(t, err)
-			workflows.Register(r)
-			h := history(t, file)
+			register(r)
+			h := history(t, name)
 			require.NoError(t, r.ReplayWorkflowHistoryWithOptions(quiet{}, h, worker.ReplayWorkflowHistoryOptions{
 				OriginalExecution: workflow.Execution{ID: device.WorkflowID(sessionOf(t, h))},
 			}))
@@ -49,43 +63,43 @@ func sessionOf(t *testing.T, h *historypb.History) string {
 // What an operator reads down the history in the Web UI.
 func TestHistoriesReadLikeAStory(t *testing.T) {
 	for name, want := range map[string][]string{
-		"level0/gap": {
+		"gap": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"apply seq 4–5 (2 events, 2 attributes)",
 			"apply seq 6 (1 event, 1 attribute)", // the snapshot: one was missed
 		},
-		"level0/outage": {
+		"outage": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"apply seq 2–3 (2 events, 2 attributes)", // the local activity
 			"apply seq 2–3 (2 events, 2 attributes)", // the regular one
 			"apply seq 4 (1 event, 1 attribute)",
 		},
-		"level1/resync": {
+		"resync": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"apply seq 4–5 (2 events, 2 attributes)",
-			"ask the edge for a snapshot: seq 2–3 missing",
+			"request a snapshot: seq 2–3 missing",
 			"apply seq 6 (1 event, 1 attribute)",
 		},
-		"level1/updates": {
+		"updates": {
 			"apply seq 1 (1 event, 1 attribute)",
-			"ask the edge for a snapshot: I wonder",
+			"request a snapshot: I wonder",
 			"apply seq 2 (1 event, 1 attribute)",
 			"close after seq 2: sold",
 		},
-		"level1/superseding": {
+		"superseding": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"supersede 11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11",
 		},
-		"level2/corrected": {
+		"corrected": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"apply seq 2 (1 event, 1 attribute)", // a snapshot, whose word is taken
 		},
-		"level2/gives-way": {
+		"gives-way": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"apply seq 2 (1 event, 1 attribute)", // its tail
 			"close after seq 2: superseded by 99999999-3c6e-4f4e-9f3a-0c0f3f0a9b11",
 		},
-		"level3/reserved": {
+		"reserved": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"read the device's test state", // it was told
 			"read the device's test state", // the lease has ended
@@ -94,12 +108,12 @@ func TestHistoriesReadLikeAStory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, e := range history(t, filepath.Join("testdata", name+".json")).GetEvents() {
+			for _, e := range history(t, name).GetEvents() {
 				var summary string
 				if p := e.GetUserMetadata().GetSummary(); p != nil {
 					require.NoError(t, converter.GetDefaultDataConverter().FromPayload(p, &summary))
 				}
-				if summary != "" && !strings.HasPrefix(summary, "session ") && !strings.HasPrefix(summary, "look at the clock") {
+				if summary != "" && !strings.HasPrefix(summary, "session ") && !strings.HasPrefix(summary, "check deadlines") {
 					got = append(got, summary)
 				}
 			}
@@ -108,9 +122,9 @@ func TestHistoriesReadLikeAStory(t *testing.T) {
 	}
 }
 
-func history(t *testing.T, file string) *historypb.History {
+func history(t *testing.T, name string) *historypb.History {
 	t.Helper()
-	f, err := os.Open(file)
+	f, err := os.Open(historyFile(name))
 	require.NoError(t, err)
 	defer func() { _ = f.Close() }()
 	h, err := client.HistoryFromJSON(f, client.HistoryJSONOptions{})

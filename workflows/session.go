@@ -12,34 +12,41 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// Register makes the workflows known to a worker, under their names.
+// Register registers the workflows with a worker, under their names.
 func Register(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(DeviceSession, workflow.RegisterOptions{Name: DeviceSessionName})
 }
 
 // DeviceSession keeps one device session's record until the session is closed.
-// A signal with start brings it to life; it ends when the closed event is
-// applied and nothing waits, and a later signal starts it again with what the
-// database knows. It has no retry policy and no timeout: it does not fail. A
-// cancelled session first finishes what it has taken, however long the database
-// makes it wait; a terminated one loses nothing either, because what was not
-// applied has no position in the database and is sent again.
+// A signal with start begins it. It completes when the closed event is applied
+// and nothing waits, or when it was idle for long enough; a later signal starts
+// it again with what the database knows. It has no retry policy and no timeout,
+// and does not fail. When it is cancelled it first finishes what it has taken,
+// however long the database is away. When it is terminated nothing is lost
+// either: what was not applied has no position in the database, so the poller
+// sends it again.
 //
-// The exception is an input that names no session, or a workflow ID that is not
-// that session's: two workflows must never write one session.
+// It fails only where its input names no session, or its workflow ID is not that
+// session's: two workflows must never write one session.
 func DeviceSession(ctx workflow.Context, in Input) (Result, error) {
+	return runSession(ctx, in, Level)
+}
+
+// runSession is DeviceSession as code of that level.
+func runSession(ctx workflow.Context, in Input, codeLevel int) (Result, error) {
 	if err := checkInput(ctx, in); err != nil {
 		return Result{}, temporal.NewNonRetryableApplicationError(err.Error(), ErrBadInput, nil)
 	}
 	s := &session{
-		CarriedState: in.Carried.next(),
+		CarriedState: in.Carried.nextRun(),
 		rae:          in.RAE,
 		id:           in.Session,
+		codeLevel:    codeLevel,
 		options:      in.Options.withDefaults(),
-		given:        in.Options,
+		inputOptions: in.Options,
 		log:          log.With(workflow.GetLogger(ctx), "session", in.Session, "rae", in.RAE),
 	}
-	if err := s.setup(ctx); err != nil {
+	if err := s.setUp(ctx); err != nil {
 		return Result{}, err
 	}
 	return s.run(ctx)
@@ -58,41 +65,44 @@ func checkInput(ctx workflow.Context, in Input) error {
 	return nil
 }
 
-// session is one run of a DeviceSession. What outlives the run is in Carried.
+// session is one run of a DeviceSession. What outlives the run is in
+// CarriedState.
 //
-// The invariant: State, Positions and the counters change only after an apply
-// succeeded, and then all together. A batch leaves Waiting only then, or as a
-// duplicate. So nothing is lost in whatever way an apply, a worker or a run
-// ends.
+// Invariant: State, Positions and the counters change only after an apply
+// succeeded, and then together. A batch leaves Waiting only then, or as a
+// duplicate. So nothing is lost, however an apply, a worker or a run ends.
 type session struct {
 	CarriedState
-	rae, id string
-	options Options
-	given   Options // as they came, for the next run
-	log     log.Logger
+	rae, id      string
+	codeLevel    int // of this worker's code; Level is the session's own
+	options      Options
+	inputOptions Options // without the defaults, for the next run
+	log          log.Logger
 
-	inbox  workflow.ReceiveChannel
-	nudges workflow.ReceiveChannel
-	closes workflow.ReceiveChannel
-	tests  workflow.ReceiveChannel
-	wishes wishes
-	alarm  alarm
-	doing  doing
-	// applies is the context of everything that must be finished once it was
-	// begun: it is not cancelled with the workflow.
-	applies   workflow.Context
-	signals   int  // received in this run
-	nudged    bool // in this run
-	putOff    bool // to continue as new, until updates have their answers
-	cancelled bool // the workflow was asked to stop
-	ended     bool // it is idle for good
-	details   string
+	eventSignals     workflow.ReceiveChannel
+	nudgeSignals     workflow.ReceiveChannel
+	closeSignals     workflow.ReceiveChannel
+	testStateSignals workflow.ReceiveChannel
+
+	updates  updateRequests
+	timer    wakeTimer
+	inFlight activityStatus
+	// uncancelled is the context of everything that must be finished once it
+	// was begun: it is not cancelled with the workflow.
+	uncancelled workflow.Context
+
+	signalsInRun       int
+	nudged             bool   // in this run
+	continuePending    bool   // it continues as new once updates have their answers
+	cancelled          bool   // the workflow was asked to stop
+	idleTimeoutReached bool   // and nothing came since
+	shownCard          string // the status card as it is shown
 }
 
-// setup makes the session reachable.
-func (s *session) setup(ctx workflow.Context) error {
-	s.wishes.wake = workflow.NewBufferedChannel(ctx, 1)
-	err := workflow.SetQueryHandlerWithOptions(ctx, QueryState, func() (StateView, error) { return s.view(), nil },
+// setUp registers the session's query, update and signal handlers.
+func (s *session) setUp(ctx workflow.Context) error {
+	s.updates.wake = workflow.NewBufferedChannel(ctx, 1)
+	err := workflow.SetQueryHandlerWithOptions(ctx, QueryState, func() (StateView, error) { return s.stateView(), nil },
 		workflow.QueryHandlerOptions{Description: "The session's record as the database has it: attributes, as-of seq, sync state, missing ranges, counters, ingest positions."})
 	if err != nil {
 		return fmt.Errorf("set query handler: %w", err)
@@ -102,139 +112,94 @@ func (s *session) setup(ctx workflow.Context) error {
 	if err != nil {
 		return fmt.Errorf("set query handler: %w", err)
 	}
-	if err := s.setUpdates(ctx); err != nil {
+	if err := s.setUpdateHandlers(ctx); err != nil {
 		return fmt.Errorf("set update handlers: %w", err)
 	}
-	s.inbox = workflow.GetSignalChannelWithOptions(ctx, device.SignalEvents, workflow.SignalChannelOptions{
+	s.eventSignals = workflow.GetSignalChannelWithOptions(ctx, device.SignalEvents, workflow.SignalChannelOptions{
 		Description: "A batch: a fold of the session's events and the Kafka coordinates it covers. Sent by the poller.",
 	})
-	s.nudges = workflow.GetSignalChannelWithOptions(ctx, SignalNudge, workflow.SignalChannelOptions{
+	s.nudgeSignals = workflow.GetSignalChannelWithOptions(ctx, SignalNudge, workflow.SignalChannelOptions{
 		Description: "Wakes an idle session, which then moves to the worker version it should run on. It changes and counts nothing.",
 	})
-	s.closes = workflow.GetSignalChannelWithOptions(ctx, SignalClose, workflow.SignalChannelOptions{
+	s.closeSignals = workflow.GetSignalChannelWithOptions(ctx, SignalClose, workflow.SignalChannelOptions{
 		Description: "Closes the session for good after its newest event, as the update close. Sent by a newer session of the same device.",
 	})
-	s.tests = workflow.GetSignalChannelWithOptions(ctx, SignalTestState, workflow.SignalChannelOptions{
+	s.testStateSignals = workflow.GetSignalChannelWithOptions(ctx, SignalTestState, workflow.SignalChannelOptions{
 		Description: "Has the session read its device's test state from the database. Sent by who has changed it there. It counts as no event.",
 	})
-	s.applies, _ = workflow.NewDisconnectedContext(ctx)
+	s.uncancelled, _ = workflow.NewDisconnectedContext(ctx)
 	if s.Sync != SyncLoading {
-		s.raise(ctx)
+		s.raiseLevel(ctx)
 		s.show(ctx)
 	}
 	return nil
 }
 
-// load picks up a session that an earlier chain of runs has written. Most have
-// none: the batch that brought the session to life is then applied in the same
-// activity.
-func (s *session) load(ctx workflow.Context) {
-	var loaded LoadedSession
-	first, taken := s.introduce(&loaded)
-	if !taken {
-		if err := s.execute(ActivityLoadSession, "load session "+s.id, s.id, &loaded); err != nil {
-			panic(fmt.Sprintf("session %s: a load was refused: %v", s.id, err)) // it writes nothing that could be
-		}
-	}
-	s.SearchAttributes = loaded.SearchAttributes
-	if !s.doing.escalated { // it was this worker that answered
-		s.Level = loaded.Level
-	}
-	s.raise(ctx)
-	s.know(loaded.TestState)
-	s.Positions = loaded.Positions
-	s.Counters.add(loaded.Counters)
-	if loaded.Found && loaded.State.AsOf > 0 {
-		// A row without an event holds positions only: it was written to
-		// step over a refused batch.
-		s.State = loaded.State
-		if s.State.RAE != s.rae {
-			s.log.Warn("session was started for another RAE than it is of", "session_rae", s.State.RAE)
-			s.rae = s.State.RAE
-			s.disown(workflow.Now(ctx))
-		}
-	}
-	s.Sync, s.SyncSince = SyncLive, workflow.Now(ctx)
-	s.judge(ctx)
-	if taken && !loaded.Found {
-		s.Waiting = nil
-		s.done(ctx, first)
-	}
-	s.supersede(ctx, loaded.OlderSessions, loaded.NewerSession)
-}
-
-// introduce applies the one batch that waits as that of a new session, and
-// reports whether the database answered. What it refuses is left for the turn
-// to find out about, and so is everything but the usual case.
-func (s *session) introduce(loaded *LoadedSession) (step, bool) {
-	if len(s.Waiting) != 1 || len(s.PendingRefusals) > 0 {
-		return step{}, false
-	}
-	first := s.plan(merge([]device.Batch{s.Waiting[0].Batch}), workflow.Now(s.applies))
-	first.request.NewSession = true
-	return first, s.execute(ActivityApplyBatch, first.summary(), first.request, loaded) == nil
-}
-
-// run is the session's life: wait, take, apply, show.
+// run is the session's one loop: receive signals, apply them, answer updates, do
+// what is due, show the result, and wait for more.
+//
+// Invariant: it never blocks while anything that it could do waits.
 func (s *session) run(ctx workflow.Context) (Result, error) {
-	woken := s.wakers(ctx)
+	wake := s.newWakeSelector(ctx)
 	for {
-		s.toldToClose(ctx)
-		told, asked := s.CloseReason != "", s.wishes.drains // before what is taken now
-		all := s.drain(ctx, s.options.TurnBytes)
-		worked := s.Sync == SyncLoading || !s.idle()
+		s.receiveCloseSignals(ctx)
+		closeRequested, drains := s.CloseReason != "", s.updates.drainsRequested // before what is received now
+		receivedAll := s.receiveBatches(ctx, s.options.TurnBytes)
+		worked := s.Sync == SyncLoading || !s.nothingWaits()
 		if worked {
-			s.turn(ctx)
+			s.applyWaiting(ctx)
 		}
-		if all && s.idle() {
-			worked = s.attend(ctx, told) || worked
-			s.wishes.drained = asked
+		if receivedAll && s.nothingWaits() {
+			worked = s.serveRequests(ctx, closeRequested) || worked
+			s.updates.drainsDone = drains
 		}
-		why := s.due(ctx)
+		reason := s.continueAsNewReason(ctx)
 		if worked {
 			s.show(ctx)
 		}
-		if why != "" && (worked || s.nudged || s.putOff) {
-			s.putOff = !workflow.AllHandlersFinished(ctx)
-			if !s.putOff && s.drain(ctx, s.options.CarryBytes) {
-				return Result{}, s.continueAsNew(ctx, why)
+		if reason != "" && (worked || s.nudged || s.continuePending) {
+			s.continuePending = !workflow.AllHandlersFinished(ctx)
+			if !s.continuePending && s.receiveBatches(ctx, s.options.CarryBytes) {
+				return Result{}, s.continueAsNew(ctx, reason)
 			}
 		}
 		switch {
-		case worked || s.wishes.pending() || !s.idle():
+		case worked || s.updates.pending() || !s.nothingWaits():
 			continue
-		case s.State.Closed == 0 && !s.cancelled && !s.ended:
-			s.arm(ctx, woken)
-			woken.Select(ctx)
+		case s.State.Closed == 0 && !s.cancelled && !s.idleTimeoutReached:
+			s.armTimer(ctx, wake)
+			wake.Select(ctx)
 		case workflow.AllHandlersFinished(ctx):
-			return s.end(ctx)
+			return s.complete(ctx)
 		default:
-			_ = workflow.Await(s.applies, func() bool { return s.wishes.pending() || workflow.AllHandlersFinished(ctx) })
+			_ = workflow.Await(s.uncancelled, func() bool { return s.updates.pending() || workflow.AllHandlersFinished(ctx) })
 		}
 	}
 }
 
-// wakers is what a session that has nothing to do waits for.
-func (s *session) wakers(ctx workflow.Context) workflow.Selector {
-	woken := workflow.NewSelector(ctx)
-	woken.AddReceive(s.inbox, func(c workflow.ReceiveChannel, _ bool) {
+// newWakeSelector selects over everything that ends the loop's wait.
+func (s *session) newWakeSelector(ctx workflow.Context) workflow.Selector {
+	wake := workflow.NewSelector(ctx)
+	wake.AddReceive(s.eventSignals, func(c workflow.ReceiveChannel, _ bool) {
 		var raw converter.RawValue
 		c.Receive(ctx, &raw)
-		s.take(ctx, raw)
+		s.takeSignal(ctx, raw)
 	})
-	woken.AddReceive(s.nudges, func(c workflow.ReceiveChannel, _ bool) {
+	wake.AddReceive(s.nudgeSignals, func(c workflow.ReceiveChannel, _ bool) {
 		c.Receive(ctx, nil)
 		s.nudged = true
 	})
-	woken.AddReceive(s.closes, func(workflow.ReceiveChannel, bool) { s.toldToClose(ctx) })
-	woken.AddReceive(s.tests, func(workflow.ReceiveChannel, bool) {}) // attend takes them
-	woken.AddReceive(s.wishes.wake, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) })
-	woken.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
-	return woken
+	wake.AddReceive(s.closeSignals, func(workflow.ReceiveChannel, bool) { s.receiveCloseSignals(ctx) })
+	wake.AddReceive(s.testStateSignals, func(workflow.ReceiveChannel, bool) {}) // refreshTestState receives them
+	wake.AddReceive(s.updates.wake, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) })
+	wake.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) { s.cancelled = true })
+	return wake
 }
 
-// end completes the workflow. Nothing waits, and no update does.
-func (s *session) end(ctx workflow.Context) (Result, error) {
+// complete ends the workflow.
+//
+// Requires: nothing waits to be applied, and no update waits for its answer.
+func (s *session) complete(ctx workflow.Context) (Result, error) {
 	switch {
 	case s.State.Closed > 0:
 		s.count(ctx, metricEnded, "reason", "closed")
@@ -243,40 +208,43 @@ func (s *session) end(ctx workflow.Context) (Result, error) {
 		return Result{}, ctx.Err()
 	default:
 		s.count(ctx, metricEnded, "reason", "idle")
-		s.log.Info("session ends as idle: its next event starts it again", "as_of", s.State.AsOf)
+		s.log.Info("session is idle and completes: its next event starts it again", "as_of", s.State.AsOf)
 	}
 	return s.result(), nil
 }
 
-// due says why the session should continue as new now, or nothing.
-func (s *session) due(ctx workflow.Context) string {
+// continueAsNewReason says why the session should continue as new now; empty: it
+// should not.
+func (s *session) continueAsNewReason(ctx workflow.Context) string {
 	info := workflow.GetInfo(ctx)
 	switch {
-	case s.cancelled || s.State.Closed > 0 && s.idle():
-		return "" // it ends instead
+	case s.cancelled || s.State.Closed > 0 && s.nothingWaits():
+		return "" // it completes instead
 	case info.GetTargetWorkerDeploymentVersionChanged():
 		return "version"
 	case info.GetContinueAsNewSuggested():
 		return "suggested"
-	case s.signals >= s.options.SignalsPerRun:
+	case s.signalsInRun >= s.options.SignalsPerRun:
 		return "signals"
 	}
 	return ""
 }
 
-// continueAsNew hands everything on. The channel was drained in this very step
-// of the workflow, with nothing that blocks since: a signal that comes later
-// makes the server refuse the command, and the step is run again with it.
-func (s *session) continueAsNew(ctx workflow.Context, why string) error {
-	s.count(ctx, metricContinued, "reason", why)
-	for s.nudges.ReceiveAsync(nil) {
-		s.nudged = true // and has what it wants
+// continueAsNew hands everything on to the next run.
+//
+// Invariant: no signal is lost. Requires that the event channel was emptied, and
+// that nothing has blocked since. A signal that arrives later makes the server
+// refuse the command, and the SDK runs the workflow task again with it.
+func (s *session) continueAsNew(ctx workflow.Context, reason string) error {
+	s.count(ctx, metricContinued, "reason", reason)
+	for s.nudgeSignals.ReceiveAsync(nil) {
+		s.nudged = true // a new run is what a nudge is for
 	}
-	s.toldToClose(ctx)
-	s.forgetTest()
-	in := Input{RAE: s.rae, Session: s.id, Carried: &s.CarriedState, Options: s.given}
+	s.receiveCloseSignals(ctx)
+	s.receiveTestStateSignals()
+	in := Input{RAE: s.rae, Session: s.id, Carried: &s.CarriedState, Options: s.inputOptions}
 	var options workflow.ContinueAsNewErrorOptions
-	if why == "version" {
+	if reason == "version" {
 		options.InitialVersioningBehavior = workflow.ContinueAsNewVersioningBehaviorAutoUpgrade
 	}
 	return workflow.NewContinueAsNewErrorWithOptions(ctx, options, DeviceSessionName, in)

@@ -5,17 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -52,11 +48,7 @@ func TestOneApplyTakesAllThatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
-		h.at(0, func() {
-			for seq := int64(1); seq <= 20; seq++ {
-				h.signal(batch(seq, delta(seq, "a")))
-			}
-		})
+		h.at(0, func() { h.signalDeltas(1, 20) })
 		h.stop(time.Minute)
 		h.run(input())
 
@@ -71,11 +63,7 @@ func TestTurnIsBoundedByBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)
-		h.at(0, func() {
-			for seq := int64(1); seq <= 20; seq++ {
-				h.signal(batch(seq, delta(seq, "a")))
-			}
-		})
+		h.at(0, func() { h.signalDeltas(1, 20) })
 		h.stop(time.Minute)
 		in := input()
 		in.Options.TurnBytes = 1000
@@ -173,7 +161,7 @@ func TestGapIsSeenAndHeals(t *testing.T) {
 		gap(h)
 		h.at(2*time.Second, func() {
 			h.signal(batch(4, snapshot(7, map[string]device.Attribute{
-				"a": delta(5, "a").Attributes["a"], "b": delta(6, "b").Attributes["b"], "c": delta(3, "c").Attributes["c"],
+				"a": attributeAt(5), "b": attributeAt(6), "c": attributeAt(3),
 			})))
 		})
 		h.stop(time.Minute)
@@ -237,210 +225,6 @@ func TestLoadEscalatesToo(t *testing.T) {
 	})
 }
 
-// What a regular activity answers may be another build's word: it does not say
-// what the code that runs here may do.
-func TestLevelOfAnotherBuildDoesNotCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{}
-		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-			if name == workflows.ActivityLoadSession && db.regular[name] == 0 {
-				return outage()
-			}
-			return nil
-		}
-		h := newHarness(t, db)
-		h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.DefaultVersion)
-		in := input()
-		in.Options.SignalsPerRun = 1
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.run(in)
-		var can *workflow.ContinueAsNewError
-		require.ErrorAs(t, h.GetWorkflowError(), &can)
-		var next workflows.Input
-		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
-		require.Zero(t, next.Carried.Level)
-	})
-}
-
-func TestDatabaseRefusalKeepsOutOnlyTheGuilty(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{}
-		db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-			if in != nil {
-				if _, bad := in.Write["bad"]; bad {
-					return databaseRefusal()
-				}
-			}
-			return nil
-		}
-		h := newHarness(t, db)
-		h.at(0, func() {
-			h.signal(batch(1, delta(1, "a")))
-			h.signal(batch(2, delta(2, "bad")))
-			h.signal(batch(3, delta(3, "c")))
-			h.signal(batch(4, delta(4, "bad")))
-		})
-		h.stop(time.Hour)
-		h.run(input())
-		v := h.view()
-		require.Equal(t, map[string]string{"a": "1", "c": "3"}, values(v.Attributes))
-		require.Equal(t, position(5), db.positions, "the poller waits for the last position")
-		require.EqualValues(t, 2, v.Counters.Refused)
-		require.Len(t, v.RecentRefusals, 2)
-		require.Equal(t, workflows.CauseDatabase, v.RecentRefusals[0].Cause)
-		require.EqualValues(t, 2, v.RecentRefusals[0].First)
-		require.Contains(t, v.RecentRefusals[0].Detail, "SQLSTATE 22021")
-		require.Equal(t, workflows.SyncResync, v.Sync, "what was refused is missing")
-		require.Equal(t, device.SeqSet{{From: 2, To: 2}}, v.Missing)
-		require.Zero(t, v.Waiting)
-	})
-}
-
-func TestFaultStopsTheTaskNotTheSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{fail: func(context.Context, string, *workflows.ApplyRequest) error {
-			return temporal.NewNonRetryableApplicationError("no such thing", "Other", nil)
-		}}
-		h := newHarness(t, db)
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.run(input())
-		var p *temporal.PanicError // which a worker answers by failing the task
-		require.ErrorAs(t, h.GetWorkflowError(), &p)
-		require.Contains(t, p.Error(), "no such thing")
-	})
-}
-
-func TestOutageWhileSteppingOverIsNeverRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{}
-		skips := 0
-		db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-			if in == nil || !in.SkipOnly {
-				return nil
-			}
-			if skips++; skips < 15 {
-				return outage()
-			}
-			return nil
-		}
-		h := newHarness(t, db)
-		b := batch(7, delta(1, "a"))
-		b.Version = 99
-		h.at(0, func() { h.signal(b) })
-		h.stop(time.Hour)
-		h.run(input())
-		require.Equal(t, position(8), db.positions)
-		require.EqualValues(t, 1, h.view().Counters.Refused)
-	})
-}
-
-func TestBadSignals(t *testing.T) {
-	with := func(change func(*device.Batch)) device.Batch {
-		b := batch(7, delta(2, "a"))
-		change(&b)
-		return b
-	}
-	raw := func(s string) converter.RawValue {
-		p, err := converter.GetDefaultDataConverter().ToPayload(json.RawMessage(s))
-		require.NoError(t, err)
-		return converter.NewRawValue(p)
-	}
-	for _, tc := range []struct {
-		name   string
-		signal any
-		cause  string
-		passed bool // its position is passed
-	}{
-		{"unknown version", with(func(b *device.Batch) { b.Version = 99 }), workflows.CauseVersion, true},
-		{"unknown version and shape", raw(`{"v":2,"topic":"` + topic + `","partition":3,"first":7,"last":7,"fold":["new"]}`), workflows.CauseVersion, true},
-		{"no events", with(func(b *device.Batch) { b.Fold.Seqs = nil }), workflows.CauseInvalid, true},
-		{"ranges out of order", with(func(b *device.Batch) { b.Fold.Seqs = device.SeqSet{{From: 5, To: 6}, {From: 2, To: 2}} }), workflows.CauseInvalid, true},
-		{"ranges below one", raw(`{"v":1,"topic":"` + topic + `","partition":3,"first":7,"last":7,"records":1,"fold":{"seqs":[[-1,4]]}}`), workflows.CausePayload, true},
-		{"snapshot past its events", with(func(b *device.Batch) { b.Fold.Snapshot = 9 }), workflows.CauseInvalid, true},
-		{"another session", with(func(b *device.Batch) { b.Fold.Session = "11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11" }), workflows.CauseForeign, true},
-		{"another RAE", with(func(b *device.Batch) { b.Fold.RAE = "RAE-0666" }), workflows.CauseForeign, true},
-		{"no coordinates", with(func(b *device.Batch) { b.Topic = "" }), workflows.CauseInvalid, false},
-		{"a topic that is none", with(func(b *device.Batch) { b.Topic = "a\x00b" }), workflows.CauseInvalid, false},
-		{"offsets backwards", with(func(b *device.Batch) { b.First = 9 }), workflows.CauseInvalid, false},
-		{"no partition", with(func(b *device.Batch) { b.Partition = -1 }), workflows.CauseInvalid, false},
-		{"offsets beyond all", with(func(b *device.Batch) { b.Last = math.MaxInt64 }), workflows.CauseInvalid, false},
-		{"an attribute from beyond its events", with(func(b *device.Batch) {
-			b.Fold.Attributes["z"] = device.Attribute{Value: []byte(`1`), Seq: 3}
-		}), workflows.CauseInvalid, true},
-		{"an attribute of no event", with(func(b *device.Batch) {
-			b.Fold.Attributes["z"] = device.Attribute{Value: []byte(`1`)}
-		}), workflows.CauseInvalid, true},
-		{"a string", "hello", workflows.CausePayload, false},
-		{"a number", 7, workflows.CausePayload, false},
-		{"bytes", []byte{1, 2, 3}, workflows.CausePayload, false},
-		{"null", nil, workflows.CausePayload, false},
-		{"an array", []int{1}, workflows.CausePayload, false},
-		{"an empty object", struct{}{}, workflows.CauseVersion, false},
-	} {
-		bubble(t, tc.name, func(t *testing.T) {
-			db := &database{}
-			h := newHarness(t, db)
-			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-			h.at(time.Second, func() { h.signal(tc.signal) })
-			h.at(2*time.Second, func() { h.signal(batch(9, delta(2, "b"))) })
-			h.stop(time.Minute)
-			h.run(input())
-			v := h.view()
-			require.EqualValues(t, 2, v.AsOf, "the session goes on")
-			require.EqualValues(t, 3, v.Counters.Signals)
-			require.EqualValues(t, 1, v.Counters.Refused)
-			require.Len(t, v.RecentRefusals, 1)
-			require.Equal(t, tc.cause, v.RecentRefusals[0].Cause, v.RecentRefusals[0].Detail)
-			require.Len(t, db.applies, 3)
-			require.True(t, db.applies[1].SkipOnly)
-			require.Equal(t, v.RecentRefusals[0].Detail, db.applies[1].Quarantined[0].Detail)
-			if tc.passed {
-				require.Equal(t, topic, v.RecentRefusals[0].Topic)
-				require.Equal(t, position(8), db.applies[1].Positions)
-			} else {
-				require.Empty(t, db.applies[1].Positions)
-			}
-		})
-	}
-}
-
-func TestRefusalsRememberedAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, &database{})
-		h.at(0, func() {
-			for i := range 100 {
-				h.signal(strings.Repeat("x", i))
-			}
-		})
-		h.stop(time.Minute)
-		h.run(input())
-		require.EqualValues(t, 100, h.view().Counters.Refused)
-		require.LessOrEqual(t, len(h.view().RecentRefusals), 16)
-	})
-}
-
-func TestDatabaseRefusalIsQuarantinedWithItsPosition(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-			if in != nil && in.Write["bad"].Seq > 0 {
-				return databaseRefusal()
-			}
-			return nil
-		}}
-		h := newHarness(t, db)
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.at(time.Second, func() { h.signal(batch(2, delta(2, "bad"))) })
-		h.stop(time.Minute)
-		h.run(input())
-		last := db.applies[len(db.applies)-1]
-		require.Equal(t, position(3), last.Positions)
-		require.Len(t, last.Quarantined, 1)
-		require.Equal(t, workflows.CauseDatabase, last.Quarantined[0].Cause)
-		require.EqualValues(t, 2, last.Quarantined[0].First)
-		require.Equal(t, topic, last.Quarantined[0].Topic)
-	})
-}
-
 func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 	db := &database{}
 	var result workflows.Result
@@ -449,8 +233,7 @@ func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"), delta(2, "b"))) })
 		h.at(time.Second, func() { h.signal(batch(3, closed(3))) })
 		h.run(input())
-		require.NoError(t, h.GetWorkflowError())
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result = h.result()
 		require.EqualValues(t, 3, result.Closed)
 		require.Equal(t, "left", result.Reason)
 		require.Equal(t, 2, result.Attributes)
@@ -461,8 +244,7 @@ func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 		late := batch(4, delta(4, "a"), delta(5, "z"))
 		h.at(0, func() { h.signal(late) })
 		h.run(input())
-		require.NoError(t, h.GetWorkflowError())
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result = h.result()
 		require.EqualValues(t, 2, result.Counters.AfterClose)
 		require.Equal(t, 2, result.Attributes)
 		require.Equal(t, position(6), db.positions)
@@ -473,7 +255,7 @@ func TestClosedCompletesAndLateEventsAreCounted(t *testing.T) {
 		n := len(db.applies)
 		h.at(0, func() { h.signal(batch(4, delta(4, "a"), delta(5, "z"))) })
 		h.run(input())
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result = h.result()
 		require.EqualValues(t, 2, result.Counters.AfterClose, "as before")
 		require.EqualValues(t, 2, result.Counters.Duplicates)
 		require.Len(t, db.applies, n)
@@ -490,8 +272,7 @@ func TestWhatComesAfterACloseDoesNotHideWhatCameBefore(t *testing.T) {
 			h.signal(batch(4, delta(4, "a", "z")))
 		})
 		h.run(input())
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.EqualValues(t, 1, result.Counters.AfterClose)
 		require.EqualValues(t, 3, result.AsOf)
 		require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
@@ -576,155 +357,6 @@ func TestKnownSessionIsLoadedBeforeItIsWritten(t *testing.T) {
 		require.EqualValues(t, 3, v.AsOf)
 		require.Equal(t, workflows.CauseForeign, v.RecentRefusals[0].Cause)
 		require.Equal(t, position(5), v.Positions, "and is stepped over")
-	})
-}
-
-func TestRefusalOfANewSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{fail: func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-			if in != nil && len(in.Write) > 0 {
-				return databaseRefusal()
-			}
-			return nil
-		}}
-		h := newHarness(t, db)
-		h.at(0, func() { h.signal(batch(1, delta(1, "bad"))) })
-		h.stop(time.Minute)
-		h.run(input())
-		v := h.view()
-		require.Equal(t, workflows.SyncLive, v.Sync)
-		require.EqualValues(t, 1, v.Counters.Refused)
-		require.Equal(t, position(2), v.Positions)
-		require.Zero(t, v.Waiting)
-	})
-}
-
-func TestPositionsOnlyRowIsNoSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db := &database{}
-		h := newHarness(t, db)
-		b := batch(7, delta(1, "a"))
-		b.Version = 99
-		h.at(0, func() { h.signal(b) })
-		h.stop(time.Minute)
-		h.run(input())
-
-		h = newHarness(t, db)
-		h.at(0, func() { h.signal(batch(8, delta(1, "a"))) })
-		h.stop(time.Minute)
-		h.run(input())
-		require.Equal(t, epoch.Add(time.Second), h.view().FirstObserved.UTC())
-	})
-}
-
-func TestContinueAsNew(t *testing.T) {
-	next := func(t *testing.T, h *harness) workflows.Input {
-		t.Helper()
-		var can *workflow.ContinueAsNewError
-		require.ErrorAs(t, h.GetWorkflowError(), &can)
-		require.Equal(t, workflows.DeviceSessionName, can.WorkflowType.Name)
-		var in workflows.Input
-		require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &in))
-		return in
-	}
-	bubble(t, "after so many signals, with all that waits", func(t *testing.T) {
-		db := &database{}
-		h := newHarness(t, db)
-		in := input()
-		in.Options.SignalsPerRun = 3
-		// While the third is applied, three more come: they are in the
-		// channel when the run ends.
-		db.applied = func(r workflows.ApplyRequest) {
-			if r.AsOf == 3 {
-				for seq := int64(4); seq <= 6; seq++ {
-					h.signal(batch(seq, delta(seq, fmt.Sprint("n", seq))))
-				}
-				h.signal("not a batch")
-			}
-		}
-		for seq := int64(1); seq <= 3; seq++ {
-			h.at(time.Duration(seq)*time.Second, func() { h.signal(batch(seq, delta(seq, "a"))) })
-		}
-		h.run(in)
-		carried := next(t, h)
-		require.Equal(t, in.Options, carried.Options)
-		require.Equal(t, rae, carried.RAE)
-		require.Len(t, carried.Carried.Waiting, 3)
-		require.Len(t, carried.Carried.PendingRefusals, 1)
-		require.EqualValues(t, 3, carried.Carried.State.AsOf)
-
-		db.applied = nil
-		h = newHarness(t, db)
-		h.stop(time.Minute)
-		h.run(carried)
-		v := h.view()
-		require.EqualValues(t, 6, v.AsOf)
-		require.Equal(t, 2, v.Runs)
-		require.Equal(t, position(7), v.Positions)
-		require.EqualValues(t, 7, v.Counters.Signals)
-		require.EqualValues(t, 1, v.Counters.Refused)
-		require.Equal(t, 1, db.loads, "only the first run of a chain asks the database")
-	})
-	bubble(t, "applies first what is too much to carry", func(t *testing.T) {
-		db := &database{}
-		h := newHarness(t, db)
-		in := input()
-		in.Options = workflows.Options{SignalsPerRun: 1, CarryBytes: 1000, TurnBytes: 1000}
-		db.applied = func(r workflows.ApplyRequest) {
-			if r.AsOf == 1 {
-				for seq := int64(2); seq <= 30; seq++ {
-					h.signal(batch(seq, delta(seq, "a")))
-				}
-			}
-		}
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.run(in)
-		carried := next(t, h)
-		n := 0
-		for _, w := range carried.Carried.Waiting {
-			n += w.Bytes
-		}
-		require.LessOrEqual(t, n, 1000)
-		require.Greater(t, len(db.applies), 2)
-		last := carried.Carried.State.AsOf
-		for _, w := range carried.Carried.Waiting {
-			require.Equal(t, last+1, w.Batch.Fold.Seqs.First())
-			last = w.Batch.Fold.Seqs.Last()
-		}
-		require.EqualValues(t, 30, last, "none lost")
-	})
-	bubble(t, "when the server suggests it", func(t *testing.T) {
-		h := newHarness(t, &database{})
-		h.SetContinueAsNewSuggested(true)
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.run(input())
-		require.Equal(t, 1, next(t, h).Carried.Runs)
-	})
-	bubble(t, "when the deployment has a new version, on which the next run starts", func(t *testing.T) {
-		h := newHarness(t, &database{})
-		h.SetTargetWorkerDeploymentVersionChanged(true)
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
-		h.run(input())
-		require.EqualValues(t, 1, next(t, h).Carried.State.AsOf)
-		var can *workflow.ContinueAsNewError
-		require.ErrorAs(t, h.GetWorkflowError(), &can)
-		require.Equal(t, workflow.ContinueAsNewVersioningBehavior(workflow.ContinueAsNewVersioningBehaviorAutoUpgrade), can.InitialVersioningBehavior)
-	})
-	bubble(t, "a closed session ends instead", func(t *testing.T) {
-		h := newHarness(t, &database{})
-		h.SetContinueAsNewSuggested(true)
-		h.at(0, func() { h.signal(batch(1, delta(1, "a"), closed(2))) })
-		h.run(input())
-		require.NoError(t, h.GetWorkflowError())
-	})
-	bubble(t, "a state of an unknown version blocks the task, not the session", func(t *testing.T) {
-		h := newHarness(t, &database{})
-		in := input()
-		in.Carried = &workflows.CarriedState{Version: 99}
-		h.run(in)
-		var p *temporal.PanicError
-		require.ErrorAs(t, h.GetWorkflowError(), &p, "the SDK's environment ends on what a worker would try again")
-		require.Contains(t, p.Error(), "version 99")
 	})
 }
 

@@ -8,71 +8,69 @@ import (
 )
 
 // TestState says whether people may use the device, who uses it, and until when.
-// It is the device's, not the session's: people set it, the database has it, and
-// no event says it.
+// It is the device's, not the session's: people set it, the database keeps it, and
+// no event changes it.
 type TestState struct {
 	State  string    `json:"state"`            // available, in_test, quarantined, maintenance
-	Holder string    `json:"holder,omitempty"` // in test: who; else who set the state
-	Until  time.Time `json:"until,omitzero"`   // in test: when the lease ends, and the device is available
+	Holder string    `json:"holder,omitempty"` // of in_test: who reserved it; otherwise who set the state
+	Until  time.Time `json:"until,omitzero"`   // of in_test: when the lease ends, and the device is available
 }
 
-// TestStateAvailable is that of a device of which nobody has said anything.
+// TestStateAvailable is the State of a device for which nobody has set one.
 const TestStateAvailable = "available"
 
-// over reports whether the lease has ended.
-func (t *TestState) over(now time.Time) bool { return !t.Until.IsZero() && !now.Before(t.Until) }
+func (t *TestState) leaseEnded(now time.Time) bool { return !t.Until.IsZero() && !now.Before(t.Until) }
 
-// know takes over the test state that came with another answer, if it did.
-func (s *session) know(t *TestState) {
-	if t != nil && s.Level > 2 {
+// setTestState takes over the test state that came with an activity's answer; nil:
+// none came.
+func (s *session) setTestState(t *TestState) {
+	if t != nil {
 		s.TestState = t
 	}
 }
 
-// retest reads the test state where it is not known, may have changed, or its
-// lease has ended, and reports whether it did. Who changes it says only that: two
-// such signals may come in any order, and what is read now is newer than both.
+// refreshTestState reads the test state from the database where it is not known,
+// may have changed, or its lease has ended. It reports whether it did.
 //
-// It is no event: it does not keep the session from ending as idle.
-func (s *session) retest(ctx workflow.Context) bool {
+// The signal test-state carries no state, so several may come in any order: what is
+// read after them is newer than all of them. It is no event, and does not keep the
+// session from its idle timeout.
+func (s *session) refreshTestState(ctx workflow.Context) bool {
 	if s.State.Closed > 0 {
 		return false
 	}
-	if s.forgetTest() {
-		s.raise(ctx)
-	}
-	if s.Level < 3 || s.TestState != nil && !s.TestState.over(workflow.Now(ctx)) {
+	s.receiveTestStateSignals()
+	if s.TestState != nil && !s.TestState.leaseEnded(workflow.Now(ctx)) {
 		return false
 	}
 	var t TestState
-	if err := s.execute(ActivityReadTestState, "read the device's test state", s.id, &t); err != nil {
-		panic(fmt.Sprintf("session %s: reading a test state was refused: %v", s.id, err)) // it writes nothing that could be
+	if err := s.executeActivity(ActivityReadTestState, "read the device's test state", s.id, &t); err != nil {
+		panic(fmt.Sprintf("session %s: reading a test state was refused: %v", s.id, err)) // it writes nothing that could be refused
 	}
-	if t.over(workflow.Now(ctx)) { // by this clock, which need not be the database's
+	if t.leaseEnded(workflow.Now(ctx)) { // by this clock; the database's may be behind
 		t = TestState{State: TestStateAvailable}
 	}
 	s.TestState = &t
 	return true
 }
 
-// forgetTest takes the signals that say that the test state changed, and reports
-// whether there were any. What was known is known no more: a run that ends before
-// it has read the new one leaves that to the next.
-func (s *session) forgetTest() (told bool) {
-	for s.tests.ReceiveAsync(nil) {
-		told, s.TestState = true, nil
+// receiveTestStateSignals takes the signals that the test state changed, without
+// blocking, and forgets what was known. A run that ends before it has read the new
+// state leaves that to the next run.
+func (s *session) receiveTestStateSignals() {
+	for s.testStateSignals.ReceiveAsync(nil) {
+		s.TestState = nil
 	}
-	return told
 }
 
-// line is the card's.
-func (t *TestState) line() string {
-	line := code(t.State)
+// cardText is the status card's line.
+func (t *TestState) cardText() string {
+	text := code(t.State)
 	if t.Holder != "" {
-		line += " by " + code(clip(t.Holder))
+		text += " by " + code(clip(t.Holder))
 	}
 	if !t.Until.IsZero() {
-		line += " until " + t.Until.UTC().Format(time.RFC3339)
+		text += " until " + t.Until.UTC().Format(time.RFC3339)
 	}
-	return line
+	return text
 }

@@ -8,9 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -34,7 +32,7 @@ func testStates(h *harness) *[]string {
 
 func tell(h *harness) { h.SignalWorkflow(workflows.SignalTestState, nil) }
 
-// edgeSays is a delta of the attribute that was shown before.
+// edgeSays is a delta of an attribute that an edge may send, and that means nothing.
 func edgeSays(seq int64, value string) device.Event {
 	e := delta(seq)
 	e.Attributes["state.test"] = device.Attribute{Value: json.RawMessage(value), Seq: seq, At: e.Time}
@@ -78,7 +76,7 @@ func TestReservationIsShown(t *testing.T) {
 
 // A session that begins again knows it from its first moment on.
 func TestReservationIsKnownToASessionThatBegins(t *testing.T) {
-	for name, old := range map[string]bool{"with the answer": false, "of a worker that does not tell": true} {
+	for name, silent := range map[string]bool{"with the answer": false, "of a worker that does not tell": true} {
 		bubble(t, name, func(t *testing.T) {
 			db := &database{search: true}
 			h := newHarness(t, db)
@@ -88,8 +86,8 @@ func TestReservationIsKnownToASessionThatBegins(t *testing.T) {
 
 			h = newHarness(t, db)
 			shown := testStates(h)
-			db.test, db.old = held("jana", h.Now().Add(time.Hour)), old
-			db.reading = func() { db.old = false }
+			db.test, db.noTestState = held("jana", h.Now().Add(time.Hour)), silent
+			db.reading = func() { db.noTestState = false }
 			h.at(0, func() { tell(h); h.signal(batch(2, delta(2, "a"))) })
 			h.stop(time.Minute)
 			h.run(input())
@@ -107,9 +105,7 @@ func TestReservationComesWithTheDevice(t *testing.T) {
 		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 		h.at(time.Second, func() {
 			db.people(held("jana", h.Now().Add(time.Hour)))
-			mac := delta(2)
-			mac.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 2, At: mac.Time}
-			h.signal(batch(2, mac))
+			h.signal(batch(2, withMAC(delta(2))))
 		})
 		h.stop(time.Minute)
 		h.run(input())
@@ -168,9 +164,7 @@ func TestReservedSessionEndsAsIdle(t *testing.T) {
 			})
 		}
 		h.run(input())
-		require.NoError(t, h.GetWorkflowError())
-		var result workflows.Result
-		require.NoError(t, h.GetWorkflowResult(&result))
+		result := h.result()
 		require.True(t, result.Idle)
 		require.LessOrEqual(t, h.Now().Sub(begun), 80*time.Hour)
 		require.EqualValues(t, 1, result.Counters.Signals)
@@ -196,10 +190,7 @@ func TestReservationIsCarried(t *testing.T) {
 			}
 			h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
 			h.run(in)
-			var can *workflow.ContinueAsNewError
-			require.ErrorAs(t, h.GetWorkflowError(), &can)
-			var next workflows.Input
-			require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(can.Input, &next))
+			next := h.next()
 			require.Equal(t, 1, db.reads)
 			require.Equal(t, late, next.Carried.TestState == nil)
 
@@ -214,38 +205,24 @@ func TestReservationIsCarried(t *testing.T) {
 	}
 }
 
-// Code below Level 3 showed what the edge said, and its histories say so. Newer
-// code that takes over reads what it was not told.
-func TestTestStateOfOlderCode(t *testing.T) {
-	for name, level := range map[string]int{"replayed": 2, "taken over": workflows.Level} {
-		bubble(t, name, func(t *testing.T) {
-			db := &database{search: true, test: &workflows.TestState{State: "maintenance", Holder: "ops"}}
-			h := newHarness(t, db)
-			h.OnGetVersion("level", workflow.DefaultVersion, workflow.Version(workflows.Level)).Return(workflow.Version(level))
-			shown := testStates(h)
-			in := input()
-			in.Carried = &workflows.CarriedState{
-				Version: 1, Level: 2, Sync: workflows.SyncLive, SearchAttributes: true, LastSignalAt: h.Now(), LastSnapshotAt: h.Now(), Positions: position(2),
-				State: device.State{RAE: rae, Session: session, AsOf: 1, Snapshot: 1, First: epoch, Last: epoch, Attributes: edgeSays(1, `"idle"`).Attributes},
-			}
-			h.at(time.Second, func() { tell(h) })
-			h.at(time.Minute, func() { // the answer may be a newer worker's
-				opens := edgeSays(2, `"running"`)
-				opens.Attributes["network.mac"] = device.Attribute{Value: json.RawMessage(`"02:00:00:00:00:01"`), Seq: 2, At: opens.Time}
-				h.signal(batch(2, opens))
-			})
-			h.stop(time.Hour)
-			h.run(in)
-			if level < 3 {
-				require.Equal(t, []string{"idle", "running"}, *shown)
-				require.Nil(t, h.view().TestState)
-				require.Zero(t, db.reads)
-				return
-			}
-			require.Equal(t, []string{"idle", "maintenance"}, *shown)
-			require.Equal(t, 2, db.reads, "when it is taken over, and when it is told")
-		})
-	}
+// An attribute that an edge calls so is not the test state: there is none until the
+// session has read the device's.
+func TestAttributeIsNoTestState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := &database{search: true, test: &workflows.TestState{State: "maintenance", Holder: "ops"}}
+		h := newHarness(t, db)
+		shown := testStates(h)
+		in := input()
+		in.Carried = &workflows.CarriedState{
+			Version: 1, Level: workflows.Level, Sync: workflows.SyncLive, SearchAttributes: true, LastSignalAt: h.Now(), LastSnapshotAt: h.Now(), Positions: position(2),
+			State: device.State{RAE: rae, Session: session, AsOf: 1, Snapshot: 1, First: epoch, Last: epoch, Attributes: edgeSays(1, `"idle"`).Attributes},
+		}
+		h.at(time.Minute, func() { h.signal(batch(2, edgeSays(2, `"running"`))) })
+		h.stop(time.Hour)
+		h.run(in)
+		require.Equal(t, []string{"maintenance"}, *shown)
+		require.Equal(t, 1, db.reads, "none was carried")
+	})
 }
 
 func TestClosedSessionReadsNoTestState(t *testing.T) {

@@ -19,35 +19,37 @@ type SnapshotRequestArgs struct {
 	Reason string `json:"reason,omitempty"` // why, for people
 }
 
-// RequestOutcome is what became of a wish for a snapshot.
+// RequestOutcome is what became of a request for a snapshot.
 type RequestOutcome string
 
-// Outcomes.
+// Outcomes of a request for a snapshot.
 const (
 	RequestSent     RequestOutcome = "sent"     // Kafka has the command
-	RequestDeferred RequestOutcome = "later"    // this worker sends no more just now, or Kafka does not answer
+	RequestDeferred RequestOutcome = "later"    // the worker's rate limit is reached, or Kafka does not answer
 	RequestDisabled RequestOutcome = "disabled" // this worker has no Kafka to send it to
 )
 
-// SnapshotRequestResult answers a wish for a snapshot. The snapshot itself comes as an event.
+// SnapshotRequestResult answers a request for a snapshot. The snapshot itself
+// comes as an event.
 type SnapshotRequestResult struct {
 	Outcome RequestOutcome `json:"outcome"`
 	Command string         `json:"command,omitempty"` // ID of the command, where it was sent
 	Detail  string         `json:"detail,omitempty"`
 	Expires time.Time      `json:"expires,omitzero"`
-	Wait    time.Duration  `json:"wait,omitempty"` // of later: when this worker may send one; 0: not known
+	Wait    time.Duration  `json:"wait,omitempty"` // of "later": when this worker may send one; 0: not known
 }
 
 // CloseRequest is the argument of the update close, and of the signal.
 type CloseRequest struct {
 	Reason string `json:"reason"`
-	// Quiet, of a signal, is how long nothing must have come for the session
-	// before it closes: what is still on its way would be refused. 0: it closes
-	// at once.
+	// Quiet, of a signal, is how long no batch must have come for the session
+	// before it is closed: what is still on its way would be refused. 0: it is
+	// closed at once.
 	Quiet time.Duration `json:"quiet,omitempty"`
 }
 
-// AppliedState says what the database has of a session.
+// AppliedState is what the database has of a session: the answer to the updates
+// drain and close.
 type AppliedState struct {
 	AsOf      int64             `json:"as_of_seq"`
 	Closed    int64             `json:"closed_seq,omitempty"`
@@ -57,48 +59,53 @@ type AppliedState struct {
 	Signals   int64             `json:"signals"` // received since then
 }
 
-// ErrNotDone is the type of the application error with which an update that was
-// accepted could not do what it was for.
+// ErrNotDone is the type of the application error with which an accepted update
+// says that it could not do what it was for.
 const ErrNotDone = "NotDone"
 
-// maxText bounds what people say in an update, in bytes.
-const maxText = 300
+// maxReason bounds the reason that people give in an update, in bytes.
+const maxReason = 300
 
-// wishes are what updates ask of the session. A handler only notes what it
-// wants and waits: all is done by the one loop, between two applies.
-type wishes struct {
-	drains, drained int // asked for, done
-	snapshots       []*snapshotWish
-	wake            workflow.Channel // of capacity 1
+// updateRequests is what updates have asked the session for.
+//
+// Invariant: a handler only notes its request, wakes the loop and waits. The
+// session's one loop does all the work, between two applies.
+type updateRequests struct {
+	drainsRequested, drainsDone int // counted: a drain is done when drainsDone has reached it
+	snapshots                   []*snapshotUpdate
+	wake                        workflow.Channel // of capacity 1
 }
 
-type snapshotWish struct {
+// snapshotUpdate is an update request-snapshot that waits for its result.
+type snapshotUpdate struct {
 	reason string
-	asked  *SnapshotRequestResult
+	result *SnapshotRequestResult // nil: not yet
 }
 
 // pending reports whether the loop has something to do for an update.
-func (w *wishes) pending() bool { return w.drained < w.drains || len(w.snapshots) > 0 }
+func (u *updateRequests) pending() bool {
+	return u.drainsDone < u.drainsRequested || len(u.snapshots) > 0
+}
 
-// stir wakes the loop. One that is awake, or has been woken, needs no more.
-func (w *wishes) stir() { w.wake.SendAsync(struct{}{}) }
+// wakeLoop wakes the loop. It does nothing where the loop is awake or about to be.
+func (u *updateRequests) wakeLoop() { u.wake.SendAsync(struct{}{}) }
 
-func (s *session) setUpdates(ctx workflow.Context) error {
+func (s *session) setUpdateHandlers(ctx workflow.Context) error {
 	return errors.Join(
-		workflow.SetUpdateHandlerWithOptions(ctx, UpdateRequestSnapshot, s.requestSnapshot, workflow.UpdateHandlerOptions{
+		workflow.SetUpdateHandlerWithOptions(ctx, UpdateRequestSnapshot, s.handleRequestSnapshot, workflow.UpdateHandlerOptions{
 			Description: "Asks the edge for a snapshot now; answers what became of the request, not with the snapshot.",
 			Validator: func(a SnapshotRequestArgs) error {
 				if s.State.Closed > 0 {
 					return fmt.Errorf("the session was closed at seq %d", s.State.Closed)
 				}
-				return checkText(a.Reason)
+				return checkReason(a.Reason)
 			},
 		}),
-		workflow.SetUpdateHandlerWithOptions(ctx, UpdateDrain, s.drainAll, workflow.UpdateHandlerOptions{
-			Description: "Answers when the database has all that was signalled before, with a receipt.",
+		workflow.SetUpdateHandlerWithOptions(ctx, UpdateDrain, s.handleDrain, workflow.UpdateHandlerOptions{
+			Description: "Answers when the database has all that was signalled before, with what it then has.",
 		}),
-		workflow.SetUpdateHandlerWithOptions(ctx, UpdateClose, s.close, workflow.UpdateHandlerOptions{
-			Description: "Closes the session for good after its newest event; answers when the database has it, with a receipt.",
+		workflow.SetUpdateHandlerWithOptions(ctx, UpdateClose, s.handleClose, workflow.UpdateHandlerOptions{
+			Description: "Closes the session for good after its newest event; answers when the database has it, with what it then has.",
 			Validator: func(c CloseRequest) error {
 				switch {
 				case strings.TrimSpace(c.Reason) == "":
@@ -106,47 +113,43 @@ func (s *session) setUpdates(ctx workflow.Context) error {
 				case c.Quiet != 0:
 					return errors.New("an update closes at once: to have the session wait for quiet, signal " + SignalClose)
 				}
-				return checkText(c.Reason)
+				return checkReason(c.Reason)
 			},
 		}),
 	)
 }
 
-func checkText(s string) error {
+func checkReason(s string) error {
 	switch {
-	case len(s) > maxText:
-		return fmt.Errorf("the reason has %d bytes, more than %d", len(s), maxText)
+	case len(s) > maxReason:
+		return fmt.Errorf("the reason has %d bytes, more than %d", len(s), maxReason)
 	case !utf8.ValidString(s) || strings.ContainsRune(s, 0):
 		return errors.New("the reason is not UTF-8, or holds a NUL")
 	}
 	return nil
 }
 
-func (s *session) requestSnapshot(ctx workflow.Context, a SnapshotRequestArgs) (SnapshotRequestResult, error) {
-	w := &snapshotWish{reason: a.Reason}
-	s.wishes.snapshots = append(s.wishes.snapshots, w)
-	err := s.await(ctx, func() bool { return w.asked != nil })
+func (s *session) handleRequestSnapshot(ctx workflow.Context, a SnapshotRequestArgs) (SnapshotRequestResult, error) {
+	u := &snapshotUpdate{reason: a.Reason}
+	s.updates.snapshots = append(s.updates.snapshots, u)
+	err := s.awaitLoop(ctx, func() bool { return u.result != nil })
 	if err != nil {
 		return SnapshotRequestResult{}, err
 	}
-	return *w.asked, nil
+	return *u.result, nil
 }
 
-func (s *session) drainAll(ctx workflow.Context) (AppliedState, error) {
-	s.wishes.drains++
-	mine := s.wishes.drains
-	err := s.await(ctx, func() bool { return s.wishes.drained >= mine })
-	return s.receipt(), err
+func (s *session) handleDrain(ctx workflow.Context) (AppliedState, error) {
+	err := s.awaitDrain(ctx)
+	return s.appliedState(), err
 }
 
-func (s *session) close(ctx workflow.Context, c CloseRequest) (AppliedState, error) {
+func (s *session) handleClose(ctx workflow.Context, c CloseRequest) (AppliedState, error) {
 	if s.CloseReason == "" {
 		s.CloseReason = c.Reason
 	}
 	s.CloseQuiet = 0
-	s.wishes.drains++ // what was signalled before counts
-	mine := s.wishes.drains
-	err := s.await(ctx, func() bool { return s.wishes.drained >= mine })
+	err := s.awaitDrain(ctx) // what was signalled before the update counts
 	switch {
 	case err != nil:
 	case s.State.AsOf == 0:
@@ -154,81 +157,52 @@ func (s *session) close(ctx workflow.Context, c CloseRequest) (AppliedState, err
 	case s.State.Closed == 0:
 		err = temporal.NewNonRetryableApplicationError("the database refused the close: see the worker's log", ErrNotDone, nil)
 	}
-	return s.receipt(), err
+	return s.appliedState(), err
 }
 
-// await waits in an update's handler, also in a session that is cancelled.
-func (s *session) await(ctx workflow.Context, done func() bool) error {
+// awaitDrain waits, in an update's handler, until the database has all that was
+// signalled before.
+func (s *session) awaitDrain(ctx workflow.Context) error {
+	s.updates.drainsRequested++
+	n := s.updates.drainsRequested
+	return s.awaitLoop(ctx, func() bool { return s.updates.drainsDone >= n })
+}
+
+// awaitLoop wakes the loop and waits, in an update's handler, until it has done
+// what the handler asked for. It does so in a session that is cancelled, too.
+func (s *session) awaitLoop(ctx workflow.Context, done func() bool) error {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
-	s.wishes.stir()
+	s.updates.wakeLoop()
 	err := workflow.Await(ctx, done)
-	s.wishes.stir() // the loop may wait for this handler to end
+	s.updates.wakeLoop() // the loop may wait for this handler to return
 	return err
 }
 
-// attend does what updates, the signal to close and the clock ask for, and
-// reports whether that was anything. Told says that the session is to be closed,
-// and has applied what came before it was told.
-func (s *session) attend(ctx workflow.Context, told bool) bool {
-	did := false
-	if told && (s.Level > 0 || s.wishes.pending()) && !workflow.Now(ctx).Before(s.quietFrom()) {
-		s.shut(ctx)
-		did = true
+// serveRequests does what updates and signals ask for, and what is due by the
+// clock. It reports whether anything was. closeRequested says that a close was
+// asked for before the batches that are now applied were received: those that had
+// come before the request count.
+func (s *session) serveRequests(ctx workflow.Context, closeRequested bool) bool {
+	worked := false
+	if closeRequested && !workflow.Now(ctx).Before(s.closeAt()) {
+		s.closeSession(ctx)
+		worked = true
 	}
-	if wishes := s.wishes.snapshots; len(wishes) > 0 {
-		s.wishes.snapshots = nil
-		asked := s.ask(ctx, wishes[0].reason) // one snapshot answers them all
-		for _, w := range wishes {
-			w.asked = &asked
+	if updates := s.updates.snapshots; len(updates) > 0 {
+		s.updates.snapshots = nil
+		result := s.requestSnapshot(ctx, updates[0].reason) // one snapshot answers them all
+		for _, u := range updates {
+			u.result = &result
 		}
-		did = true
+		worked = true
 	}
-	did = s.look(ctx) || did
-	return s.retest(ctx) || did
+	worked = s.handleDeadlines(ctx) || worked
+	return s.refreshTestState(ctx) || worked
 }
 
-func (s *session) receipt() AppliedState {
+func (s *session) appliedState() AppliedState {
 	return AppliedState{
 		AsOf: s.State.AsOf, Closed: s.State.Closed, Reason: s.State.Reason, Positions: slices.Clone(s.Positions),
 		Events: s.Counters.Events, Signals: s.Counters.Signals,
-	}
-}
-
-// Progress answers the query "progress": what the session is doing now.
-type Progress struct {
-	Sync           SyncState      `json:"sync_state"`
-	PendingBatches int            `json:"pending_batches"`     // taken and not yet applied
-	PendingBytes   int            `json:"pending_bytes"`       // of their signals
-	InFlight       string         `json:"in_flight,omitempty"` // what the session waits for
-	InFlightSince  time.Time      `json:"in_flight_since,omitzero"`
-	Escalated      bool           `json:"escalated,omitempty"`      // the local activity did not succeed: a regular one is tried until it does
-	LastError      string         `json:"last_error,omitempty"`     // of a local activity that did not succeed, the newest in this run
-	LastErrorAt    time.Time      `json:"last_error_at,omitzero"`   //
-	NextTimer      time.Time      `json:"next_timer,omitzero"`      // when the session next looks at the clock
-	NextRequest    time.Time      `json:"next_request,omitzero"`    // when it asks for a snapshot, unless it is whole by then
-	Requests       int            `json:"requests,omitempty"`       // sent for the gap there is
-	LastRequest    RequestOutcome `json:"last_request,omitempty"`   // what became of the newest
-	LastRequestAt  time.Time      `json:"last_request_at,omitzero"` //
-	Runs           int            `json:"runs"`                     // of this chain, this one included
-	Signals        int            `json:"signals_in_run"`
-}
-
-// doing is what the session waits for just now.
-type doing struct {
-	what      string
-	since     time.Time
-	escalated bool
-	err       string // the newest
-	errAt     time.Time
-}
-
-func (s *session) progress() Progress {
-	return Progress{
-		Sync: s.Sync, PendingBatches: len(s.Waiting) + len(s.PendingRefusals), PendingBytes: s.bytes(),
-		InFlight: s.doing.what, InFlightSince: s.doing.since, Escalated: s.doing.what != "" && s.doing.escalated,
-		LastError: s.doing.err, LastErrorAt: s.doing.errAt,
-		NextTimer: s.alarm.at, NextRequest: s.Repair.NextTryAt, Requests: s.Repair.Sent,
-		LastRequest: s.Repair.Outcome, LastRequestAt: s.Repair.LastTryAt,
-		Runs: s.Runs, Signals: s.signals,
 	}
 }
