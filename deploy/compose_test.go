@@ -350,11 +350,13 @@ var address = regexp.MustCompile(`\b([a-z][a-z-]+):(\d{4,5})\b`)
 func TestPorts(t *testing.T) {
 	p := project(t)
 	listening := listens(t, p)
+	found := map[string]bool{}
 	meets := func(who, text string) {
 		for _, m := range address.FindAllStringSubmatch(text, -1) {
 			if m[1] == "localhost" {
 				continue
 			}
+			found[m[0]] = true
 			require.Contains(t, p.Services, m[1], "%s: %s", who, text)
 			require.Contains(t, listening[m[1]], m[2], "%s has the address %s", who, m[0])
 		}
@@ -397,6 +399,8 @@ func TestPorts(t *testing.T) {
 			require.True(t, scraped[name], "prometheus.yml does not scrape %s", name)
 		}
 	}
+	require.Contains(t, found, "kafka:19092", "the pattern finds no address: %q", found)
+	require.Contains(t, found, "temporal:7233")
 }
 
 // Prometheus reads the rules where they are mounted, Grafana the dashboard, and

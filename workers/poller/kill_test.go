@@ -163,7 +163,6 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		}
 		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond) // a random point, and nothing that is waited for
 		kill()
-		require.Positive(t, c.end(t))
 	}
 	require.GreaterOrEqual(t, worked.Load(), int64(rounds/2))
 	kill := begin()

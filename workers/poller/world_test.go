@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.temporal.io/api/serviceerror"
@@ -88,16 +89,23 @@ func (c *cluster) left(t testing.TB) int64 {
 	if err != nil {
 		return -1
 	}
-	left := -c.committed(t)
+	committed := c.committed(t)
+	if ends.Error() != nil || committed < 0 {
+		return -1
+	}
+	left := -committed
 	ends.Each(func(o kadm.ListedOffset) { left += o.Offset })
 	return left
 }
 
-// committed is the sum of the partitions' committed offsets.
+// committed is the sum of the partitions' committed offsets; -1: not known.
 func (c *cluster) committed(t testing.TB) (sum int64) {
 	offsets, err := c.admin.FetchOffsets(context.WithoutCancel(t.Context()), c.group)
-	if err != nil {
-		return 0 // the group does not exist yet
+	switch {
+	case errors.Is(err, kerr.GroupIDNotFound):
+		return 0
+	case err != nil || offsets.Error() != nil:
+		return -1
 	}
 	offsets.Each(func(o kadm.OffsetResponse) { sum += max(0, o.At) })
 	return sum

@@ -130,9 +130,11 @@ func (b *bench) backlogOf(ctx context.Context, size backlog, last bool) error {
 	b.add(name+".peak_rss", out.peak/mib, "MiB", "<= 256")
 	b.add(name, out.rate, "records/s", "")
 	if metrics, err := scrape(ctx, w.pollerAdmin); err == nil {
-		if signals := matching(metrics, "rollcall_poller_signals_total{", "accepted"); signals > 0 {
-			b.add(name+".records_per_signal", metrics["rollcall_poller_applied_records_total"]/signals, "records", "")
+		signals, applied := matching(metrics, "rollcall_poller_signals_total{", `outcome="accepted"`), metrics["rollcall_poller_applied_records_total"]
+		if signals == 0 || applied == 0 {
+			return fmt.Errorf("%s: a poller that has drained tells of %v signals and %v applied records", name, signals, applied)
 		}
+		b.add(name+".records_per_signal", applied/signals, "records", "")
 	}
 	if last {
 		b.add("backlog.vs_plain", out.rate/b.plainRate, "times", ">= 5")

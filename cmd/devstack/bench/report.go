@@ -20,7 +20,8 @@ type figure struct {
 	Met   *bool   `json:"met"`  // null where there is no goal
 }
 
-// newFigure judges value by goal: an operator (>=, <=, =) and a number.
+// newFigure judges value by goal: an operator (>=, <=, =) and a number. What is
+// no finite number was not measured, and meets no goal.
 func newFigure(name string, value float64, unit, goal string) figure {
 	f := figure{Name: name, Value: round(value), Unit: unit, Goal: goal}
 	if goal == "" {
@@ -28,7 +29,7 @@ func newFigure(name string, value float64, unit, goal string) figure {
 	}
 	op, number, _ := strings.Cut(goal, " ")
 	limit, err := strconv.ParseFloat(number, 64)
-	met := err == nil
+	met := err == nil && !math.IsNaN(value) && !math.IsInf(value, 0)
 	switch op {
 	case ">=":
 		met = met && value >= limit

@@ -83,23 +83,25 @@ func (w *world) opened(ctx context.Context, f *fleet) error {
 	return w.settled(ctx, 2*time.Minute)
 }
 
+// commitBytes is the poller's counter of the bytes of its offset commits.
+const commitBytes = "rollcall_poller_commit_bytes_total"
+
 // observe watches lag and commits from one moment to another.
 func (w *world) observe(ctx context.Context, begun, from, to time.Time) (paced, error) {
 	out := paced{commits: -1}
-	bytes := func() float64 {
+	bytes := func() (float64, error) {
 		if w.poller == nil {
-			return -1
+			return -1, nil
 		}
 		metrics, err := scrape(ctx, w.pollerAdmin)
 		if err != nil {
-			return -1
+			return -1, nil // the poller is busy: the figure is left out
 		}
-		for _, name := range []string{"rollcall_poller_commit_bytes_total", "rollcall_poller_commit_bytes_sum"} {
-			if n, ok := metrics[name]; ok {
-				return n
-			}
+		n, ok := metrics[commitBytes]
+		if !ok {
+			return -1, errors.New("the poller has no metric " + commitBytes)
 		}
-		return -1
+		return n, nil
 	}
 	var before float64 = -1
 	var since time.Time
@@ -109,7 +111,11 @@ func (w *world) observe(ctx context.Context, begun, from, to time.Time) (paced, 
 			return out, err
 		}
 		if before < 0 && now.After(from) && since.IsZero() {
-			before, since = bytes(), now
+			var err error
+			if before, err = bytes(); err != nil {
+				return out, err
+			}
+			since = now
 		}
 		lag, err := w.lag(ctx)
 		if err != nil {
@@ -128,10 +134,11 @@ func (w *world) observe(ctx context.Context, begun, from, to time.Time) (paced, 
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	if after := bytes(); before >= 0 && after >= before {
+	after, err := bytes()
+	if before >= 0 && after >= before {
 		out.commits = (after - before) / time.Since(since).Seconds()
 	}
-	return out, nil
+	return out, err
 }
 
 func (b *bench) measureLight(ctx context.Context) error {
