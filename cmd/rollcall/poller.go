@@ -56,7 +56,7 @@ func (*pollerCmd) Help() string {
 
 Run as many as there are partitions, at most. Killing one loses nothing.
 
-SIGTERM, or POST /drain on the admin listener, drains: the poller fetches no more, waits for what it has to be applied, commits, leaves the group, and prints a receipt as JSON: what was fetched, applied, dead-lettered, applied before, and what is left, by partition and offsets. It exits 0 when nothing is left, 3 when --drain-timeout passed before. A second signal ends it at once, without a receipt.
+SIGTERM, or POST /drain on the admin listener, drains: the poller fetches no more, waits for what it has to be applied, commits, leaves the group, and prints a report as JSON: what was fetched, applied, dead-lettered, applied before, and what is left, by partition and offsets. It exits 0 when nothing is left, 3 when --drain-timeout passed before. A second signal ends it at once, without a report.
 
 Examples:
 
@@ -103,7 +103,7 @@ func (c *pollerCmd) options() (poller.Options, error) {
 }
 
 // Run polls until ctx is cancelled or it is asked to drain, and prints the
-// receipt.
+// report.
 func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 	return runService(ctx, env, "poller", c.Service, func(ctx context.Context, s *service) error {
 		db, err := s.openStore(ctx, &c.Database, c.Pool)
@@ -128,7 +128,7 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 }
 
 // runPoller is what the command does once everything is connected.
-func runPoller(ctx context.Context, s *service, receipts io.Writer, o poller.Options) error {
+func runPoller(ctx context.Context, s *service, reports io.Writer, o poller.Options) error {
 	p, err := poller.New(o)
 	if err != nil {
 		return err
@@ -142,11 +142,11 @@ func runPoller(ctx context.Context, s *service, receipts io.Writer, o poller.Opt
 	if err := s.run(ctx, "poller", p); err != nil {
 		return err
 	}
-	receipt, _ := p.Receipt()
-	if err := json.NewEncoder(receipts).Encode(receipt); err != nil {
-		return fmt.Errorf("receipt of the drain: %w", err)
+	report, _ := p.DrainReport()
+	if err := json.NewEncoder(reports).Encode(report); err != nil {
+		return fmt.Errorf("report of the drain: %w", err)
 	}
-	if !receipt.Complete {
+	if !report.Complete {
 		return &cli.Error{Code: exitIncomplete, Err: errors.New("not everything that was fetched was applied before --drain-timeout: the next owner reads it again")}
 	}
 	return nil

@@ -162,8 +162,8 @@ func get(t *testing.T, url string) string {
 	return b.String()
 }
 
-// ended waits for the end and returns the exit code and the receipt.
-func (p *process) ended(t *testing.T) (code int, r poller.Receipt) {
+// ended waits for the end and returns the exit code and the report.
+func (p *process) ended(t *testing.T) (code int, r poller.DrainReport) {
 	t.Helper()
 	select {
 	case <-p.done:
@@ -220,5 +220,5 @@ func TestPollerEndsAtOnceOnASecondSignal(t *testing.T) {
 	}, patience, 200*time.Millisecond)
 	code, _ := p.ended(t)
 	require.Equal(t, -1, code, "ended by the signal")
-	require.Zero(t, p.stdout.Len(), "no receipt")
+	require.Zero(t, p.stdout.Len(), "no report")
 }

@@ -15,13 +15,13 @@ import (
 // positionsTimeout bounds one read of positions.
 const positionsTimeout = 10 * time.Second
 
-// together is how long a flight that was not signalled waits for others that
-// want the same read.
-const together = 2 * time.Millisecond
+// ackCoalesceDelay is how long a flight that was not signalled waits for others,
+// so that one read serves them all.
+const ackCoalesceDelay = 2 * time.Millisecond
 
 // acker reads the ingest positions of the sessions in flight, and of no other.
 //
-// It holds: a flight is either with the acker or with a sender, never both. It
+// Invariant: a flight is either with the acker or with a sender, never both. It
 // leaves the acker by exactly one of land, drop and send.
 type acker struct {
 	acks     Acks
@@ -80,12 +80,12 @@ func (k *acker) run(ctx context.Context) {
 		}
 		pause := cadence
 		if failures == 0 && slices.ContainsFunc(flights, func(f *flight) bool { return f.signalled.IsZero() }) {
-			pause = min(pause, together)
+			pause = min(pause, ackCoalesceDelay)
 		}
 		if kafka.Sleep(ctx, pause) != nil {
 			return
 		}
-		landed, err := k.look(ctx, k.watched())
+		landed, err := k.readPositions(ctx, k.watched())
 		if ctx.Err() != nil {
 			return
 		}
@@ -109,8 +109,9 @@ func (k *acker) run(ctx context.Context) {
 	}
 }
 
-// look reads once and settles every flight it can.
-func (k *acker) look(ctx context.Context, flights []*flight) (landed int, err error) {
+// readPositions reads once, and ends or sends again every flight that the answer
+// decides.
+func (k *acker) readPositions(ctx context.Context, flights []*flight) (landed int, err error) {
 	var sessions []string
 	flights = slices.DeleteFunc(flights, func(f *flight) bool {
 		gone := f.lane.a.ctx.Err() != nil

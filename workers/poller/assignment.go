@@ -20,9 +20,10 @@ const recordBytes = 64
 // lost. A partition that comes back is a new assignment: nothing that is late
 // for the old one can reach it.
 //
-// It holds: bytes is the sum of its chunks, letters and pending records, until
-// it is closed; every pending record belongs to a waiting chunk, a flight or a
-// letter. leaving ends new flights; a closed span ends all effects.
+// Invariant: bytes is the sum of its chunks, dead letters and pending records,
+// until it is closed. Every pending record belongs to a waiting chunk, a flight or a
+// dead letter. Once leaving is set no new flight begins; once the span is closed
+// nothing has an effect.
 type assignment struct {
 	topic     string
 	partition int32
@@ -31,14 +32,14 @@ type assignment struct {
 	total     *budget
 	tally     *tally
 
-	mu      sync.Mutex
-	span    offsets.Span
-	lanes   map[string]*lane
-	seqs    *seqs
-	bytes   int
-	out     int           // flights and letters not yet done
-	leaving bool          // nothing new is sent
-	settled chan struct{} // closed when leaving and out is 0
+	mu          sync.Mutex
+	span        offsets.Span
+	lanes       map[string]*lane
+	seqs        *seqs
+	bytes       int
+	outstanding int           // flights and dead letters that have not ended
+	leaving     bool          // nothing new is sent
+	idle        chan struct{} // closed when leaving is set and outstanding is 0
 
 	started   int64 // first offset fetched, -1 before
 	replayed  int64 // an earlier owner may have sent what is below; see newAssignment
@@ -54,7 +55,7 @@ type assignment struct {
 func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget, tally *tally) *assignment {
 	a := &assignment{
 		topic: topic, partition: partition, total: total, tally: tally, span: offsets.NewSpan(), lanes: map[string]*lane{}, seqs: newSeqs(),
-		settled: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
+		idle: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	return a
@@ -113,15 +114,15 @@ func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *
 			l.bytes = l.letter.Bytes()
 			grown += l.bytes
 			letters = append(letters, l)
-			a.out++
+			a.outstanding++
 		} else {
-			l := a.lane(i.fold)
+			l := a.laneLocked(i.fold)
 			changes := !a.seqs.confirms(i.fold)
 			c, more := l.add(i.fold, r, i.arrived)
 			u, grown = &c.Unit, grown+more
 			c.changes = c.changes || changes
 			switch {
-			case l.flying || !l.stopped.IsZero():
+			case l.inFlight || !l.stopped.IsZero():
 			case len(l.waiting) == 1 && c.Records() == 0:
 				l.ready()
 				ready = append(ready, l)
@@ -132,12 +133,12 @@ func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *
 		if !a.span.Fetched(r.Offset, r.LeaderEpoch, u) {
 			rewinds++
 		}
-		a.grow(grown)
+		a.growLocked(grown)
 	}
 	return ready, letters, rewinds
 }
 
-func (a *assignment) lane(f device.Fold) *lane {
+func (a *assignment) laneLocked(f device.Fold) *lane {
 	l := a.lanes[f.Session]
 	if l == nil {
 		l = &lane{a: a, session: f.Session, rae: f.RAE}
@@ -146,7 +147,7 @@ func (a *assignment) lane(f device.Fold) *lane {
 	return l
 }
 
-func (a *assignment) grow(n int) {
+func (a *assignment) growLocked(n int) {
 	a.bytes += n
 	a.total.add(n)
 }
@@ -155,14 +156,14 @@ func (a *assignment) grow(n int) {
 func (a *assignment) take(l *lane, t *ticket) *flight {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.span.Closed() || a.leaving || l.flying || len(l.waiting) == 0 {
+	if a.span.Closed() || a.leaving || l.inFlight || len(l.waiting) == 0 {
 		return nil
 	}
 	c := l.waiting[0]
 	l.waiting[0] = nil
 	l.waiting = l.waiting[1:]
-	l.flying, l.stopped = true, time.Time{}
-	a.out++
+	l.inFlight, l.stopped = true, time.Time{}
+	a.outstanding++
 	return &flight{lane: l, chunk: c, ticket: t, batch: c.batch(a.topic, a.partition), fresh: c.first >= a.replayed}
 }
 
@@ -172,10 +173,10 @@ func (a *assignment) applied(f *flight) (records int, again bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l := f.lane
-	l.flying = false
+	l.inFlight = false
 	if a.span.Complete(&f.chunk.Unit) {
 		records = f.chunk.Records()
-		a.grow(-f.chunk.bytes - records*recordBytes)
+		a.growLocked(-f.chunk.bytes - records*recordBytes)
 		if f.signalled.IsZero() {
 			a.tally.duplicates.Add(int64(records))
 		} else {
@@ -187,7 +188,7 @@ func (a *assignment) applied(f *flight) (records int, again bool) {
 	} else {
 		delete(a.lanes, l.session)
 	}
-	a.landed()
+	a.landedLocked()
 	return records, again && !a.leaving
 }
 
@@ -196,17 +197,17 @@ func (a *assignment) refused(f *flight, until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l := f.lane
-	l.flying, l.stopped = false, until
+	l.inFlight, l.stopped = false, until
 	l.waiting = append([]*chunk{f.chunk}, l.waiting...)
 	l.ready()
-	a.landed()
+	a.landedLocked()
 }
 
 // dropped forgets f: its assignment is closed.
 func (a *assignment) dropped() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.landed()
+	a.landedLocked()
 }
 
 // deadLettered marks l's record done: its produce was acknowledged.
@@ -215,18 +216,18 @@ func (a *assignment) deadLettered(l *deadLetter) bool {
 	defer a.mu.Unlock()
 	done := a.span.Complete(l.unit)
 	if done {
-		a.grow(-l.bytes - recordBytes)
+		a.growLocked(-l.bytes - recordBytes)
 		a.tally.deadLettered.Add(1)
 	}
-	a.landed()
+	a.landedLocked()
 	return done
 }
 
-// landed is called under the lock for each flight and letter that is over.
-func (a *assignment) landed() {
-	a.out--
-	if a.leaving && a.out == 0 {
-		close(a.settled)
+// landedLocked is called for each flight and dead letter that has ended.
+func (a *assignment) landedLocked() {
+	a.outstanding--
+	if a.leaving && a.outstanding == 0 {
+		close(a.idle)
 	}
 }
 
@@ -237,7 +238,7 @@ func (a *assignment) sweep(now time.Time) (ready []*lane, stopped, filling int) 
 	defer a.mu.Unlock()
 	for _, l := range a.lanes {
 		switch {
-		case l.flying && len(l.waiting) > 0:
+		case l.inFlight && len(l.waiting) > 0:
 			filling++
 		case l.stopped.IsZero():
 		case now.Before(l.stopped):
@@ -251,14 +252,14 @@ func (a *assignment) sweep(now time.Time) (ready []*lane, stopped, filling int) 
 	return ready, stopped, filling
 }
 
-// leave ends new flights; settled is closed when the last one has landed.
+// leave lets no new flight begin. idle is closed when the last one has ended.
 func (a *assignment) leave() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.leaving {
 		a.leaving = true
-		if a.out == 0 {
-			close(a.settled)
+		if a.outstanding == 0 {
+			close(a.idle)
 		}
 	}
 }
@@ -269,25 +270,25 @@ func (a *assignment) close() (kgo.EpochOffset, bool) {
 	a.leave()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	offset, ok := a.uncommitted()
+	offset, ok := a.uncommittedLocked()
 	if !a.span.Closed() {
 		a.left.Records, a.left.From, a.left.To = a.span.Undone()
 		a.left.Partition = a.partition
 	}
 	a.span.Close()
-	a.grow(-a.bytes)
+	a.growLocked(-a.bytes)
 	a.lanes = nil
 	a.cancel()
 	return offset, ok
 }
 
-// uncommitted is what may be committed and has not been. Called under the lock.
-func (a *assignment) uncommitted() (kgo.EpochOffset, bool) {
+// uncommittedLocked returns the offset that may be committed and has not been.
+func (a *assignment) uncommittedLocked() (kgo.EpochOffset, bool) {
 	o, ok := a.span.Committable()
 	return o, ok && o.Offset > a.committed
 }
 
-// load is what the valve and the metrics look at.
+// load is what an assignment holds, for the valve and the metrics.
 type load struct {
 	bytes, span int
 	lag         int64

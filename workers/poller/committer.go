@@ -16,7 +16,7 @@ import (
 // committer commits what the assignments allow, every interval or number of done
 // records.
 //
-// It holds: what it reads from the assignments and the commit of it are enqueued
+// Invariant: what it reads from the assignments and the commit of it are enqueued
 // with the client under one lock, and an assignment is closed under the same
 // lock. So no commit of a partition is enqueued after the partition was let go;
 // and the synchronous commit at a revoke waits for all that were before. A
@@ -71,7 +71,7 @@ func (c *committer) enqueue(ctx context.Context) <-chan error {
 	next := map[int32]kgo.EpochOffset{}
 	for _, a := range c.assignments() {
 		a.mu.Lock()
-		if o, ok := a.uncommitted(); ok {
+		if o, ok := a.uncommittedLocked(); ok {
 			of[a.partition], next[a.partition] = a, o
 		}
 		a.mu.Unlock()

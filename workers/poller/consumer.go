@@ -49,16 +49,16 @@ const (
 type consumer struct {
 	*Poller
 
-	client  *kgo.Client
-	total   budget
-	sched   *scheduler
-	acks    *acker
-	letters *deadLetters
-	valve   *valve
-	commits *committer
-	work    context.Context // ends when draining has ended
-	workers sync.WaitGroup  // everything that ends with work
-	warned  time.Time       // of a fetch that failed
+	client      *kgo.Client
+	total       budget
+	sched       *scheduler
+	acks        *acker
+	deadLetters *deadLetters
+	valve       *valve
+	commits     *committer
+	work        context.Context // ends when draining has ended
+	workers     sync.WaitGroup  // everything that ends with work
+	warned      time.Time       // of a fetch that failed
 
 	mu          sync.Mutex
 	assignments map[int32]*assignment
@@ -113,8 +113,8 @@ func (p *consumer) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer own.end()
-	for _, run := range []func(context.Context){p.acks.run, p.letters.run, p.commits.run, p.tick} {
+	defer own.unregisterAll()
+	for _, run := range []func(context.Context){p.acks.run, p.deadLetters.run, p.commits.run, p.tick} {
 		p.workers.Go(func() { run(work) })
 	}
 	if err = p.poll(ctx); err == nil {
@@ -122,7 +122,7 @@ func (p *consumer) run(ctx context.Context) error {
 	} else {
 		p.abandon()
 	}
-	p.turned.Store(0)
+	p.lastTurn.Store(0)
 	p.joined.Store(false)
 	stop()
 	p.client.CloseAllowingRebalance()
@@ -130,7 +130,7 @@ func (p *consumer) run(ctx context.Context) error {
 	return err
 }
 
-func (p *consumer) build(work context.Context) (*lease, error) {
+func (p *consumer) build(work context.Context) (*clientRegisterer, error) {
 	p.work = work
 	o := p.opts
 	p.sched = newScheduler(newWindow(o.WindowMin, o.WindowMax), o.Classes, p.launch)
@@ -148,7 +148,7 @@ func (p *consumer) build(work context.Context) (*lease, error) {
 		paused:   func(n int) { p.metrics.paused.Set(float64(n)) },
 		adjusted: map[int32]*gate{},
 	}
-	p.letters = &deadLetters{acknowledged: p.deadLettered, log: p.log, metrics: p.metrics, wake: make(chan struct{}, 1)}
+	p.deadLetters = &deadLetters{acknowledged: p.deadLettered, log: p.log, metrics: p.metrics, wake: make(chan struct{}, 1)}
 	p.commits = &committer{
 		topic: o.Topic, interval: o.CommitInterval, records: int64(o.CommitRecords), assignments: p.owned,
 		log: p.log, metrics: p.metrics, trigger: make(chan struct{}, 1),
@@ -156,11 +156,11 @@ func (p *consumer) build(work context.Context) (*lease, error) {
 	watch, own := hooks(p.metrics, o.Registerer)
 	cl, err := kgo.NewClient(slices.Concat(p.clientOpts(), []kgo.Opt{watch}, p.kafkaOpts)...)
 	if err != nil {
-		own.end()
+		own.unregisterAll()
 		return nil, fmt.Errorf("poller: Kafka client: %w", err)
 	}
 	p.client, p.commits.client = cl, cl
-	p.letters.producer = kafka.NewDeadLetterProducer(o.DeadLetterTopic, cl, p.log)
+	p.deadLetters.producer = kafka.NewDeadLetterProducer(o.DeadLetterTopic, cl, p.log)
 	close(p.built)
 	return own, nil
 }
@@ -171,7 +171,7 @@ func (p *consumer) build(work context.Context) (*lease, error) {
 func (p *consumer) poll(ctx context.Context) error {
 	defer p.sched.catchUp(false)
 	for behind := false; ; {
-		p.turned.Store(time.Now().UnixNano())
+		p.lastTurn.Store(time.Now().UnixNano())
 		turn, cancel := context.WithTimeout(ctx, pollWait)
 		fetches := p.client.PollRecords(turn, pollRecords)
 		cancel()
@@ -180,9 +180,9 @@ func (p *consumer) poll(ctx context.Context) error {
 			return nil
 		}
 		ends := p.take(fetches)
-		stuck := p.mend(ctx, fetches, ends)
+		stuck := p.handleFetchErrors(ctx, fetches, ends)
 		p.client.AllowRebalance()
-		if err := fatal(fetches); err != nil {
+		if err := fatalError(fetches); err != nil {
 			return err
 		}
 		unread := p.unread()
@@ -251,10 +251,10 @@ func (p *consumer) take(fetches kgo.Fetches) (ends map[int32]int64) {
 	return ends
 }
 
-// mend looks after what could not be fetched. It reports whether the next turn
-// should wait a little: a fetch failed as the next one may, or what others had
-// fetched has to come again.
-func (p *consumer) mend(ctx context.Context, fetches kgo.Fetches, ends map[int32]int64) (stuck bool) {
+// handleFetchErrors passes batches that do not fit memory, and logs fetches that
+// failed. It reports whether the next turn should wait a little: a fetch failed as
+// the next one may, or what others had fetched has to come again.
+func (p *consumer) handleFetchErrors(ctx context.Context, fetches kgo.Fetches, ends map[int32]int64) (stuck bool) {
 	ctx, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
 	defer cancel()
 	fetches.EachError(func(topic string, partition int32, err error) {
@@ -279,7 +279,7 @@ func (p *consumer) mend(ctx context.Context, fetches kgo.Fetches, ends map[int32
 func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 	p.metrics.records.Add(float64(len(in)))
 	ready, letters, rewinds := a.add(in, end, func(i incoming) *kafka.Letter {
-		return p.letters.producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail)
+		return p.deadLetters.producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail)
 	})
 	p.tally.fetched.Add(int64(len(in)))
 	if rewinds > 0 {
@@ -288,7 +288,7 @@ func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 			"partition", a.partition, "records", rewinds)
 	}
 	p.valve.adjust(a)
-	p.letters.add(letters...)
+	p.deadLetters.add(letters...)
 	p.sched.offer(ready...)
 }
 

@@ -15,10 +15,10 @@ import (
 // it counted.
 type tally struct{ fetched, applied, deadLettered, duplicates, handedOver atomic.Int64 }
 
-// Receipt is what a Run came to. Fetched is the sum of Applied, DeadLettered,
+// DrainReport says what became of the records of a Run. Fetched is the sum of Applied, DeadLettered,
 // Duplicates, HandedOver and the records of Left, except where an ack came after
 // its partition was let go.
-type Receipt struct {
+type DrainReport struct {
 	Fetched      int64 `json:"fetched"`
 	Applied      int64 `json:"applied"`       // signalled, and in the database
 	DeadLettered int64 `json:"dead_lettered"` // the produce is acknowledged
@@ -45,18 +45,18 @@ type Left struct {
 	Records   int   `json:"records"`
 }
 
-// Receipt is what Run came to. It is the zero Receipt, and false, before Run has
-// drained.
-func (p *Poller) Receipt() (Receipt, bool) {
-	if r := p.receipt.Load(); r != nil {
+// DrainReport returns the report of Run. It is the zero DrainReport, and false,
+// before Run has drained.
+func (p *Poller) DrainReport() (DrainReport, bool) {
+	if r := p.report.Load(); r != nil {
 		return *r, true
 	}
-	return Receipt{}, false
+	return DrainReport{}, false
 }
 
-// settle writes the receipt.
-func (p *Poller) settle(left []Left, took time.Duration, err error) {
-	r := Receipt{
+// reportDrain makes the report, shows it in the metrics and logs it.
+func (p *Poller) reportDrain(left []Left, took time.Duration, err error) {
+	r := DrainReport{
 		Fetched: p.tally.fetched.Load(), Applied: p.tally.applied.Load(), DeadLettered: p.tally.deadLettered.Load(),
 		Duplicates: p.tally.duplicates.Load(), HandedOver: p.tally.handedOver.Load(),
 		Left: left, TookSeconds: took.Seconds(), Complete: len(left) == 0 && err == nil,
@@ -74,7 +74,7 @@ func (p *Poller) settle(left []Left, took time.Duration, err error) {
 	p.metrics.drains.WithLabelValues(outcome).Inc()
 	p.metrics.drainSeconds.Set(r.TookSeconds)
 	p.metrics.drainLeft.Set(float64(records))
-	p.receipt.Store(&r)
+	p.report.Store(&r)
 	p.log.Info("drained", "complete", r.Complete, "left_records", records, "took", took, "err", err)
 }
 
@@ -85,8 +85,8 @@ func (p *consumer) drain() {
 	p.client.PauseFetchTopics(p.opts.Topic)
 	ctx, cancel := context.WithTimeout(p.work, p.opts.DrainTimeout)
 	defer cancel()
-	for p.holds() && ctx.Err() == nil {
-		p.turned.Store(time.Now().UnixNano())
+	for p.hasUndone() && ctx.Err() == nil {
+		p.lastTurn.Store(time.Now().UnixNano())
 		_ = kafka.Sleep(ctx, p.opts.AckMin) // the loop looks at ctx
 	}
 	as := p.owned()
@@ -100,11 +100,11 @@ func (p *consumer) drain() {
 		}
 	}
 	slices.SortFunc(left, func(a, b Left) int { return cmp.Compare(a.Partition, b.Partition) })
-	p.settle(left, time.Since(start), err)
+	p.reportDrain(left, time.Since(start), err)
 }
 
-// holds reports whether something fetched is not done.
-func (p *consumer) holds() bool {
+// hasUndone reports whether something fetched is not done.
+func (p *consumer) hasUndone() bool {
 	return slices.ContainsFunc(p.owned(), func(a *assignment) bool { return a.load().span > 0 })
 }
 

@@ -29,46 +29,47 @@ func (h requests) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e kgo.BrokerE2E) 
 	}
 }
 
-// lease lends a registry to the metrics of one Kafka client: those of the next
-// client have the same names.
-type lease struct {
+// clientRegisterer registers the metrics of one Kafka client, and unregisters them
+// with it: those of the next client have the same names.
+type clientRegisterer struct {
 	prometheus.Registerer
 
-	mu   sync.Mutex
-	lent []prometheus.Collector
+	mu         sync.Mutex
+	collectors []prometheus.Collector
 }
 
 // Register implements prometheus.Registerer.
-func (l *lease) Register(c prometheus.Collector) error {
-	err := l.Registerer.Register(c)
+func (r *clientRegisterer) Register(c prometheus.Collector) error {
+	err := r.Registerer.Register(c)
 	if err == nil {
-		l.mu.Lock()
-		l.lent = append(l.lent, c)
-		l.mu.Unlock()
+		r.mu.Lock()
+		r.collectors = append(r.collectors, c)
+		r.mu.Unlock()
 	}
 	return err
 }
 
 // MustRegister implements prometheus.Registerer.
-func (l *lease) MustRegister(cs ...prometheus.Collector) {
+func (r *clientRegisterer) MustRegister(cs ...prometheus.Collector) {
 	for _, c := range cs {
-		if err := l.Register(c); err != nil {
+		if err := r.Register(c); err != nil {
 			panic(err)
 		}
 	}
 }
 
-func (l *lease) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range slices.Backward(l.lent) {
-		l.Registerer.Unregister(c)
+func (r *clientRegisterer) unregisterAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range slices.Backward(r.collectors) {
+		r.Registerer.Unregister(c)
 	}
-	l.lent = nil
+	r.collectors = nil
 }
 
-// hooks are those of one client. Its metrics are to be ended with it.
-func hooks(m *metrics, r prometheus.Registerer) (kgo.Opt, *lease) {
-	l := &lease{Registerer: r}
-	return kgo.WithHooks(requests{m}, kprom.NewMetrics("rollcall_poller", kprom.Subsystem("kafka"), kprom.Registerer(l))), l
+// hooks returns the hooks of one client, and the registerer of its metrics, which
+// are unregistered when the client is closed.
+func hooks(m *metrics, registerer prometheus.Registerer) (kgo.Opt, *clientRegisterer) {
+	r := &clientRegisterer{Registerer: registerer}
+	return kgo.WithHooks(requests{m}, kprom.NewMetrics("rollcall_poller", kprom.Subsystem("kafka"), kprom.Registerer(r))), r
 }

@@ -14,17 +14,17 @@ import (
 
 // lane is one session's place in an assignment.
 //
-// It holds: records enter in offset order, folds leave in the same order, and
+// Invariant: records enter in offset order, folds leave in the same order, and
 // at most one of them is in flight. Only the last waiting fold takes records. A
 // lane that is in flight or stopped is not ready; its assignment's lock guards
 // all of it but place.
 type lane struct {
-	a       *assignment
-	session string
-	rae     string
-	waiting []*chunk // the last one fills
-	flying  bool
-	stopped time.Time // when it may be tried again; zero: it is not stopped
+	a        *assignment
+	session  string
+	rae      string
+	waiting  []*chunk // the last one fills
+	inFlight bool
+	stopped  time.Time // when it may be tried again; zero: it is not stopped
 
 	class *class    // the scheduler's lock guards these three
 	queue *laneHeap // nil: it does not wait for the window

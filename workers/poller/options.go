@@ -135,7 +135,7 @@ type Options struct {
 	// Default 5 s. What does not make it is applied again by the next owner.
 	RevokeTimeout time.Duration
 	// DrainTimeout bounds the wait for what is folded and in flight when Run
-	// is stopped. Default 20 s. See Receipt for what is left then.
+	// is stopped. Default 20 s. See DrainReport for what is left then.
 	DrainTimeout time.Duration
 
 	Logger     *slog.Logger          // default slog.Default
@@ -155,7 +155,7 @@ func (o *Options) setDefaults() {
 	or(&o.WindowMax, 64)
 	or(&o.WindowMin, min(4, o.WindowMax))
 	or(&o.Memory, 256<<20)
-	o.budgets()
+	o.setBudgets()
 	or(&o.PartitionRecords, 100_000)
 	or(&o.PartitionAge, 10*time.Minute)
 	or(&o.CommitInterval, time.Second)

@@ -50,11 +50,11 @@ func TestLateAckAfterCloseChangesNothing(t *testing.T) {
 	require.Zero(t, done.duplicates.Load())
 	require.False(t, again)
 	require.Zero(t, total.bytes.Load())
-	_, ok = a.uncommitted()
+	_, ok = a.uncommittedLocked()
 	require.False(t, ok)
 	require.Error(t, a.ctx.Err())
 	select {
-	case <-a.settled:
+	case <-a.idle:
 	default:
 		require.Fail(t, "the last flight has landed")
 	}
@@ -75,7 +75,7 @@ func TestLeavingSendsNothingNewAndSettles(t *testing.T) {
 	require.EqualValues(t, 1, done.applied.Load(), "counted where it is done")
 	require.False(t, again)
 	require.Nil(t, a.take(f.lane, nil))
-	<-a.settled
+	<-a.idle
 	o, ok := a.close()
 	require.True(t, ok, "what was marked before is committed")
 	require.EqualValues(t, 6, o.Offset)
@@ -178,17 +178,17 @@ func TestValveOpensAgain(t *testing.T) {
 	v.open(b)
 	require.False(t, shut[0])
 
-	a.grow(100)
+	a.growLocked(100)
 	v.adjust(a)
 	require.Equal(t, map[int32]bool{0: true, 1: false}, shut)
-	a.grow(-50)
+	a.growLocked(-50)
 	v.adjust(a)
 	require.True(t, shut[0], "half is not below half")
-	a.grow(-1)
+	a.growLocked(-1)
 	v.adjust(a)
 	require.False(t, shut[0])
 
-	b.grow(101) // the total is full
+	b.growLocked(101) // the total is full
 	v.adjust(b)
 	require.Equal(t, map[int32]bool{0: true, 1: true}, shut)
 	b.close() // revoked: what it held is forgotten
@@ -265,9 +265,9 @@ func TestClaimsOfAgeAreBounded(t *testing.T) {
 func TestAliveWhileTheLoopTurns(t *testing.T) {
 	p := &Poller{opts: Options{RevokeTimeout: time.Second}}
 	require.NoError(t, p.Alive(), "not begun")
-	p.turned.Store(time.Now().UnixNano())
+	p.lastTurn.Store(time.Now().UnixNano())
 	require.NoError(t, p.Alive())
-	p.turned.Store(time.Now().Add(-time.Hour).UnixNano())
+	p.lastTurn.Store(time.Now().Add(-time.Hour).UnixNano())
 	require.ErrorContains(t, p.Alive(), "has not turned for 1h")
 }
 
@@ -278,7 +278,7 @@ func TestReadyIsCaughtUpOrWorking(t *testing.T) {
 	require.NoError(t, p.Ready(), "nothing is to do")
 	p.behind.Store(5)
 	require.ErrorContains(t, p.Ready(), "5 records")
-	p.progress.Store(time.Now().UnixNano())
+	p.lastProgress.Store(time.Now().UnixNano())
 	require.NoError(t, p.Ready())
 }
 
@@ -289,7 +289,7 @@ func TestBudgetsFitTheMemory(t *testing.T) {
 		o.setDefaults()
 		o.Kafka.Brokers = []string{"localhost:1"}
 		require.NoError(t, o.check())
-		require.LessOrEqual(t, o.worst(), o.Memory)
+		require.LessOrEqual(t, o.worstCase(), o.Memory)
 	})
 	o := Options{Memory: 100 << 20}
 	require.ErrorContains(t, o.Validate(), "raise it or lower them")

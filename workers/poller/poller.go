@@ -37,14 +37,14 @@ type Poller struct {
 	kafkaOpts []kgo.Opt
 	oversized *kafka.Oversized
 
-	tally    tally
-	draining chan struct{} // closed by Drain
-	once     sync.Once
-	receipt  atomic.Pointer[Receipt]
-	joined   atomic.Bool
-	turned   atomic.Int64 // when the poll loop last turned, unix ns; 0: it does not run
-	progress atomic.Int64 // when something was last done or nothing was to do, unix ns
-	behind   atomic.Int64 // records to do, as of the last tick
+	tally        tally
+	draining     chan struct{} // closed by Drain
+	once         sync.Once
+	report       atomic.Pointer[DrainReport]
+	joined       atomic.Bool
+	lastTurn     atomic.Int64 // when the poll loop last turned, unix ns; 0: it does not run
+	lastProgress atomic.Int64 // when something was last done or nothing was to do, unix ns
+	behind       atomic.Int64 // records to do, as of the last tick
 }
 
 // New validates o and returns a Poller that has touched nothing yet.
@@ -75,7 +75,7 @@ func New(o Options) (*Poller, error) {
 // more, sends what it has folded, waits for the acks up to the drain timeout,
 // commits, and leaves the group. It returns nil then, also where the timeout
 // passed: what was left is not committed, and is applied by the next owner.
-// Receipt tells. When the Kafka client fails for good, a new one takes its
+// DrainReport tells. When the Kafka client fails for good, a new one takes its
 // place, after a back-off: Run returns no error of an outage.
 func (p *Poller) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -104,8 +104,8 @@ func (p *Poller) Run(ctx context.Context) error {
 		p.log.Error("the Kafka client failed for good, a new one takes its place", "err", err, "retry_in", pause)
 		_ = kafka.Sleep(ctx, pause) // the loop looks at ctx
 	}
-	if p.receipt.Load() == nil { // there was nothing to drain
-		p.settle([]Left{}, 0, nil)
+	if p.report.Load() == nil { // there was nothing to drain
+		p.reportDrain([]Left{}, 0, nil)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func (p *Poller) Ready() error {
 	if !p.joined.Load() {
 		return errors.New("poller has not joined its consumer group")
 	}
-	idle := time.Since(time.Unix(0, p.progress.Load()))
+	idle := time.Since(time.Unix(0, p.lastProgress.Load()))
 	if n := p.behind.Load(); n > 0 && idle > stallAfter {
 		return fmt.Errorf("nothing was applied for %s, and %d records are to do", idle.Round(time.Second), n)
 	}
@@ -142,20 +142,20 @@ func (p *Poller) Ready() error {
 // for how long it has not. Before the loop begins, and while the consumer is
 // built anew, there is none to turn.
 func (p *Poller) Alive() error {
-	turned := p.turned.Load()
-	if turned == 0 {
+	last := p.lastTurn.Load()
+	if last == 0 {
 		return nil
 	}
-	if since := time.Since(time.Unix(0, turned)); since > turnSlack+p.opts.RevokeTimeout+2*commitTimeout {
+	if since := time.Since(time.Unix(0, last)); since > turnSlack+p.opts.RevokeTimeout+2*commitTimeout {
 		return fmt.Errorf("the poll loop has not turned for %s", since.Round(time.Second))
 	}
 	return nil
 }
 
-// fatal is the error of a fetch that a client does not recover from by itself,
+// fatalError is the error of a fetch that a client does not recover from by itself,
 // or nil. A member that was thrown out of its group joins again: that is the
 // client's to do.
-func fatal(fetches kgo.Fetches) error {
+func fatalError(fetches kgo.Fetches) error {
 	if fetches.IsClientClosed() {
 		return kgo.ErrClientClosed
 	}

@@ -17,7 +17,7 @@ import (
 func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	<-p.built
 	p.joined.Store(true)
-	p.progress.Store(time.Now().UnixNano())
+	p.lastProgress.Store(time.Now().UnixNano())
 	p.metrics.rebalances.WithLabelValues("assigned").Inc()
 	for _, n := range partitions[p.opts.Topic] {
 		a := newAssignment(p.work, p.opts.Topic, n, p.opts.PartitionRecords, &p.total, &p.tally)
@@ -41,7 +41,7 @@ func (p *consumer) locate(ctx context.Context, starts map[string]map[int32]kgo.O
 // lets go. The wait is bounded: the group waits for us.
 func (p *consumer) revoked(ctx context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	p.metrics.rebalances.WithLabelValues("revoked").Inc()
-	as := p.of(partitions)
+	as := p.assignmentsOf(partitions)
 	if len(as) == 0 {
 		return
 	}
@@ -62,7 +62,7 @@ func (p *consumer) revoked(ctx context.Context, _ *kgo.Client, partitions map[st
 func (p *consumer) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 	p.metrics.rebalances.WithLabelValues("lost").Inc()
 	p.joined.Store(false)
-	as := p.of(partitions)
+	as := p.assignmentsOf(partitions)
 	p.commits.lose(as)
 	p.release(as, true)
 	if len(as) > 0 {
@@ -70,8 +70,8 @@ func (p *consumer) lost(_ context.Context, _ *kgo.Client, partitions map[string]
 	}
 }
 
-// of returns the assignments of partitions, in order.
-func (p *consumer) of(partitions map[string][]int32) []*assignment {
+// assignmentsOf returns the assignments of partitions, in order.
+func (p *consumer) assignmentsOf(partitions map[string][]int32) []*assignment {
 	var as []*assignment
 	for _, n := range slices.Sorted(slices.Values(partitions[p.opts.Topic])) {
 		if a := p.assignment(n); a != nil {
@@ -109,7 +109,7 @@ func waitFor(ctx context.Context, as []*assignment, within time.Duration) bool {
 	defer cancel()
 	for _, a := range as {
 		select {
-		case <-a.settled:
+		case <-a.idle:
 		case <-ctx.Done():
 			return false
 		}

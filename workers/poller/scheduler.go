@@ -17,8 +17,8 @@ const confirmShare = 8
 // it a lane with a change before one that only confirms, with a share kept for
 // these; among those the one with the oldest record.
 //
-// It holds: a lane is in one queue at most, and once; no launch takes flying
-// past the limit; each launch is matched by one release. Nothing starves: a
+// Invariant: a lane is in one queue at most, and once; no launch takes what is in
+// flight past the limit; each launch is matched by one release. Nothing starves: a
 // class without a place in flight is passed over no more often than the sum of
 // the weights over its own before it is next; in it a confirming lane is passed
 // over by at most confirmShare-1 changes; and headStart bounds what may overtake
@@ -36,10 +36,10 @@ type scheduler struct {
 	tickets map[*ticket]struct{}
 }
 
-// class is a class with what waits and flies of it.
+// class is a class with its lanes that wait and the number that is in flight.
 type class struct {
 	Class
-	flying            int
+	inFlight          int
 	passed            int // times another was next while this had work
 	changes, confirms laneHeap
 	sinceConfirm      int
@@ -106,7 +106,7 @@ func (s *scheduler) offer(lanes ...*lane) {
 // applied now: the time it took tells of the sink.
 func (s *scheduler) release(t *ticket, acked bool) {
 	s.mu.Lock()
-	s.free(t)
+	s.freeLocked(t)
 	if acked && !t.resent {
 		now := s.now()
 		s.window.landed(now, t.epoch, now.Sub(t.at))
@@ -115,9 +115,9 @@ func (s *scheduler) release(t *ticket, acked bool) {
 	s.dispatch()
 }
 
-func (s *scheduler) free(t *ticket) {
+func (s *scheduler) freeLocked(t *ticket) {
 	delete(s.tickets, t)
-	t.class.flying--
+	t.class.inFlight--
 }
 
 // cut halves the window, and reports whether it did.
@@ -128,7 +128,7 @@ func (s *scheduler) cut() bool {
 }
 
 // catchUp says whether the reader is far behind the end of what waits in Kafka.
-// While it is, one lane flies at a time: an apply costs what reading hundreds of
+// While it is, one lane is in flight at a time: an apply costs what reading hundreds of
 // records does, and each session that is applied now would be again for what is
 // read next. So a backlog is folded first, as far as the budgets go, and then
 // applied once.
@@ -142,8 +142,8 @@ func (s *scheduler) catchUp(behind bool) {
 	}
 }
 
-// limit is how many places there are.
-func (s *scheduler) limit() int {
+// limitLocked is how many places there are.
+func (s *scheduler) limitLocked() int {
 	if s.behind {
 		return 1
 	}
@@ -160,11 +160,11 @@ func (s *scheduler) crowded() bool {
 func (s *scheduler) dispatch() {
 	for {
 		s.mu.Lock()
-		if len(s.tickets) >= s.limit() {
+		if len(s.tickets) >= s.limitLocked() {
 			s.mu.Unlock()
 			return
 		}
-		c := s.next()
+		c := s.nextLocked()
 		if c == nil {
 			s.mu.Unlock()
 			return
@@ -172,7 +172,7 @@ func (s *scheduler) dispatch() {
 		l := c.pop()
 		now := s.now()
 		t := &ticket{class: c, at: now}
-		c.flying++
+		c.inFlight++
 		s.tickets[t] = struct{}{}
 		if !s.behind { // else the time to the ack tells nothing: no epoch is 0
 			t.epoch = s.window.launched(now, len(s.tickets))
@@ -180,14 +180,14 @@ func (s *scheduler) dispatch() {
 		s.mu.Unlock()
 		if !s.launch(l, t) {
 			s.mu.Lock()
-			s.free(t)
+			s.freeLocked(t)
 			s.mu.Unlock()
 		}
 	}
 }
 
-// next is the class whose lane is next, nil where nothing waits.
-func (s *scheduler) next() *class {
+// nextLocked returns the class whose lane is next, nil where nothing waits.
+func (s *scheduler) nextLocked() *class {
 	total := 0
 	for _, c := range s.classes {
 		if c.waits() > 0 {
@@ -223,13 +223,13 @@ func (c *class) before(d *class, total int) bool {
 	case cd != dd:
 		return cd
 	}
-	return (c.flying+1)*d.Weight < (d.flying+1)*c.Weight
+	return (c.inFlight+1)*d.Weight < (d.inFlight+1)*c.Weight
 }
 
 // due reports whether c, without a place, was passed over as often as its weight
 // allows: where the window is smaller than the number of classes, shares are
 // shares of launches.
-func (c *class) due(total int) bool { return c.flying == 0 && c.passed*c.Weight >= total }
+func (c *class) due(total int) bool { return c.inFlight == 0 && c.passed*c.Weight >= total }
 
 func (c *class) waits() int { return len(c.changes) + len(c.confirms) }
 
@@ -257,29 +257,29 @@ func (s *scheduler) forget(a *assignment) {
 	}
 }
 
-// standing is what the scheduler's gauges show.
-type standing struct {
-	window int
-	oldest time.Time // when the oldest ticket was given; zero for none
-	class  []classStanding
+// schedulerState is what the scheduler's gauges show.
+type schedulerState struct {
+	window  int
+	oldest  time.Time // when the oldest ticket was given; zero for none
+	classes []classState
 }
 
-type classStanding struct {
-	name           string
-	flying, queued int
+type classState struct {
+	name             string
+	inFlight, queued int
 }
 
-func (s *scheduler) standing() standing {
+func (s *scheduler) state() schedulerState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := standing{window: s.window.limit()}
+	st := schedulerState{window: s.window.limit()}
 	for t := range s.tickets {
 		if st.oldest.IsZero() || t.at.Before(st.oldest) {
 			st.oldest = t.at
 		}
 	}
 	for _, c := range s.classes {
-		st.class = append(st.class, classStanding{c.Pattern, c.flying, c.waits()})
+		st.classes = append(st.classes, classState{c.Pattern, c.inFlight, c.waits()})
 	}
 	return st
 }

@@ -16,16 +16,16 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 type line struct {
 	*scheduler
 	launched []*lane
-	flying   map[*lane]*ticket
-	order    []*lane // flying, by launch
+	inFlight map[*lane]*ticket
+	order    []*lane // what is in flight, by launch
 }
 
 func newLine(window int, classes ...Class) *line {
-	l := &line{flying: map[*lane]*ticket{}}
+	l := &line{inFlight: map[*lane]*ticket{}}
 	l.scheduler = newScheduler(newWindow(window, window), classes, func(x *lane, t *ticket) bool {
 		l.launched = append(l.launched, x)
 		l.order = append(l.order, x)
-		l.flying[x] = t
+		l.inFlight[x] = t
 		return true
 	})
 	l.now = func() time.Time { return noon }
@@ -33,8 +33,8 @@ func newLine(window int, classes ...Class) *line {
 }
 
 func (l *line) land(x *lane) {
-	t := l.flying[x]
-	delete(l.flying, x)
+	t := l.inFlight[x]
+	delete(l.inFlight, x)
 	l.order = slices.DeleteFunc(l.order, func(o *lane) bool { return o == x })
 	l.release(t, false)
 }
@@ -63,7 +63,7 @@ func TestSchedulerServesTheOldestWithinTheWindow(t *testing.T) {
 	}
 	l.offer(lanes...)
 	l.offer(lanes...)
-	require.Len(t, l.flying, 2, "no more than the window")
+	require.Len(t, l.inFlight, 2, "no more than the window")
 	l.land(blocker)
 	l.land(other)
 	require.Equal(t, []int64{0, 0, 1, 2}, offsetsOf(l.launched))
@@ -84,13 +84,13 @@ func TestSchedulerLetsOneLaneFlyWhileTheReaderCatchesUp(t *testing.T) {
 		l.offer(newLane(a, "r", at, true))
 	}
 	require.Equal(t, []int64{0}, offsetsOf(l.launched))
-	require.Zero(t, l.flying[l.launched[0]].epoch)
+	require.Zero(t, l.inFlight[l.launched[0]].epoch)
 	require.True(t, l.crowded())
 	l.land(l.launched[0])
 	require.Equal(t, []int64{0, 1}, offsetsOf(l.launched))
 	l.catchUp(false)
 	require.Equal(t, []int64{0, 1, 2, 3}, offsetsOf(l.launched), "the window is open again")
-	require.NotZero(t, l.flying[l.launched[3]].epoch)
+	require.NotZero(t, l.inFlight[l.launched[3]].epoch)
 	l.land(l.launched[1])
 	require.False(t, l.crowded())
 }
@@ -102,7 +102,7 @@ func TestSchedulerSkipsWhatIsGone(t *testing.T) {
 	l.launch = func(x *lane, t *ticket) bool { return x.offset != 1 && launch(x, t) }
 	l.offer(newLane(&assignment{}, "r", 1, true), newLane(&assignment{}, "r", 2, true))
 	require.Equal(t, []int64{2}, offsetsOf(l.launched))
-	require.Equal(t, 1, l.standing().class[0].flying)
+	require.Equal(t, 1, l.state().classes[0].inFlight)
 }
 
 func TestChangesGoBeforeConfirmationsWithAShareForThese(t *testing.T) {
@@ -150,21 +150,21 @@ func TestClassesShareThePlacesInFlight(t *testing.T) {
 	for at := range int64(5000) {
 		l.offer(newLane(a, "bulk-7", at, true))
 	}
-	require.Equal(t, 50, l.standing().class[0].flying, "the flood has all while nobody else has work")
+	require.Equal(t, 50, l.state().classes[0].inFlight, "the flood has all while nobody else has work")
 	for at := range int64(5000) {
 		l.offer(newLane(a, "other", 1_000_000+at, true))
 	}
 	// What is of the flood lands ten times as slowly.
 	for n := range 3000 {
-		for x := range l.flying {
+		for x := range l.inFlight {
 			if x.rae == "other" || n%10 == 0 {
 				l.land(x)
 				break
 			}
 		}
 	}
-	st := l.standing()
-	require.Equal(t, []classStanding{{"bulk-*", 10, st.class[0].queued}, {DefaultClass, 40, st.class[1].queued}}, st.class)
+	st := l.state()
+	require.Equal(t, []classState{{"bulk-*", 10, st.classes[0].queued}, {DefaultClass, 40, st.classes[1].queued}}, st.classes)
 }
 
 // Nothing starves, whatever comes and whatever the classes, as long as batches

@@ -97,7 +97,7 @@ func (p *consumer) land(f *flight) {
 
 // completed is called after records of a were done.
 func (p *consumer) completed(a *assignment, records int) {
-	p.progress.Store(time.Now().UnixNano())
+	p.lastProgress.Store(time.Now().UnixNano())
 	p.valve.adjust(a)
 	p.commits.completed(records)
 }

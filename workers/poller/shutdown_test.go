@@ -18,7 +18,7 @@ import (
 )
 
 // sums checks that each fetched record is accounted for once.
-func sums(t *testing.T, r poller.Receipt) {
+func sums(t *testing.T, r poller.DrainReport) {
 	t.Helper()
 	left := int64(0)
 	for _, l := range r.Left {
@@ -27,26 +27,26 @@ func sums(t *testing.T, r poller.Receipt) {
 	require.Equal(t, r.Fetched, r.Applied+r.DeadLettered+r.Duplicates+r.HandedOver+left, "%+v", r)
 }
 
-func TestDrainEndsWithACompleteReceipt(t *testing.T) {
+func TestDrainEndsWithACompleteReport(t *testing.T) {
 	t.Parallel()
 	c, s := newFake(t, 2), newTables()
 	s.delay.Store(int64(5 * time.Millisecond))
 	h := newHistory(t, c.topic, 30, 10)
 	c.produce(t, append(h.records, &kgo.Record{Topic: c.topic, Value: []byte("poison")})...)
 	r := start(t, c, s)
-	_, ok := r.Receipt()
+	_, ok := r.DrainReport()
 	require.False(t, ok, "not before the drain")
 	eventually(t, func() bool { return int(r.metric(t, "records_total")) == len(h.records)+1 }, "all is fetched")
 	r.Drain()
 	r.Drain()
 	r.drain(t)
-	receipt, ok := r.Receipt()
+	report, ok := r.DrainReport()
 	require.True(t, ok)
-	sums(t, receipt)
-	require.True(t, receipt.Complete)
-	require.Empty(t, receipt.Left)
-	require.EqualValues(t, len(h.records)+1, receipt.Fetched)
-	require.EqualValues(t, 1, receipt.DeadLettered)
+	sums(t, report)
+	require.True(t, report.Complete)
+	require.Empty(t, report.Left)
+	require.EqualValues(t, len(h.records)+1, report.Fetched)
+	require.EqualValues(t, 1, report.DeadLettered)
 	require.Zero(t, c.left(t))
 	require.EqualValues(t, 1, r.metric(t, "drains_total", "outcome", "complete"))
 	s.equal(t, h)
@@ -61,11 +61,11 @@ func TestDrainThatItsDeadlineEndsSaysWhatIsLeft(t *testing.T) {
 	r := start(t, c, s, func(o *poller.Options) { o.DrainTimeout = 50 * time.Millisecond })
 	eventually(t, func() bool { return int(r.metric(t, "records_total")) == len(h.records) }, "all is fetched")
 	r.drain(t)
-	receipt, _ := r.Receipt()
-	sums(t, receipt)
-	require.False(t, receipt.Complete)
-	require.Equal(t, []poller.Left{{Partition: 0, From: 0, To: int64(len(h.records)) - 1, Records: len(h.records)}}, receipt.Left)
-	require.GreaterOrEqual(t, receipt.TookSeconds, 0.05)
+	report, _ := r.DrainReport()
+	sums(t, report)
+	require.False(t, report.Complete)
+	require.Equal(t, []poller.Left{{Partition: 0, From: 0, To: int64(len(h.records)) - 1, Records: len(h.records)}}, report.Left)
+	require.GreaterOrEqual(t, report.TookSeconds, 0.05)
 	require.EqualValues(t, len(h.records), r.metric(t, "drain_left_records"))
 	require.Equal(t, c.end(t), c.left(t), "nothing of it is committed")
 
@@ -93,9 +93,9 @@ func TestConsumerStartsAgainAfterAFatalError(t *testing.T) {
 	eventually(t, func() bool { return c.left(t) == 0 && r.Ready() == nil }, "the second half")
 	s.equal(t, h)
 	r.drain(t)
-	receipt, _ := r.Receipt()
-	sums(t, receipt)
-	require.True(t, receipt.Complete)
+	report, _ := r.DrainReport()
+	sums(t, report)
+	require.True(t, report.Complete)
 }
 
 func TestConsumerProtocol(t *testing.T) {

@@ -137,15 +137,15 @@ func killed(t *testing.T, make func(int32) *cluster) {
 	eventually(t, func() bool { return c.left(t) == 0 }, "some is committed")
 	s.shut.Store(true)
 	c.produce(t, h.records[sessions:second]...)
-	flying := second - sessions
-	eventually(t, func() bool { return s.inFlight() == flying }, "the rest is in flight")
+	inFlight := second - sessions
+	eventually(t, func() bool { return s.inFlight() == inFlight }, "the rest is in flight")
 	r.kill()
-	require.EqualValues(t, flying, c.left(t), "what is not applied is not committed")
+	require.EqualValues(t, inFlight, c.left(t), "what is not applied is not committed")
 	s.open() // Temporal has what it accepted, whoever is dead
 
 	r = start(t, c, s, short(timeout), wide)
 	eventually(t, func() bool {
-		return c.left(t) == 0 && int(r.metric(t, "duplicate_records_total")) >= flying
+		return c.left(t) == 0 && int(r.metric(t, "duplicate_records_total")) >= inFlight
 	}, "what was applied already needs no signal")
 	c.produce(t, h.records[second:]...)
 	eventually(t, func() bool { return c.left(t) == 0 }, "all is committed")

@@ -16,7 +16,7 @@ func (p *consumer) tick(ctx context.Context) {
 			return
 		case now := <-t.C:
 			p.sweep(now)
-			p.show(now)
+			p.updateGauges(now)
 		}
 	}
 }
@@ -34,18 +34,18 @@ func (p *consumer) sweep(now time.Time) {
 		if l.span > 0 {
 			age = max(0, now.Sub(l.written).Seconds())
 		}
-		p.shown(a, float64(l.lag), age)
+		p.showLag(a, float64(l.lag), age)
 	}
 	p.metrics.stopped.Set(float64(stopped))
 	p.metrics.waiting.Set(float64(filling))
 	p.behind.Store(behind)
 	if behind == 0 {
-		p.progress.Store(now.UnixNano())
+		p.lastProgress.Store(now.UnixNano())
 	}
 }
 
-// shown sets a's gauges, unless it was let go meanwhile.
-func (p *consumer) shown(a *assignment, lag, age float64) {
+// showLag sets a's gauges, unless it was let go meanwhile.
+func (p *consumer) showLag(a *assignment, lag, age float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.assignments[a.partition] == a {
@@ -54,15 +54,15 @@ func (p *consumer) shown(a *assignment, lag, age float64) {
 	}
 }
 
-func (p *consumer) show(now time.Time) {
-	st := p.sched.standing()
+func (p *consumer) updateGauges(now time.Time) {
+	st := p.sched.state()
 	p.metrics.window.Set(float64(st.window))
 	p.metrics.oldestUnacked.Set(0)
 	if !st.oldest.IsZero() {
 		p.metrics.oldestUnacked.Set(now.Sub(st.oldest).Seconds())
 	}
-	for _, c := range st.class {
-		p.metrics.inFlight.WithLabelValues(c.name).Set(float64(c.flying))
+	for _, c := range st.classes {
+		p.metrics.inFlight.WithLabelValues(c.name).Set(float64(c.inFlight))
 		p.metrics.ready.WithLabelValues(c.name).Set(float64(c.queued))
 	}
 	p.metrics.buffered.Set(float64(p.total.bytes.Load()))

@@ -15,11 +15,10 @@ func (b *budget) add(n int) { b.bytes.Add(int64(n)) }
 // too much or for too long, and resumes it when they hold less than half of
 // that.
 //
-// It holds: every decision is made and carried out under one lock from what is
-// held then, and one is made after every change, and each second for the age.
-// So a pause that should have ended has ended: what ended it was followed by a
-// decision. What ends it is always in reach, because what is held becomes less
-// with every ack, and 0 is below half of any mark. Pausing throws away what the
+// Invariant: a pause that should have ended has ended. Every decision is made and
+// carried out under one lock, from what is held then. One is made after every
+// change, and each second for the age. The end of a pause is always in reach:
+// every ack makes less what is held, and 0 is below half of any mark. Pausing throws away what the
 // client had buffered of the partition, hence the distance between the marks.
 type valve struct {
 	partitionBytes, partitionRecords int
@@ -56,7 +55,7 @@ func (v *valve) forget(a *assignment) {
 	if g := v.adjusted[a.partition]; g != nil && g.a == a {
 		delete(v.adjusted, a.partition)
 	}
-	v.adjustAll()
+	v.adjustAllLocked()
 }
 
 // adjust decides for a, and for all where the total has crossed a mark.
@@ -65,24 +64,24 @@ func (v *valve) adjust(a *assignment) {
 	defer v.mu.Unlock()
 	held := v.total.bytes.Load()
 	if (!v.full && held >= v.totalBytes) || (v.full && held < v.totalBytes/2) {
-		v.adjustAll()
+		v.adjustAllLocked()
 		return
 	}
 	if g := v.adjusted[a.partition]; g != nil && g.a == a {
-		v.decide(g)
+		v.decideLocked(g)
 	}
 }
 
-func (v *valve) adjustAll() {
+func (v *valve) adjustAllLocked() {
 	held := v.total.bytes.Load()
 	v.full = held >= v.totalBytes || v.full && held >= v.totalBytes/2
 	for _, g := range v.adjusted {
-		v.decide(g)
+		v.decideLocked(g)
 	}
-	v.tell()
+	v.tellLocked()
 }
 
-func (v *valve) decide(g *gate) {
+func (v *valve) decideLocked(g *gate) {
 	l := g.a.load()
 	var age time.Duration
 	if l.span > 0 {
@@ -101,19 +100,19 @@ func (v *valve) decide(g *gate) {
 	} else {
 		v.resume(g.a.partition)
 	}
-	v.tell()
+	v.tellLocked()
 }
 
-func (v *valve) tell() { v.paused(v.count()) }
+func (v *valve) tellLocked() { v.paused(v.countLocked()) }
 
 // shut reports whether any partition is paused.
 func (v *valve) shut() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.count() > 0
+	return v.countLocked() > 0
 }
 
-func (v *valve) count() int {
+func (v *valve) countLocked() int {
 	n := 0
 	for _, g := range v.adjusted {
 		if g.shut {

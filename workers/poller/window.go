@@ -44,7 +44,7 @@ const (
 // average that follows a lasting overload, a limit follows what is in flight
 // down when the load is light, nothing can cut it, and it has its own clock.
 //
-// It holds: min ≤ limit() ≤ max, always. The scheduler's lock guards it.
+// Invariant: min ≤ limit() ≤ max, always. The scheduler's lock guards it.
 type window struct {
 	min, max int
 	size     float64
@@ -85,14 +85,14 @@ func (w *window) set(size float64) {
 
 func (w *window) limit() int { return int(w.size) }
 
-// launched notes that something is sent and that flying now are, it included.
+// launched notes that a batch is sent. inFlight is how many are now, it included.
 // It returns the epoch that the sample will belong to.
-func (w *window) launched(now time.Time, flying int) uint32 {
-	if flying == 1 && !w.last.IsZero() && now.Sub(w.last) > windowRest {
+func (w *window) launched(now time.Time, inFlight int) uint32 {
+	if inFlight == 1 && !w.last.IsZero() && now.Sub(w.last) > windowRest {
 		w.last = now
 		w.rest(min(w.size, windowStart))
 	}
-	w.most = max(w.most, flying)
+	w.most = max(w.most, inFlight)
 	return w.epoch
 }
 

@@ -142,7 +142,7 @@ func TestWindowNeverLeavesItsBounds(t *testing.T) {
 			case 0:
 				w.cut(now)
 			case 1:
-				epochs = append(epochs, w.launched(now, rapid.IntRange(1, w.limit()).Draw(t, "flying")))
+				epochs = append(epochs, w.launched(now, rapid.IntRange(1, w.limit()).Draw(t, "inFlight")))
 			default:
 				latency := time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "latency"))
 				for range windowSamples {
