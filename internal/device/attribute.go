@@ -44,6 +44,18 @@ var null = json.RawMessage("null")
 // Removed reports whether a is a tombstone.
 func (a Attribute) Removed() bool { return len(a.Value) == 0 || bytes.Equal(a.Value, null) }
 
+// Texts are the strings of a value that is a string or a list of strings. A
+// member of a list that is no string is empty; any other value has no strings.
+func (a Attribute) Texts() []string {
+	var one string
+	if json.Unmarshal(a.Value, &one) == nil {
+		return []string{one}
+	}
+	var many []string
+	_ = json.Unmarshal(a.Value, &many) // what it took until an error is what counts
+	return many
+}
+
 // Equal reports whether a and b are the same value, set by the same event.
 func (a Attribute) Equal(b Attribute) bool {
 	return a.Seq == b.Seq && a.At.Equal(b.At) && bytes.Equal(a.Value, b.Value)

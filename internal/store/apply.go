@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/identity"
 )
 
 // maxAttempts bounds how often a transaction that lost against others is tried
@@ -108,20 +109,21 @@ type apply struct {
 	found     map[uuid.UUID]row
 	positions map[uuid.UUID][]device.Position
 
-	bearers []uuid.UUID // sessions whose updates write evidence
-	holders map[uuid.UUID]holder
-	who     assignment
+	withEvidence []uuid.UUID // sessions whose updates write evidence
+	evidence     map[uuid.UUID]storedEvidence
+	facts        identity.Facts
+	decisions    identity.Decisions
 
 	// What to write, in key order.
-	inserted []*row // new sessions
-	changed  []*row
-	opened   []gap
-	ended    []gap
-	writes   attributeColumns
-	fixes    correctionColumns
-	reached  positionColumns
-	poison   quarantineColumns
-	networks []uuid.UUID // sessions whose network.* attributes are written
+	inserted         []*row // new sessions
+	changed          []*row
+	opened           []gap
+	ended            []gap
+	writes           attributeColumns
+	corrections      correctionColumns
+	positionsReached positionColumns
+	quarantined      quarantineColumns
+	interfaces       []uuid.UUID // sessions whose network interface is written
 }
 
 type gap struct {
@@ -131,11 +133,11 @@ type gap struct {
 }
 
 func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID, history bool) error {
-	a := &apply{ids: ids, updates: updates, history: history, who: newAssignment()}
+	a := &apply{ids: ids, updates: updates, history: history}
 	if err := a.read(ctx, conn); err != nil {
 		return err
 	}
-	if err := a.readDevices(ctx, conn); err != nil {
+	if err := a.readFacts(ctx, conn); err != nil {
 		return err
 	}
 	if err := a.plan(); err != nil {
@@ -165,7 +167,7 @@ func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 	b.Queue(sqlPositions, keys(a.ids)).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(id uuid.UUID, p device.Position) { a.positions[id] = append(a.positions[id], p) })
 	})
-	a.queueHolders(b)
+	a.queueEvidence(b)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("read sessions: %w", err)
 	}
@@ -184,57 +186,106 @@ func scanPositions(rows pgx.Rows, each func(uuid.UUID, device.Position)) error {
 	return rows.Err()
 }
 
+// planned is one update under way.
+type planned struct {
+	Update
+	stored, merged row // before and after
+	found          bool
+}
+
 // plan decides what to write.
 func (a *apply) plan() error {
+	all, err := a.mergeRows()
+	if err != nil {
+		return err
+	}
+	a.judge(all)
+	for i := range all {
+		a.planUpdate(&all[i])
+	}
+	return nil
+}
+
+// mergeRows merges each update into its session's row, without those that are
+// not to be written.
+func (a *apply) mergeRows() ([]planned, error) {
+	all := make([]planned, 0, len(a.updates))
 	for i, u := range a.updates {
-		was, found := a.found[a.ids[i]]
+		stored, found := a.found[a.ids[i]]
 		if u.New {
 			if u.Answer.Known = found; found {
 				continue
 			}
 		}
-		is := was
+		p := planned{Update: u, stored: stored, merged: stored, found: found}
 		if !found {
-			is.id, is.rae = a.ids[i], u.RAE
-		} else if was.rae != u.RAE && u.AsOf > 0 { // else it only steps over what was refused, and must not be itself
-			return refused("session %s is of RAE %q, not of %q", u.Session, was.rae, u.RAE)
+			p.merged.id, p.merged.rae = a.ids[i], u.RAE
+		} else if stored.rae != u.RAE && u.AsOf > 0 { // else it only steps over what was refused, and must not be itself
+			return nil, refused("session %s is of RAE %q, not of %q", u.Session, stored.rae, u.RAE)
 		}
-		u.Write = kept(&was, u)
-		is.merge(u)
-		if bears(u) {
-			a.who.assign(&is, !found, a.holders[is.id], u)
-		} else if !found {
-			a.who.keep(&is)
+		p.Write = stored.writable(u)
+		p.merged.merge(p.Update)
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// judge gives each row its device. Only new sessions and those whose evidence
+// may change are judged.
+func (a *apply) judge(all []planned) {
+	var sessions []identity.Session
+	var judged []*row
+	for i := range all {
+		p := &all[i]
+		withEvidence := identity.InAny(p.Write)
+		if p.found && !withEvidence {
+			continue
 		}
-		if a.advance(is.id, u.Positions) {
-			is.count(u)
+		r := &p.merged
+		s := identity.Session{ID: r.id, Device: r.device, Identified: r.identified}
+		if withEvidence {
+			e := a.evidence[r.id]
+			s.Held, s.Written = e.held, e.writtenEvidence(p.Update)
 		}
-		if !found {
-			a.inserted = append(a.inserted, &is)
-		}
-		if !found || !reflect.DeepEqual(was, is) {
-			a.changed = append(a.changed, &is)
-		}
-		opened, ended := gapsOf(was.missing, is.missing, is.snapshot)
-		for _, r := range opened {
-			a.opened = append(a.opened, gap{is.id, r, ""})
-		}
-		for _, r := range was.missing {
-			if by, ok := ended[r]; ok {
-				a.ended = append(a.ended, gap{is.id, r, by})
-			}
-		}
-		a.writes.add(is.id, u.Write, u.batchReceived())
-		a.fixes.add(is.id, u)
-		a.poison.add(is.id, u)
-		if networked(u) {
-			a.networks = append(a.networks, is.id)
+		sessions, judged = append(sessions, s), append(judged, r)
+	}
+	if len(sessions) == 0 {
+		return
+	}
+	a.decisions = identity.Judge(a.facts, sessions)
+	for i, place := range a.decisions.Placements { // in the order of the rows
+		judged[i].device, judged[i].identified = place.Device, place.Identified
+	}
+}
+
+// planUpdate adds what one update writes.
+func (a *apply) planUpdate(p *planned) {
+	r := &p.merged
+	r.device = a.decisions.CurrentDevice(r.device)
+	if a.advance(r.id, p.Positions) {
+		r.count(p.Update)
+	}
+	if !p.found {
+		a.inserted = append(a.inserted, r)
+	}
+	if !p.found || !reflect.DeepEqual(p.stored, p.merged) {
+		a.changed = append(a.changed, r)
+	}
+	opened, ended := gapsOf(p.stored.missing, r.missing, r.snapshot)
+	for _, g := range opened {
+		a.opened = append(a.opened, gap{r.id, g, ""})
+	}
+	for _, g := range p.stored.missing {
+		if by, ok := ended[g]; ok {
+			a.ended = append(a.ended, gap{r.id, g, by})
 		}
 	}
-	for _, r := range a.changed { // a session that came later may have moved it
-		r.device = a.who.at(r.device)
+	a.writes.add(r.id, p.Write, p.batchReceived())
+	a.corrections.add(r.id, p.Update)
+	a.quarantined.add(r.id, p.Update)
+	if writesInterface(p.Update) {
+		a.interfaces = append(a.interfaces, r.id)
 	}
-	return nil
 }
 
 // advance keeps the positions that are past the stored ones, and reports
@@ -245,7 +296,7 @@ func (a *apply) advance(id uuid.UUID, positions []device.Position) bool {
 		newest = device.Advance(newest, p)
 	}
 	newest = slices.DeleteFunc(newest, func(p device.Position) bool { return device.Reached(a.positions[id], p) })
-	a.reached.add(id, newest)
+	a.positionsReached.add(id, newest)
 	return len(newest) > 0
 }
 
@@ -263,15 +314,15 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 	}
 	a.queueSessions(b)
 	a.queueAttributes(b)
-	if len(a.networks) > 0 {
-		b.Queue(sqlUpsertInterfaces, keys(a.networks), networkNames)
+	if len(a.interfaces) > 0 {
+		b.Queue(sqlUpsertInterfaces, keys(a.interfaces), interfaceAttributes)
 	}
-	if len(a.reached.ids) > 0 {
-		p := &a.reached
+	if len(a.positionsReached.ids) > 0 {
+		p := &a.positionsReached
 		b.Queue(sqlUpsertPositions, p.ids, p.topics, p.partitions, p.nexts)
 	}
-	if len(a.poison.ids) > 0 {
-		b.Queue(sqlQuarantine, a.poison.args()...)
+	if len(a.quarantined.ids) > 0 {
+		b.Queue(sqlQuarantine, a.quarantined.args()...)
 	}
 	queueCommit(b)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
@@ -301,10 +352,10 @@ func (a *apply) queueNew(b *pgx.Batch) {
 		}
 		b.Queue(sqlInsertRAEs, slices.Sorted(maps.Keys(raes)))
 	}
-	if made := a.who.created(); len(made) > 0 {
-		b.Queue(sqlInsertDevices, keys(made))
+	if created := a.decisions.Created; len(created) > 0 {
+		b.Queue(sqlInsertDevices, keys(created))
 	}
-	a.who.queueGiven(b)
+	queueClaims(b, a.decisions.Claimed)
 	if len(a.inserted) > 0 {
 		ids, raes, devices := make(uuidArray, 0, len(a.inserted)), make([]string, 0, len(a.inserted)), make(uuidArray, 0, len(a.inserted))
 		for _, r := range a.inserted {
@@ -320,7 +371,7 @@ func (a *apply) queueNew(b *pgx.Batch) {
 }
 
 func (a *apply) queueAttributes(b *pgx.Batch) {
-	if f := &a.fixes; len(f.ids) > 0 {
+	if f := &a.corrections; len(f.ids) > 0 {
 		b.Queue(sqlCorrectAttributes, f.ids, f.names, f.values, f.seqs, f.ats, f.received, f.snapshots)
 		if a.history {
 			b.Queue(sqlRecordCorrections, f.ids, f.names, f.values, f.snapshots, f.taken, f.received)
@@ -339,7 +390,7 @@ func (a *apply) queueSessions(b *pgx.Batch) {
 	if len(a.changed) > 0 {
 		b.Queue(sqlUpdateSessions, sessionArrays(a.changed)...)
 	}
-	a.who.queueRest(b)
+	queueDecisions(b, a.decisions)
 	if len(a.opened) > 0 {
 		ids, from, to, _ := gapArrays(a.opened)
 		b.Queue(sqlOpenGaps, ids, from, to)

@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/rollcall-platform/rollcall/internal/identity"
 )
 
 // Decisions on a conflict.
@@ -188,35 +190,35 @@ func (s *Store) MergeConflict(ctx context.Context, ref, by string) (Merge, error
 	return s.merge(ctx, ids[1], ids[0], by)
 }
 
-// MergeDevices has the device that into names absorb the one that ref names,
-// with its sessions, identities and, where it is the stricter, test state. There
-// is no way back. References are those of GetDevice.
-func (s *Store) MergeDevices(ctx context.Context, ref, into, by string) (Merge, error) {
-	gone, _, err := s.resolve(ctx, ref)
+// MergeDevices merges the device that from names into the one that into names,
+// with its sessions, identities and, where it is the stricter, test state. It
+// cannot be undone. References are those of GetDevice.
+func (s *Store) MergeDevices(ctx context.Context, from, into, by string) (Merge, error) {
+	fromID, _, err := s.resolve(ctx, from)
 	if err != nil {
 		return Merge{}, err
 	}
-	home, _, err := s.resolve(ctx, into)
+	intoID, _, err := s.resolve(ctx, into)
 	if err != nil {
 		return Merge{}, err
 	}
-	if gone == home {
-		return Merge{}, fmt.Errorf("%q and %q are one device already, %s", clip(ref), clip(into), home)
+	if fromID == intoID {
+		return Merge{}, fmt.Errorf("%q and %q are one device already, %s", clip(from), clip(into), intoID)
 	}
-	return s.merge(ctx, gone, home, by)
+	return s.merge(ctx, fromID, intoID, by)
 }
 
-func (s *Store) merge(ctx context.Context, gone, home uuid.UUID, by string) (Merge, error) {
-	m := Merge{Device: home.String(), Gone: gone.String(), By: by}
-	err := s.retry(ctx, func(conn *pgxpool.Conn) error { return mergeOnce(ctx, conn, gone, home, by) })
+func (s *Store) merge(ctx context.Context, from, into uuid.UUID, by string) (Merge, error) {
+	m := Merge{Device: into.String(), Gone: from.String(), By: by}
+	err := s.retry(ctx, func(conn *pgxpool.Conn) error { return mergeOnce(ctx, conn, from, into, by) })
 	if err != nil {
-		return m, fmt.Errorf("merge device %s into %s: %w", gone, home, err)
+		return m, fmt.Errorf("merge device %s into %s: %w", from, into, err)
 	}
 	return m, nil
 }
 
-func mergeOnce(ctx context.Context, conn *pgxpool.Conn, gone, home uuid.UUID, by string) error {
-	both := []uuid.UUID{gone, home}
+func mergeOnce(ctx context.Context, conn *pgxpool.Conn, from, into uuid.UUID, by string) error {
+	both := []uuid.UUID{from, into}
 	slices.SortFunc(both, compareUUID)
 	b := &pgx.Batch{}
 	b.Queue(sqlBegin)
@@ -230,18 +232,12 @@ func mergeOnce(ctx context.Context, conn *pgxpool.Conn, gone, home uuid.UUID, by
 		return err
 	}
 	b = &pgx.Batch{}
-	b.Queue(sqlRecordMerge, conflictID(gone, home), home, gone, uuid.Nil, by)
-	b.Queue(sqlDecide, gone, home, Merged, by)
-	b.Queue(sqlRepointConflicts, gone, home)
-	queueAbsorb(b, []uuid.UUID{gone}, []uuid.UUID{home})
+	b.Queue(sqlRecordMerge, identity.ConflictID(from, into), into, from, uuid.Nil, by)
+	b.Queue(sqlDecide, from, into, Merged, by)
+	b.Queue(sqlRepointConflicts, from, into)
+	queueMerges(b, []identity.Merge{{From: from, Into: into}})
 	queueCommit(b)
 	return conn.SendBatch(ctx, b).Close()
-}
-
-// conflictID is of the pair, whichever comes first.
-func conflictID(a, b uuid.UUID) uuid.UUID {
-	p := pairOf(a, b)
-	return uuid.NewSHA1(deviceNamespace, append(slices.Clone(p[0][:]), p[1][:]...))
 }
 
 // Timeline returns the spans of a device's identities, newest first, at most

@@ -140,7 +140,7 @@ func (s *Store) expireClosed(ctx context.Context, before time.Time, page []uuid.
 			left = len(expired)
 			b := &pgx.Batch{}
 			if left > 0 {
-				b.Queue(sqlEndSpansOf, keys(expired))
+				b.Queue(sqlEndTimelineOf, keys(expired))
 			}
 			for _, d := range deletes {
 				if left == 0 {

@@ -8,108 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/rollcall-platform/rollcall/internal/identity/identitytest"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-// brought is what a session's attributes say, update by update.
-type brought []map[string]string
-
-var pools = map[string][]string{
-	"netflix.esn": {"esn-1", "esn-2", "esn-3"}, "device.serial": {"serial-1", "serial-2"}, "identity.udns": {"udn-1", "udn-2", "udn-3"},
-	"dhcp.client_id": {"client-1", "client-2"}, "network.mac": {"1", "2", "3"},
-}
-
-func drawBrought(t *rapid.T) brought {
-	var b brought
-	for range rapid.IntRange(1, 3).Draw(t, "updates") {
-		u := map[string]string{}
-		for _, name := range []string{"netflix.esn", "device.serial", "identity.udns", "dhcp.client_id", "network.mac"} {
-			if rapid.IntRange(0, 3).Draw(t, "has") == 0 {
-				u[name] = rapid.SampledFrom(pools[name]).Draw(t, name)
-			}
-		}
-		b = append(b, u)
-	}
-	return b
-}
-
-// sets is a union-find over names.
-type sets map[string]string
-
-func (s sets) of(x string) string {
-	for s[x] != "" {
-		x = s[x]
-	}
-	return x
-}
-
-func (s sets) join(x, y string) {
-	if x, y = s.of(x), s.of(y); x != y {
-		s[x] = y
-	}
-}
-
-// model groups sessions by the words of the rules: by shared strong evidence;
-// and the others by weak evidence, where that leads to one device at most.
-// A session that has no group of the model's has the empty name.
-func model(sessions []brought) []string {
-	strong, weak := sets{}, sets{}
-	firm := make([]bool, len(sessions))
-	for n, b := range sessions {
-		s := fmt.Sprint("session ", n)
-		for _, u := range b {
-			for name, v := range u {
-				if name == "dhcp.client_id" || name == "network.mac" {
-					weak.join(s, name+v)
-					continue
-				}
-				firm[n] = true
-				strong.join(s, name+v)
-			}
-		}
-	}
-	led := map[string]map[string]bool{} // by weak evidence, to firm devices
-	for n := range sessions {
-		s := fmt.Sprint("session ", n)
-		if firm[n] {
-			cluster := weak.of(s)
-			if led[cluster] == nil {
-				led[cluster] = map[string]bool{}
-			}
-			led[cluster][strong.of(s)] = true
-		}
-	}
-	out := make([]string, len(sessions))
-	for n := range sessions {
-		s := fmt.Sprint("session ", n)
-		switch to := led[weak.of(s)]; {
-		case firm[n]:
-			out[n] = strong.of(s)
-		case len(to) == 0:
-			out[n] = weak.of(s)
-		case len(to) == 1:
-			for d := range to {
-				out[n] = d
-			}
-		}
-	}
-	return out
-}
-
 // play applies the sessions in an order and groups that are drawn, and returns
 // each session's device once every conflict is merged, and how many there were.
-func play(t *rapid.T, s *store.Store, url string, sessions []brought, run string) (devices []string, conflicts int) {
+func play(t *rapid.T, s *store.Store, sessions []identitytest.Session, run string) (devices []string, conflicts int) {
 	id := func(n int) string { return uuid.NewSHA1(uuid.NameSpaceURL, fmt.Append(nil, run, n)).String() }
-	text := func(name, v string) string {
-		switch name {
-		case "network.mac":
-			h := uuid.NewSHA1(uuid.NameSpaceURL, fmt.Append(nil, run, v))
-			return fmt.Sprintf(`"9c:b6:%02x:%02x:%02x:%02x"`, h[0], h[1], h[2], h[3])
-		case "identity.udns":
-			return fmt.Sprintf(`["uuid:%s-%s"]`, run, v)
-		}
-		return fmt.Sprintf("%q", run+"-"+v)
-	}
 	feeds, next := make([]*feed, len(sessions)), make([]int, len(sessions))
 	for n := range feeds {
 		feeds[n] = &feed{rae: "rae-1", id: id(n)}
@@ -129,7 +35,7 @@ func play(t *rapid.T, s *store.Store, url string, sessions []brought, run string
 		for _, n := range group {
 			attributes := map[string]string{}
 			for name, v := range sessions[n][next[n]] {
-				attributes[name] = text(name, v)
+				attributes[name] = identitytest.Value(run, name, v)
 			}
 			next[n]++
 			e := feeds[n].delta(int64(next[n]), attributes)
@@ -165,9 +71,9 @@ func TestGroupingDoesNotDependOnOrder(t *testing.T) {
 	run, placed, conflicts := 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
-		sessions := rapid.SliceOfN(rapid.Custom(drawBrought), 2, 5).Draw(t, "sessions")
-		want := model(sessions)
-		devices, n := play(t, s, url, sessions, fmt.Sprintf("run%d", run))
+		sessions := identitytest.Sessions(5).Draw(t, "sessions")
+		want := identitytest.Groups(sessions)
+		devices, n := play(t, s, sessions, fmt.Sprintf("run%d", run))
 		conflicts += n
 		for i := range sessions {
 			for j := range i {

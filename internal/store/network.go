@@ -7,15 +7,17 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// networkNames are the attributes that a row of network_interface is made of:
-// what the edge publishes of an interface.
-var networkNames = []string{attrHostname, "network.ipv4", "network.ipv6", attrMAC, "network.mac_local"}
+// interfaceAttributes are the attributes that a row of network_interface is made
+// of: what the edge publishes of an interface.
+var interfaceAttributes = []string{device.AttrHostname, device.AttrIPv4, device.AttrIPv6, device.AttrMAC, device.AttrMACLocal}
 
-// networked reports whether u writes one of them.
-func networked(u Update) bool {
-	return slices.ContainsFunc(networkNames, func(name string) bool {
+// writesInterface reports whether u writes one of interfaceAttributes.
+func writesInterface(u Update) bool {
+	return slices.ContainsFunc(interfaceAttributes, func(name string) bool {
 		_, ok := u.Write[name]
 		return ok
 	})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,12 +15,8 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// Attributes from which a device's name and its model are told, the best first.
-var (
-	nameAttributes  = []string{"device.name", "dial.friendly_name", "upnp.friendly_name", "mdns.name", attrHostname, "dhcp.hostname", "mdns.hostname"}
-	modelAttributes = []string{"device.model", "roku.model", "dial.model", "upnp.model", "mdns.model", "ssdp.server", "dhcp.vendor_class"}
-	listAttributes  = append(append([]string{"network.ipv4"}, nameAttributes...), modelAttributes...)
-)
+// summaryAttributes are the attributes that a Summary is made of.
+var summaryAttributes = slices.Concat([]string{device.AttrIPv4}, device.NameAttributes, device.ModelAttributes)
 
 // Bounds of what one query returns.
 const (
@@ -89,7 +86,7 @@ func (s *Store) ListDevices(ctx context.Context, f Filter) (Page, error) {
 	limit := min(cmp.Or(max(f.Limit, 0), DefaultLimit), MaxLimit)
 	names, values, members := attributeFilter(f.Attributes)
 	rows, err := s.pool.Query(ctx, sqlListDevices, after, f.RAE, f.Status, f.Text,
-		append(append([]string(nil), nameAttributes...), modelAttributes...), names, values, members, limit+1, f.Available)
+		slices.Concat(device.NameAttributes, device.ModelAttributes), names, values, members, limit+1, f.Available)
 	if err != nil {
 		return Page{}, fmt.Errorf("list devices: %w", err)
 	}
@@ -143,7 +140,7 @@ func (s *Store) describe(ctx context.Context, summaries []Summary) error {
 	for i := range summaries {
 		ids[i] = uuid.MustParse(summaries[i].Session)
 	}
-	attributes, err := s.attributes(ctx, ids, listAttributes)
+	attributes, err := s.attributes(ctx, ids, summaryAttributes)
 	if err != nil {
 		return err
 	}
@@ -154,8 +151,8 @@ func (s *Store) describe(ctx context.Context, summaries []Summary) error {
 }
 
 func (s *Summary) describe(attributes map[string]device.Attribute) {
-	s.Name, s.Model = firstText(attributes, nameAttributes), firstText(attributes, modelAttributes)
-	s.IPv4 = firstText(attributes, []string{"network.ipv4"})
+	s.Name, s.Model = firstText(attributes, device.NameAttributes), firstText(attributes, device.ModelAttributes)
+	s.IPv4 = firstText(attributes, []string{device.AttrIPv4})
 }
 
 func firstText(attributes map[string]device.Attribute, names []string) string {
@@ -164,7 +161,7 @@ func firstText(attributes map[string]device.Attribute, names []string) string {
 		if !ok {
 			continue
 		}
-		if t := texts(a); len(t) > 0 && t[0] != "" {
+		if t := a.Texts(); len(t) > 0 && t[0] != "" {
 			return strings.Join(t, ", ")
 		}
 	}

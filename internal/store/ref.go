@@ -10,12 +10,15 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 const (
-	minPrefix     = 3  // characters
-	maxCandidates = 10 // that an AmbiguousError lists
-	maxMatches    = 50 // sessions that a reference is looked up for
+	minPrefix     = 3   // characters
+	maxRef        = 256 // bytes
+	maxCandidates = 10  // that an AmbiguousError lists
+	maxMatches    = 50  // sessions that a reference is looked up for
 )
 
 // AmbiguousError is the error of a reference that names several devices.
@@ -54,7 +57,7 @@ type match struct{ session, device uuid.UUID }
 func (s *Store) resolve(ctx context.Context, ref string) (deviceID, session uuid.UUID, err error) {
 	typed, begins := strings.CutSuffix(strings.TrimSpace(ref), "…")
 	lower := strings.ToLower(typed)
-	if typed == "" || !utf8.ValidString(typed) || strings.ContainsRune(typed, 0) || len(typed) > maxIdentity {
+	if typed == "" || !utf8.ValidString(typed) || strings.ContainsRune(typed, 0) || len(typed) > maxRef {
 		return uuid.Nil, uuid.Nil, fmt.Errorf("%w: %q is not a UUID, a MAC or a name", ErrNotFound, clip(ref))
 	}
 	var matches []match
@@ -64,10 +67,10 @@ func (s *Store) resolve(ctx context.Context, ref string) (deviceID, session uuid
 		lower = mac.String()
 		matches, err = s.matches(ctx, sqlRefMAC, lower, maxMatches)
 	} else if !begins {
-		matches, err = s.matches(ctx, sqlRefName, lower, maxMatches, typed, nameAttributes)
+		matches, err = s.matches(ctx, sqlRefName, lower, maxMatches, typed, device.NameAttributes)
 	}
 	if err == nil && len(matches) == 0 && len(typed) >= minPrefix {
-		matches, err = s.matches(ctx, sqlRefPrefix, lower, maxMatches, typed, nameAttributes)
+		matches, err = s.matches(ctx, sqlRefPrefix, lower, maxMatches, typed, device.NameAttributes)
 	}
 	if err != nil {
 		return uuid.Nil, uuid.Nil, fmt.Errorf("look up %q: %w", clip(ref), err)

@@ -12,14 +12,6 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// Attributes that are copied to the session's row, because people look for
-// devices and list them by these.
-const (
-	attrStatus   = "connection.status"
-	attrMAC      = "network.mac"
-	attrHostname = "network.hostname"
-)
-
 // row is a row of device_session. It is comparable but for its sets.
 type row struct {
 	id         uuid.UUID
@@ -93,16 +85,25 @@ func (r *row) merge(u Update) {
 	if u.Received.After(r.received) {
 		r.received = u.Received.UTC()
 	}
-	r.status.take(u, attrStatus)
-	r.mac.take(u, attrMAC)
-	r.hostname.take(u, attrHostname)
+	r.status.take(u, device.AttrConnectionStatus)
+	r.mac.take(u, device.AttrMAC)
+	r.hostname.take(u, device.AttrHostname)
 	r.hostname.text = strings.ToLower(r.hostname.text)
 }
 
-// writes reports whether u may write a: what a newer snapshot than u's has
-// already decided stays as it is, whether that snapshot lists it or not.
-func (r *row) writes(u Update, a device.Attribute) bool {
-	return a.Seq > r.snapshot || u.Snapshot >= r.snapshot
+// writable is what u may write: what a newer snapshot than u's has already
+// decided stays as it is, whether that snapshot lists it or not.
+func (r *row) writable(u Update) map[string]device.Attribute {
+	if u.Snapshot >= r.snapshot {
+		return u.Write
+	}
+	out := make(map[string]device.Attribute, len(u.Write))
+	for name, a := range u.Write {
+		if a.Seq > r.snapshot {
+			out[name] = a
+		}
+	}
+	return out
 }
 
 func (r *row) count(u Update) {

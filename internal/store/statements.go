@@ -144,7 +144,7 @@ const (
 SELECT session_id, name, seq FROM device_attribute
 WHERE session_id = ANY($1::UUID[]) AND name = ANY($2::TEXT[])`
 
-	sqlOpenSpans = `
+	sqlHeldEvidence = `
 SELECT session_id, attribute, kind, value FROM device_identity
 WHERE session_id = ANY($1::UUID[]) AND valid_to IS NULL`
 
@@ -167,74 +167,74 @@ WHERE i.session_id = ANY($1::UUID[]) AND i.valid_to IS NULL`
 	sqlLockDevices = `
 SELECT device_id FROM device WHERE device_id = ANY($1::UUID[]) ORDER BY device_id FOR UPDATE`
 
-	sqlDeviceFacts = `
+	sqlDeviceSessions = `
 SELECT d.device_id, count(s.session_id)
 FROM device d LEFT JOIN device_session s ON s.device_id = d.device_id
 WHERE d.device_id = ANY($1::UUID[]) GROUP BY d.device_id`
 
-	sqlStrongOf = `
+	sqlStrongEvidence = `
 SELECT device_id, kind, value FROM identity_owner
-WHERE device_id = ANY($1::UUID[]) AND kind IN ('esn', 'udn', 'serial')`
+WHERE device_id = ANY($1::UUID[]) AND kind = ANY($2::TEXT[])`
 
 	sqlConflictPairs = `
 SELECT device_a, device_b FROM identity_conflict
 WHERE (device_a = ANY($1::UUID[]) OR device_b = ANY($1::UUID[])) AND decision <> 'merged'`
 
-	sqlGiveIdentities = `
+	sqlClaimEvidence = `
 INSERT INTO identity_owner (kind, value, device_id)
 SELECT unnest($1::TEXT[]), unnest($2::TEXT[]), unnest($3::UUID[])
 ON CONFLICT (kind, value) DO UPDATE SET device_id = identity_owner.device_id
 RETURNING kind, value, device_id`
 
-	sqlTakeIdentities = `
+	sqlReassignEvidence = `
 UPDATE identity_owner SET device_id = u.device_id
 FROM (SELECT unnest($1::TEXT[]) AS kind, unnest($2::TEXT[]) AS value, unnest($3::UUID[]) AS device_id) u
 WHERE identity_owner.kind = u.kind AND identity_owner.value = u.value`
 
-	sqlBeginSpans = `
+	sqlBeginTimeline = `
 INSERT INTO device_identity (session_id, attribute, kind, value, from_seq, valid_from, device_id)
 SELECT unnest($1::UUID[]), unnest($2::TEXT[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::INT8[]),
 	unnest($6::TIMESTAMPTZ[]), unnest($7::UUID[])
 ON CONFLICT (session_id, attribute, kind, value, from_seq) DO NOTHING`
 
-	sqlEndSpans = `
+	sqlEndTimeline = `
 UPDATE device_identity SET to_seq = u.to_seq, valid_to = u.valid_to
 FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::TEXT[]) AS attribute, unnest($3::TEXT[]) AS kind,
 	unnest($4::TEXT[]) AS value, unnest($5::INT8[]) AS to_seq, unnest($6::TIMESTAMPTZ[]) AS valid_to) u
 WHERE device_identity.session_id = u.session_id AND device_identity.attribute = u.attribute
 	AND device_identity.kind = u.kind AND device_identity.value = u.value AND device_identity.valid_to IS NULL`
 
-	sqlMoveSpans = `
+	sqlMoveTimeline = `
 UPDATE device_identity SET device_id = u.device_id
 FROM (SELECT unnest($1::UUID[]) AS session_id, unnest($2::UUID[]) AS device_id) u
 WHERE device_identity.session_id = u.session_id`
 
-	sqlNoteConflicts = `
+	sqlInsertConflicts = `
 INSERT INTO identity_conflict (conflict_id, device_a, kind_a, value_a, device_b, kind_b, value_b, session_id, noted_at)
 SELECT unnest($1::UUID[]), unnest($2::UUID[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::UUID[]),
 	unnest($6::TEXT[]), unnest($7::TEXT[]), unnest($8::UUID[]), now()
 ON CONFLICT (conflict_id) DO NOTHING`
 
-	// All that devices have goes to others; then they go.
-	absorption = `
-FROM (SELECT unnest($1::UUID[]) AS gone, unnest($2::UUID[]) AS home) m WHERE `
+	// A merge: all that a device has goes to another; then it is deleted.
+	fromMerges = `
+FROM (SELECT unnest($1::UUID[]) AS from_device, unnest($2::UUID[]) AS into_device) m WHERE `
 
 	// Who waits for a session here may hold what that session's transaction
 	// waits for: it must not wait.
-	sqlLockAbsorbed = `
+	sqlLockMergedSessions = `
 SELECT session_id FROM device_session WHERE device_id = ANY($1::UUID[]) ORDER BY session_id FOR UPDATE NOWAIT`
 
-	sqlAbsorbSessions   = `UPDATE device_session SET device_id = m.home` + absorption + `device_session.device_id = m.gone`
-	sqlAbsorbIdentities = `UPDATE identity_owner SET device_id = m.home` + absorption + `identity_owner.device_id = m.gone`
-	sqlAbsorbSpans      = `UPDATE device_identity SET device_id = m.home` + absorption + `device_identity.device_id = m.gone`
+	sqlMergeSessions  = `UPDATE device_session SET device_id = m.into_device` + fromMerges + `device_session.device_id = m.from_device`
+	sqlMergeOwners    = `UPDATE identity_owner SET device_id = m.into_device` + fromMerges + `identity_owner.device_id = m.from_device`
+	sqlMergeTimelines = `UPDATE device_identity SET device_id = m.into_device` + fromMerges + `device_identity.device_id = m.from_device`
 
 	// The stricter state wins; of two leases the one that ends later.
-	sqlAbsorbTestStates = `
+	sqlMergeTestStates = `
 INSERT INTO device_test_state (device_id, state, holder, reason, since, lease_until)
-SELECT DISTINCT ON (m.home) m.home, t.state, t.holder, t.reason, t.since, t.lease_until
-FROM (SELECT unnest($1::UUID[]) AS gone, unnest($2::UUID[]) AS home) m
-JOIN device_test_state t ON t.device_id = m.gone
-ORDER BY m.home, CASE t.state WHEN 'quarantined' THEN 3 WHEN 'maintenance' THEN 2 WHEN 'in_test' THEN 1 ELSE 0 END DESC,
+SELECT DISTINCT ON (m.into_device) m.into_device, t.state, t.holder, t.reason, t.since, t.lease_until
+FROM (SELECT unnest($1::UUID[]) AS from_device, unnest($2::UUID[]) AS into_device) m
+JOIN device_test_state t ON t.device_id = m.from_device
+ORDER BY m.into_device, CASE t.state WHEN 'quarantined' THEN 3 WHEN 'maintenance' THEN 2 WHEN 'in_test' THEN 1 ELSE 0 END DESC,
 	t.lease_until DESC NULLS LAST, t.device_id
 ON CONFLICT (device_id) DO UPDATE SET
 	state = excluded.state, holder = excluded.holder, reason = excluded.reason, since = excluded.since, lease_until = excluded.lease_until
@@ -242,7 +242,7 @@ WHERE CASE excluded.state WHEN 'quarantined' THEN 3 WHEN 'maintenance' THEN 2 WH
 	> CASE device_test_state.state WHEN 'quarantined' THEN 3 WHEN 'maintenance' THEN 2 WHEN 'in_test' THEN 1 ELSE 0 END
 	OR excluded.state = 'in_test' AND device_test_state.state = 'in_test' AND excluded.lease_until > device_test_state.lease_until`
 
-	sqlDropTestStates = `DELETE FROM device_test_state WHERE device_id = ANY($1::UUID[])`
+	sqlDeleteTestStates = `DELETE FROM device_test_state WHERE device_id = ANY($1::UUID[])`
 
 	sqlDeleteDevices = `
 DELETE FROM device WHERE device_id = ANY($1::UUID[])
@@ -507,7 +507,7 @@ WHERE session_id = ANY($1::UUID[]) AND closed_seq > 0 AND applied_at < $2 AND (r
 	AND NOT EXISTS (SELECT 1 FROM quarantined_batch q WHERE q.session_id = s.session_id AND q.settled_at IS NULL)
 ORDER BY session_id LIMIT $3 FOR UPDATE`
 	// The timeline stays, and ends where the session did.
-	sqlEndSpansOf = `
+	sqlEndTimelineOf = `
 UPDATE device_identity SET valid_to = COALESCE(s.last_observed, now())
 FROM device_session s
 WHERE s.session_id = ANY($1::UUID[]) AND device_identity.session_id = s.session_id AND device_identity.valid_to IS NULL`
@@ -564,7 +564,7 @@ INSERT INTO identity_conflict (conflict_id, device_a, device_b, kind_b, value_b,
 VALUES ($1, $2, $3, '', '', $4, now(), 'merged', $5, now())
 ON CONFLICT (conflict_id) DO NOTHING`
 
-	// What was in conflict with a device that goes is so with the one it goes to.
+	// What was in conflict with a device that is merged is so with the one it is merged into.
 	sqlRepointConflicts = `
 UPDATE identity_conflict SET
 	device_a = CASE WHEN device_a = $1 THEN $2 ELSE device_a END,
