@@ -15,6 +15,22 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
+// migrations are the steps of the schema, in the order of their numbers.
+//
+// When adding one:
+//   - It is a new file, migrations/0000N_what.sql. A file that was released is
+//     never changed.
+//   - It begins with "-- +goose NO TRANSACTION". Each statement may run again
+//     after a step that was cut short: IF NOT EXISTS, IF EXISTS.
+//   - PostgreSQL and CockroachDB both run it; every table has a primary key.
+//     TestStatementsArePortable says what does not do.
+//   - The version before goes on working beside it, for `rollcall migrate` runs
+//     while services do: add columns with a default, and remove what nothing reads
+//     any more one release later.
+//   - Down undoes Up (TestMigrationsCanBeUndone).
+//   - Ping looks for what the newest one adds.
+//   - A new table goes into the table of writers in the package's documentation.
+//
 //go:embed migrations/*.sql
 var migrations embed.FS
 
