@@ -96,7 +96,7 @@ func (s *Store) attempt(ctx context.Context, tx func(*pgxpool.Conn) error) error
 	if raw := conn.Conn(); !raw.IsClosed() && raw.PgConn().TxStatus() != 'I' {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_, _ = raw.Exec(ctx, "ROLLBACK")
+		_, _ = raw.Exec(ctx, sqlRollback)
 	}
 	return err
 }

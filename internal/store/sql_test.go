@@ -27,21 +27,31 @@ import (
 // whose role may create databases.
 const envCockroach = "ROLLCALL_COCKROACH_URL"
 
-// statements are the constants of statements.go whose names begin with sql,
-// with their values, from the source: none can be forgotten.
-func statements(tb testing.TB) map[string]string {
+// statement is one of the package's.
+type statement struct {
+	sql   string
+	topic string // its file's: statements_apply.go has those of apply
+}
+
+// statements are the constants of statements*.go whose names begin with sql, by
+// name, from the source: none can be forgotten.
+func statements(tb testing.TB) map[string]statement {
 	tb.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "statements.go", nil, parser.SkipObjectResolution)
-	require.NoError(tb, err)
-	exprs := map[string]ast.Expr{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		if v, ok := n.(*ast.ValueSpec); ok {
-			for i, name := range v.Names {
-				exprs[name.Name] = v.Values[i]
-			}
+	exprs, topics := map[string]ast.Expr{}, map[string]string{}
+	for path, file := range sources(tb) {
+		if !strings.HasPrefix(path, "statements") {
+			continue
 		}
-		return true
-	})
+		ast.Inspect(file, func(n ast.Node) bool {
+			if v, ok := n.(*ast.ValueSpec); ok {
+				for i, name := range v.Names {
+					exprs[name.Name] = v.Values[i]
+					topics[name.Name] = strings.TrimPrefix(strings.TrimSuffix(path, ".go"), "statements_")
+				}
+			}
+			return true
+		})
+	}
 	var value func(ast.Expr) string
 	value = func(e ast.Expr) string {
 		switch e := e.(type) {
@@ -58,14 +68,75 @@ func statements(tb testing.TB) map[string]string {
 		require.Fail(tb, "a statement is more than strings", "%T", e)
 		return ""
 	}
-	out := map[string]string{}
+	out := map[string]statement{}
 	for name, e := range exprs {
 		if strings.HasPrefix(name, "sql") {
-			out[name] = value(e)
+			out[name] = statement{value(e), topics[name]}
 		}
 	}
-	require.Greater(tb, len(out), 30)
+	require.Greater(tb, len(out), 80)
 	return out
+}
+
+// sources are the package's files without tests, by name.
+func sources(tb testing.TB) map[string]*ast.File {
+	tb.Helper()
+	paths, err := filepath.Glob("*.go")
+	require.NoError(tb, err)
+	out := map[string]*ast.File{}
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		out[path], err = parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution|parser.ParseComments)
+		require.NoError(tb, err)
+	}
+	return out
+}
+
+// Nothing but statements*.go has SQL: what is elsewhere no test below would see.
+func TestStatementsAreInOnePlace(t *testing.T) {
+	looksLikeSQL := regexp.MustCompile(`^\s*(SELECT|INSERT|UPDATE|DELETE|WITH|BEGIN|ROLLBACK|SAVEPOINT|SET|LOCK|FROM|CREATE|ALTER|DROP|TRUNCATE)\b`)
+	for path, file := range sources(t) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING && !strings.HasPrefix(path, "statements") {
+				s, err := strconv.Unquote(lit.Value)
+				require.NoError(t, err)
+				require.False(t, looksLikeSQL.MatchString(s), "%s: %s", path, lit.Value)
+			}
+			return true
+		})
+	}
+}
+
+// The tables are written by whom the package's documentation says.
+func TestWritersOfTables(t *testing.T) {
+	writers := map[string]string{
+		"apply": "apply", "identity": "apply", "merge": "apply people", "conflict": "people", "quarantine": "people", "teststate": "people",
+		"retention": "retention", "query": "", "statements": "",
+	}
+	got := map[string]map[string]bool{}
+	for name, s := range statements(t) {
+		require.Contains(t, writers, s.topic, "%s: say who runs the statements of %s", name, s.topic)
+		for _, table := range written(s.sql) {
+			require.NotEmpty(t, writers[s.topic], "%s writes %s", name, table)
+			for who := range strings.FieldsSeq(writers[s.topic]) {
+				if got[table] == nil {
+					got[table] = map[string]bool{}
+				}
+				got[table][who] = true
+			}
+		}
+	}
+	want := map[string]map[string]bool{}
+	line := regexp.MustCompile(`(?m)^\t([a-z_]+) {2,}(.+)$`)
+	for _, m := range line.FindAllStringSubmatch(sources(t)["store.go"].Doc.Text(), -1) {
+		want[m[1]] = map[string]bool{}
+		for who := range strings.SplitSeq(m[2], ", ") {
+			want[m[1]][strings.Fields(who)[0]] = true
+		}
+	}
+	require.Equal(t, want, got)
 }
 
 // used records the statements that the tests' stores were given.
@@ -110,8 +181,8 @@ func TestMain(m *testing.M) {
 		flag.Lookup("test.list").Value.String() == "" && !testing.Short()
 	if code == 0 && all && len(used.sql) > 0 {
 		var unused []string
-		for name, sql := range statements(failing{}) {
-			if !used.sql[sql] && mentioned(name) {
+		for name, s := range statements(failing{}) {
+			if !used.sql[s.sql] && mentioned(name) {
 				unused = append(unused, name)
 			}
 		}
@@ -132,7 +203,7 @@ func mentioned(name string) bool {
 		panic(err)
 	}
 	for _, path := range files {
-		if path == "statements.go" || strings.HasSuffix(path, "_test.go") {
+		if strings.HasPrefix(path, "statements") || strings.HasSuffix(path, "_test.go") {
 			continue
 		}
 		b, err := os.ReadFile(path)
@@ -160,8 +231,8 @@ func TestStatementsPrepare(t *testing.T) {
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
 	defer func() { _ = conn.Close(context.Background()) }()
-	for name, sql := range statements(t) {
-		_, err := conn.Prepare(t.Context(), name, sql)
+	for name, s := range statements(t) {
+		_, err := conn.Prepare(t.Context(), name, s.sql)
 		require.NoError(t, err, name)
 	}
 }
@@ -193,23 +264,31 @@ func unportable(sql string) string {
 			return why
 		}
 	}
-	written := map[string]bool{}
-	for _, m := range mutation.FindAllStringSubmatch(sql, -1) {
-		table := strings.ToLower(m[1])
-		if table == "set" { // of DO UPDATE SET
-			continue
+	tables := written(sql)
+	slices.Sort(tables)
+	for i := range tables {
+		if i > 0 && tables[i] == tables[i-1] {
+			return "one statement writes " + tables[i] + " twice: CockroachDB refuses it"
 		}
-		if written[table] {
-			return "one statement writes " + table + " twice: CockroachDB refuses it"
-		}
-		written[table] = true
 	}
 	return ""
 }
 
+// written are the tables that a statement writes, each as often as it does.
+func written(sql string) (tables []string) {
+	for _, m := range mutation.FindAllStringSubmatch(sql, -1) {
+		switch table := strings.ToLower(m[1]); table {
+		case "set", "nowait": // of DO UPDATE SET, of FOR UPDATE NOWAIT
+		default:
+			tables = append(tables, table)
+		}
+	}
+	return tables
+}
+
 func TestStatementsArePortable(t *testing.T) {
-	for name, sql := range statements(t) {
-		require.Empty(t, unportable(sql), name)
+	for name, s := range statements(t) {
+		require.Empty(t, unportable(s.sql), name)
 	}
 	files, err := filepath.Glob("migrations/*.sql")
 	require.NoError(t, err)

@@ -1,10 +1,31 @@
 // Package store keeps device sessions in SQL tables: the schema and its
 // migrations, the transaction that applies what workflows computed, and the
-// queries of people and of the poller.
+// queries and decisions of people.
 //
-// Every statement is in statements.go and stays in the subset that PostgreSQL
-// and CockroachDB both run. Order is the seq, never time: what is older than
-// what is stored changes nothing, so that any update may be applied again.
+// Order is the seq, never time: what is older than what is stored changes
+// nothing, so that any update may be applied again. Every statement is in a file
+// statements_*.go, and PostgreSQL and CockroachDB both run it.
+//
+// These may write a table. Apply is a workflow's transaction (Store.Apply), with
+// the group that shares it; people are the commands of the CLI; retention is
+// Store.Expire. Migrate alone changes the schema, and writes goose's own tables.
+// Nothing outside of this package writes any. TestWritersOfTables holds the
+// statements to this list.
+//
+//	rae                apply
+//	device             apply, people (merge)
+//	device_session     apply, people (merge), retention
+//	device_attribute   apply, retention
+//	attribute_change   apply, retention
+//	ingest_position    apply, retention
+//	session_gap        apply, retention
+//	network_interface  apply, retention
+//	identity_owner     apply, people (merge)
+//	device_identity    apply, people (merge), retention
+//	identity_conflict  apply (notes one), people (decide)
+//	device_test_state  apply (merge), people
+//	quarantined_batch  apply (notes one), people (decide), retention
+//	retention_horizon  retention
 package store
 
 import (
