@@ -46,7 +46,7 @@ func explanation(w *tabwriter.Writer, e store.Explanation) {
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", e.AsOf, stamp(e.AppliedAt), e.Snapshot))
 	section(w, "ATTRIBUTE", "VALUE", "SET BY EVENT", "CAME AS", "OBSERVED", "RECEIVED BY", "APPLIED")
 	for _, a := range e.Attributes {
-		row(w, a.Name, valueText(a.Attribute), a.Event, orElse(a.Came, "-"), stamp(a.Attribute.At), orElse(stamp(a.ReceivedAt), "-"), stamp(a.AppliedAt))
+		row(w, a.Name, valueText(a.Attribute), a.Event, orElse(a.Carrier, "-"), stamp(a.Attribute.At), orElse(stamp(a.ReceivedAt), "-"), stamp(a.AppliedAt))
 	}
 	section(w, "OF ITS EVENTS", "COUNT", "")
 	n := e.Counters

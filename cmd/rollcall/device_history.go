@@ -114,11 +114,11 @@ func (c *deviceHistoryCmd) past(ctx context.Context, env cli.Env, at time.Time) 
 		}
 		if c.Attribute != "" {
 			record.Changes = slices.DeleteFunc(record.Changes, func(change store.Change) bool { return change.Name != c.Attribute })
-			record.Untold = slices.DeleteFunc(record.Untold, func(name string) bool { return name != c.Attribute })
+			record.Unrecorded = slices.DeleteFunc(record.Unrecorded, func(name string) bool { return name != c.Attribute })
 		}
 		whole := ""
-		if !record.Begins.IsZero() {
-			whole = fmt.Sprintf("history begins at %s: values that were replaced before that are deleted, and missing here", stamp(record.Begins))
+		if !record.HistoryBegins.IsZero() {
+			whole = fmt.Sprintf("history begins at %s: values that were replaced before that are deleted, and missing here", stamp(record.HistoryBegins))
 		}
 		if len(record.Changes) == 0 {
 			what := "no record"
@@ -128,10 +128,10 @@ func (c *deviceHistoryCmd) past(ctx context.Context, env cli.Env, at time.Time) 
 			return &cli.Error{Code: cli.ExitNotFound, Err: fmt.Errorf("%q had %s at %s, by what was %s; %s", c.Device, what, stamp(at), c.By, orElse(whole, "history is whole from before then"))}
 		}
 		if whole != "" {
-			env.Logger.Warn("history does not reach back so far: values that were replaced before it begins are deleted, and missing here", "history_begins", stamp(record.Begins))
+			env.Logger.Warn("history does not reach back so far: values that were replaced before it begins are deleted, and missing here", "history_begins", stamp(record.HistoryBegins))
 		}
-		if len(record.Untold) > 0 {
-			env.Logger.Warn("written while no history was kept (worker --no-history): what these were is not sure", "attributes", strings.Join(record.Untold, ","))
+		if len(record.Unrecorded) > 0 {
+			env.Logger.Warn("written while no history was kept (worker --no-history): what these were is not sure", "attributes", strings.Join(record.Unrecorded, ","))
 		}
 		return c.Output.write(env.Stdout, record, func(w *tabwriter.Writer) {
 			row(w, "Device", record.Device)

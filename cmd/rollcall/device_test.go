@@ -209,7 +209,7 @@ func TestIdentities(t *testing.T) {
 	require.Contains(t, stdout, "merged by karl at ")
 	code, _, stderr = ask("identity", "merge", id, "--no-tell")
 	require.Equal(t, cli.ExitFailed, code)
-	require.Contains(t, stderr, "settled before: merged by karl")
+	require.Contains(t, stderr, "decided before: merged by karl")
 	code, _, _ = ask("identity", "merge", "00000000", "--no-tell")
 	require.Equal(t, cli.ExitNotFound, code)
 }

@@ -38,13 +38,13 @@ func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	if len(updates) == 0 {
 		return nil
 	}
-	begun := time.Now()
-	updates, ids, err := sorted(updates)
+	start := time.Now()
+	updates, ids, err := sortUpdates(updates)
 	if err == nil {
 		err = s.retry(ctx, func(conn *pgxpool.Conn) error { return applyOnce(ctx, conn, updates, ids, s.history) })
 	}
 	if err == nil {
-		err = s.answer(ctx, updates)
+		err = s.completeAnswers(ctx, updates)
 	}
 	outcome := "ok"
 	switch err = classify(err); {
@@ -53,7 +53,7 @@ func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	case err != nil:
 		outcome = "error"
 	}
-	s.m.seconds.WithLabelValues(outcome).Observe(time.Since(begun).Seconds())
+	s.m.seconds.WithLabelValues(outcome).Observe(time.Since(start).Seconds())
 	s.m.sessions.Observe(float64(len(updates)))
 	if err != nil {
 		return fmt.Errorf("apply %d sessions: %w", max(len(updates), len(ids)), err)
@@ -129,7 +129,7 @@ type apply struct {
 type gap struct {
 	session uuid.UUID
 	device.Range
-	by string
+	endedBy string
 }
 
 func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID, history bool) error {
@@ -152,7 +152,7 @@ func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 	a.positions = make(map[uuid.UUID][]device.Position, len(a.ids))
 	b := &pgx.Batch{}
 	b.Queue(sqlBegin)
-	b.Queue(sqlLockSessions, keys(a.ids)).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlLockSessions, uuidsOf(a.ids)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var r row
 			if err := r.scan(rows); err != nil {
@@ -164,7 +164,7 @@ func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 	})
 	// A statement of its own, so that it sees what was committed while the
 	// locks were waited for.
-	b.Queue(sqlPositions, keys(a.ids)).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlPositions, uuidsOf(a.ids)).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(id uuid.UUID, p device.Position) { a.positions[id] = append(a.positions[id], p) })
 	})
 	a.queueEvidence(b)
@@ -262,7 +262,7 @@ func (a *apply) judge(all []planned) {
 func (a *apply) planUpdate(p *planned) {
 	r := &p.merged
 	r.device = a.decisions.CurrentDevice(r.device)
-	if a.advance(r.id, p.Positions) {
+	if a.advancePositions(r.id, p.Positions) {
 		r.count(p.Update)
 	}
 	if !p.found {
@@ -271,7 +271,7 @@ func (a *apply) planUpdate(p *planned) {
 	if !p.found || !reflect.DeepEqual(p.stored, p.merged) {
 		a.changed = append(a.changed, r)
 	}
-	opened, ended := gapsOf(p.stored.missing, r.missing, r.snapshot)
+	opened, ended := compareGaps(p.stored.missing, r.missing, r.snapshot)
 	for _, g := range opened {
 		a.opened = append(a.opened, gap{r.id, g, ""})
 	}
@@ -288,9 +288,9 @@ func (a *apply) planUpdate(p *planned) {
 	}
 }
 
-// advance keeps the positions that are past the stored ones, and reports
-// whether there are any.
-func (a *apply) advance(id uuid.UUID, positions []device.Position) bool {
+// advancePositions writes the positions that are past the stored ones, and
+// reports whether there are any.
+func (a *apply) advancePositions(id uuid.UUID, positions []device.Position) bool {
 	var newest []device.Position // an update may name a partition twice
 	for _, p := range positions {
 		newest = device.Advance(newest, p)
@@ -300,9 +300,9 @@ func (a *apply) advance(id uuid.UUID, positions []device.Position) bool {
 	return len(newest) > 0
 }
 
-// write sends all of it. New rows go first and alone: who loses the race for one
-// must not go on to lock sessions, which another transaction may hold while it
-// waits for the rows that this one has.
+// write writes what was planned. New rows go first and alone: a transaction that
+// loses the race for one must not go on to lock sessions, which another one may
+// hold while it waits for the rows that this one has.
 func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 	b := &pgx.Batch{}
 	a.queueNew(b)
@@ -315,7 +315,7 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 	a.queueSessions(b)
 	a.queueAttributes(b)
 	if len(a.interfaces) > 0 {
-		b.Queue(sqlUpsertInterfaces, keys(a.interfaces), interfaceAttributes)
+		b.Queue(sqlUpsertInterfaces, uuidsOf(a.interfaces), interfaceAttributes)
 	}
 	if len(a.positionsReached.ids) > 0 {
 		p := &a.positionsReached
@@ -343,7 +343,7 @@ func queueCommit(b *pgx.Batch) {
 }
 
 // queueNew queues the rows that other transactions may be inserting too. They
-// come in one order of tables, and of keys in each.
+// come in one order of tables, and of uuidsOf in each.
 func (a *apply) queueNew(b *pgx.Batch) {
 	if len(a.inserted) > 0 {
 		raes := make(map[string]struct{})
@@ -353,13 +353,13 @@ func (a *apply) queueNew(b *pgx.Batch) {
 		b.Queue(sqlInsertRAEs, slices.Sorted(maps.Keys(raes)))
 	}
 	if created := a.decisions.Created; len(created) > 0 {
-		b.Queue(sqlInsertDevices, keys(created))
+		b.Queue(sqlInsertDevices, uuidsOf(created))
 	}
 	queueClaims(b, a.decisions.Claimed)
 	if len(a.inserted) > 0 {
 		ids, raes, devices := make(uuidArray, 0, len(a.inserted)), make([]string, 0, len(a.inserted)), make(uuidArray, 0, len(a.inserted))
 		for _, r := range a.inserted {
-			ids, raes, devices = append(ids, key(r.id)), append(raes, r.rae), append(devices, key(r.device))
+			ids, raes, devices = append(ids, uuidOf(r.id)), append(raes, r.rae), append(devices, uuidOf(r.device))
 		}
 		b.Queue(sqlInsertSessions, ids, raes, devices).Exec(func(tag pgconn.CommandTag) error {
 			if tag.RowsAffected() != int64(len(ids)) {

@@ -66,7 +66,7 @@ func (a *apply) queueEvidence(b *pgx.Batch) {
 		return
 	}
 	a.evidence = make(map[uuid.UUID]storedEvidence, len(a.withEvidence))
-	b.Queue(sqlEvidenceSeqs, keys(a.withEvidence), identity.Attributes).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlEvidenceSeqs, uuidsOf(a.withEvidence), identity.Attributes).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var id uuid.UUID
 			var name string
@@ -83,7 +83,7 @@ func (a *apply) queueEvidence(b *pgx.Batch) {
 		}
 		return rows.Err()
 	})
-	b.Queue(sqlHeldEvidence, keys(a.withEvidence)).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlHeldEvidence, uuidsOf(a.withEvidence)).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var id uuid.UUID
 			var h identity.Holding
@@ -98,7 +98,7 @@ func (a *apply) queueEvidence(b *pgx.Batch) {
 	})
 	a.facts.Owners = make(map[identity.Evidence]uuid.UUID)
 	kinds, values := a.evidenceColumns()
-	b.Queue(sqlOwnersOf, keys(a.withEvidence), kinds, values).Query(a.scanOwners)
+	b.Queue(sqlOwnersOf, uuidsOf(a.withEvidence), kinds, values).Query(a.scanOwners)
 }
 
 // evidenceColumns are the pieces of evidence that the updates write and, once
@@ -157,16 +157,16 @@ func (a *apply) readFacts(ctx context.Context, conn *pgxpool.Conn) error {
 	clear(a.facts.Owners)
 	a.facts.Devices = make(map[uuid.UUID]identity.Device, len(ids))
 	b := &pgx.Batch{}
-	b.Queue(sqlLockDevices, keys(ids)).Exec(func(tag pgconn.CommandTag) error {
+	b.Queue(sqlLockDevices, uuidsOf(ids)).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != int64(len(ids)) {
 			return errRaced // one was merged into another
 		}
 		return nil
 	})
 	b.Queue(sqlOwners, kinds, values).Query(a.scanOwners)
-	b.Queue(sqlDeviceSessions, keys(ids)).Query(a.scanDevices)
-	b.Queue(sqlStrongEvidence, keys(ids), strongKinds).Query(a.scanStrongEvidence)
-	b.Queue(sqlConflictPairs, keys(ids)).Query(a.scanConflictPairs)
+	b.Queue(sqlDeviceSessions, uuidsOf(ids)).Query(a.scanDevices)
+	b.Queue(sqlStrongEvidence, uuidsOf(ids), strongKinds).Query(a.scanStrongEvidence)
+	b.Queue(sqlConflictPairs, uuidsOf(ids)).Query(a.scanConflictPairs)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("read devices: %w", err)
 	}
@@ -179,15 +179,13 @@ func (a *apply) readFacts(ctx context.Context, conn *pgxpool.Conn) error {
 }
 
 func (a *apply) scanDevices(rows pgx.Rows) error {
-	for rows.Next() {
-		var id uuid.UUID
-		var d identity.Device
-		if err := rows.Scan(&id, &d.Sessions); err != nil {
-			return err
-		}
+	var id uuid.UUID
+	var d identity.Device
+	_, err := pgx.ForEachRow(rows, []any{&id, &d.Sessions}, func() error {
 		a.facts.Devices[id] = d
-	}
-	return rows.Err()
+		return nil
+	})
+	return err
 }
 
 func (a *apply) scanStrongEvidence(rows pgx.Rows) error {
@@ -250,7 +248,7 @@ func queueDecisions(b *pgx.Batch, d identity.Decisions) {
 	if len(d.Moved) > 0 {
 		var sessions, devices uuidArray
 		for _, m := range d.Moved {
-			sessions, devices = append(sessions, key(m.Session)), append(devices, key(m.Device))
+			sessions, devices = append(sessions, uuidOf(m.Session)), append(devices, uuidOf(m.Device))
 		}
 		b.Queue(sqlMoveTimeline, sessions, devices)
 	}
@@ -271,7 +269,7 @@ func queueMerges(b *pgx.Batch, merges []identity.Merge) {
 	}
 	var from, into uuidArray
 	for _, m := range merges {
-		from, into = append(from, key(m.From)), append(into, key(m.Into))
+		from, into = append(from, uuidOf(m.From)), append(into, uuidOf(m.Into))
 	}
 	b.Queue(sqlLockMergedSessions, from)
 	b.Queue(sqlMergeSessions, from, into)
@@ -284,7 +282,7 @@ func queueMerges(b *pgx.Batch, merges []identity.Merge) {
 
 func ownershipColumns(owners []identity.Ownership) (kinds, values []string, devices uuidArray) {
 	for _, o := range owners {
-		kinds, values, devices = append(kinds, string(o.Kind)), append(values, o.Value), append(devices, key(o.Device))
+		kinds, values, devices = append(kinds, string(o.Kind)), append(values, o.Value), append(devices, uuidOf(o.Device))
 	}
 	return kinds, values, devices
 }
@@ -298,7 +296,7 @@ type timelineColumns struct {
 
 func timelineColumnsOf(entries []identity.TimelineEntry) (c timelineColumns) {
 	for _, e := range entries {
-		c.sessions, c.devices = append(c.sessions, key(e.Session)), append(c.devices, key(e.Device))
+		c.sessions, c.devices = append(c.sessions, uuidOf(e.Session)), append(c.devices, uuidOf(e.Device))
 		c.attributes, c.kinds, c.values = append(c.attributes, e.Attribute), append(c.kinds, string(e.Kind)), append(c.values, e.Value)
 		c.seqs, c.ats = append(c.seqs, e.Seq), append(c.ats, pgtype.Timestamptz{Time: e.At, Valid: true})
 	}
@@ -310,8 +308,8 @@ func conflictColumnsOf(conflicts []identity.Conflict) []any {
 	var ids, devices, others, sessions uuidArray
 	var kinds, values, otherKinds, otherValues []string
 	for _, c := range conflicts {
-		ids, sessions = append(ids, key(c.ID())), append(sessions, key(c.Session))
-		devices, others = append(devices, key(c.Device)), append(others, key(c.Other))
+		ids, sessions = append(ids, uuidOf(c.ID())), append(sessions, uuidOf(c.Session))
+		devices, others = append(devices, uuidOf(c.Device)), append(others, uuidOf(c.Other))
 		kinds, values = append(kinds, string(c.Evidence.Kind)), append(values, c.Evidence.Value)
 		otherKinds, otherValues = append(otherKinds, string(c.OtherEvidence.Kind)), append(otherValues, c.OtherEvidence.Value)
 	}

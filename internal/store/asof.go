@@ -37,12 +37,12 @@ type PastRecord struct {
 	By      Clock     `json:"by"`
 	// Changes that hold then, tombstones among them, by name.
 	Changes []Change `json:"changes"`
-	// Begins is since when history is whole, if At is before that: attributes
-	// are missing, and none is wrong.
-	Begins time.Time `json:"history_begins,omitzero"`
-	// Untold are attributes whose present value is not in the history, because
-	// it was applied while none was kept: they may be wrong.
-	Untold []string `json:"untold,omitempty"`
+	// HistoryBegins is since when history is whole, if At is before that:
+	// attributes are missing, and none is wrong.
+	HistoryBegins time.Time `json:"history_begins,omitzero"`
+	// Unrecorded are attributes whose present value is not in the history,
+	// because it was applied while none was kept: they may be wrong.
+	Unrecorded []string `json:"untold,omitempty"`
 }
 
 // AsOf returns the record of the device, or of the session, that ref names, as
@@ -87,12 +87,12 @@ func (s *Store) asOf(ctx context.Context, record *PastRecord, session uuid.UUID)
 	b.Queue(sqlHorizon).Query(func(rows pgx.Rows) error {
 		horizons, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
 		if len(horizons) > 0 && record.At.Before(horizons[0]) {
-			record.Begins = horizons[0].UTC()
+			record.HistoryBegins = horizons[0].UTC()
 		}
 		return err
 	})
-	b.Queue(sqlUntold, session).Query(func(rows pgx.Rows) (err error) {
-		record.Untold, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	b.Queue(sqlUnrecorded, session).Query(func(rows pgx.Rows) (err error) {
+		record.Unrecorded, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})
 	b.Queue(sqlCommit)

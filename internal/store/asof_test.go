@@ -17,7 +17,7 @@ import (
 func live(t require.TestingT, s *store.Store, ref string, at time.Time, by store.Clock) map[string]device.Attribute {
 	r, err := s.AsOf(ctx, ref, at, by)
 	require.NoError(t, err)
-	require.Empty(t, r.Untold)
+	require.Empty(t, r.Unrecorded)
 	out := map[string]device.Attribute{}
 	for _, c := range r.Changes {
 		if !c.Attribute.Removed() {
@@ -131,5 +131,5 @@ func TestNoHistory(t *testing.T) {
 	require.Equal(t, 2, query[int](t, url, `SELECT count(*) FROM attribute_change`))
 	r, err := s.AsOf(t.Context(), f.id, at(9), store.Observed)
 	require.NoError(t, err)
-	require.Equal(t, []string{"a"}, r.Untold)
+	require.Equal(t, []string{"a"}, r.Unrecorded)
 }

@@ -23,18 +23,20 @@ type (
 	timeArray = pgtype.FlatArray[pgtype.Timestamptz]
 )
 
-func key(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
+func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
 
-func keys(ids []uuid.UUID) uuidArray {
+func uuidsOf(ids []uuid.UUID) uuidArray {
 	out := make(uuidArray, len(ids))
 	for i, id := range ids {
-		out[i] = key(id)
+		out[i] = uuidOf(id)
 	}
 	return out
 }
 
-// orNull is the database's form of a time that may be unknown.
-func orNull(t time.Time) pgtype.Timestamptz { return pgtype.Timestamptz{Time: t, Valid: !t.IsZero()} }
+// nullableTime is null for a time that is unknown, the zero time.
+func nullableTime(t time.Time) pgtype.Timestamptz {
+	return pgtype.Timestamptz{Time: t, Valid: !t.IsZero()}
+}
 
 type attributeColumns struct {
 	ids    uuidArray
@@ -53,8 +55,8 @@ func (c *attributeColumns) add(id uuid.UUID, attributes map[string]device.Attrib
 		if !a.Removed() {
 			value = pgtype.Text{String: string(a.Value), Valid: true}
 		}
-		c.ids, c.names, c.values = append(c.ids, key(id)), append(c.names, name), append(c.values, value)
-		c.seqs, c.ats, c.received = append(c.seqs, a.Seq), append(c.ats, a.At), append(c.received, orNull(received))
+		c.ids, c.names, c.values = append(c.ids, uuidOf(id)), append(c.names, name), append(c.values, value)
+		c.seqs, c.ats, c.received = append(c.seqs, a.Seq), append(c.ats, a.At), append(c.received, nullableTime(received))
 	}
 }
 
@@ -70,7 +72,7 @@ func (c *correctionColumns) add(id uuid.UUID, u Update) {
 	for _, name := range u.Corrected {
 		if a, ok := u.Write[name]; ok {
 			c.attributeColumns.add(id, map[string]device.Attribute{name: a}, u.batchReceived())
-			c.snapshots, c.taken = append(c.snapshots, u.Snapshot), append(c.taken, orNull(u.SnapshotAt))
+			c.snapshots, c.taken = append(c.snapshots, u.Snapshot), append(c.taken, nullableTime(u.SnapshotAt))
 		}
 	}
 }
@@ -87,14 +89,14 @@ func (c *positionColumns) add(id uuid.UUID, positions []device.Position) {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
 	for _, p := range positions {
-		c.ids, c.topics = append(c.ids, key(id)), append(c.topics, p.Topic)
+		c.ids, c.topics = append(c.ids, uuidOf(id)), append(c.topics, p.Topic)
 		c.partitions, c.nexts = append(c.partitions, p.Partition), append(c.nexts, p.Next)
 	}
 }
 
 func gapArrays(gaps []gap) (ids uuidArray, from, to []int64, by []string) {
 	for _, g := range gaps {
-		ids, from, to, by = append(ids, key(g.session)), append(from, g.From), append(to, g.To), append(by, g.by)
+		ids, from, to, by = append(ids, uuidOf(g.session)), append(from, g.From), append(to, g.To), append(by, g.endedBy)
 	}
 	return ids, from, to, by
 }
@@ -102,33 +104,33 @@ func gapArrays(gaps []gap) (ids uuidArray, from, to []int64, by []string) {
 // sessionArrays are the arguments of sqlUpdateSessions.
 func sessionArrays(rows []*row) []any {
 	return []any{
-		uuidArray(column(rows, func(r *row) pgtype.UUID { return key(r.id) })),
-		uuidArray(column(rows, func(r *row) pgtype.UUID { return key(r.device) })),
+		uuidArray(column(rows, func(r *row) pgtype.UUID { return uuidOf(r.id) })),
+		uuidArray(column(rows, func(r *row) pgtype.UUID { return uuidOf(r.device) })),
 		column(rows, func(r *row) bool { return r.identified }),
 		column(rows, func(r *row) int64 { return r.asOf }),
 		column(rows, func(r *row) int64 { return r.snapshot }),
-		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return orNull(r.snapshotAt) })),
-		column(rows, func(r *row) string { return r.hash }),
-		column(rows, func(r *row) string { return text(r.seen) }),
-		column(rows, func(r *row) string { return text(r.missing) }),
-		column(rows, func(r *row) int64 { return r.closed }),
-		column(rows, func(r *row) string { return r.reason }),
-		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return orNull(r.first) })),
-		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return orNull(r.last) })),
-		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return orNull(r.received) })),
+		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return nullableTime(r.snapshotAt) })),
+		column(rows, func(r *row) string { return r.snapshotHash }),
+		column(rows, func(r *row) string { return seqSetJSON(r.seen) }),
+		column(rows, func(r *row) string { return seqSetJSON(r.missing) }),
+		column(rows, func(r *row) int64 { return r.closedSeq }),
+		column(rows, func(r *row) string { return r.closeReason }),
+		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return nullableTime(r.firstObserved) })),
+		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return nullableTime(r.lastObserved) })),
+		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return nullableTime(r.receivedAt) })),
 		column(rows, func(r *row) string { return r.status.text }),
 		column(rows, func(r *row) int64 { return r.status.seq }),
 		column(rows, func(r *row) string { return r.mac.text }),
 		column(rows, func(r *row) int64 { return r.mac.seq }),
 		column(rows, func(r *row) string { return r.hostname.text }),
 		column(rows, func(r *row) int64 { return r.hostname.seq }),
-		column(rows, func(r *row) int64 { return r.counters.events }),
-		column(rows, func(r *row) int64 { return r.counters.records }),
-		column(rows, func(r *row) int64 { return r.counters.duplicates }),
-		column(rows, func(r *row) int64 { return r.counters.afterClose }),
-		column(rows, func(r *row) int64 { return r.counters.repaired }),
-		column(rows, func(r *row) int64 { return r.counters.overLimit }),
-		column(rows, func(r *row) int64 { return r.counters.stale }),
+		column(rows, func(r *row) int64 { return r.counters.Events }),
+		column(rows, func(r *row) int64 { return r.counters.Records }),
+		column(rows, func(r *row) int64 { return r.counters.Duplicates }),
+		column(rows, func(r *row) int64 { return r.counters.AfterClose }),
+		column(rows, func(r *row) int64 { return r.counters.Repaired }),
+		column(rows, func(r *row) int64 { return r.counters.OverLimit }),
+		column(rows, func(r *row) int64 { return r.counters.Stale }),
 	}
 }
 

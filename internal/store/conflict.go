@@ -22,9 +22,9 @@ const (
 	KeptApart = "kept-apart" // they are two
 )
 
-// ErrSettled is wrapped by the error of a decision that somebody has taken
-// before.
-var ErrSettled = errors.New("settled before")
+// ErrDecided is wrapped by the error of a decision about a conflict that has
+// been decided otherwise.
+var ErrDecided = errors.New("decided before")
 
 // Conflict is a pair of devices that the evidence of one session leads to.
 type Conflict struct {
@@ -59,9 +59,9 @@ func scanConflict(r pgx.CollectableRow) (Conflict, error) {
 	return c, err
 }
 
-// Conflicts returns those that wait for a person, with all also those that are
-// settled, open ones first, at most MaxLimit. With ref, only those of the device
-// that it names, as for GetDevice.
+// Conflicts returns those that wait for a decision, and with all also those that
+// were decided, open ones first, at most MaxLimit. With ref, only those of the
+// device that it names, as for GetDevice.
 func (s *Store) Conflicts(ctx context.Context, ref string, all bool) ([]Conflict, error) {
 	var of *uuid.UUID
 	if ref != "" {
@@ -77,7 +77,7 @@ func (s *Store) Conflicts(ctx context.Context, ref string, all bool) ([]Conflict
 	}
 	conflicts, err := pgx.CollectRows(rows, scanConflict)
 	if err == nil {
-		err = s.name(ctx, conflicts)
+		err = s.addNames(ctx, conflicts)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list conflicts: %w", err)
@@ -85,8 +85,8 @@ func (s *Store) Conflicts(ctx context.Context, ref string, all bool) ([]Conflict
 	return conflicts, nil
 }
 
-// name tells the devices' names.
-func (s *Store) name(ctx context.Context, conflicts []Conflict) error {
+// addNames fills in the devices' names.
+func (s *Store) addNames(ctx context.Context, conflicts []Conflict) error {
 	var ids []uuid.UUID
 	for _, c := range conflicts {
 		ids = append(ids, uuid.MustParse(c.A.Device), uuid.MustParse(c.B.Device))
@@ -116,7 +116,7 @@ func (s *Store) name(ctx context.Context, conflicts []Conflict) error {
 	return nil
 }
 
-// conflict returns the one that ref is or begins.
+// conflict returns the conflict whose identifier ref is or begins.
 func (s *Store) conflict(ctx context.Context, ref string) (Conflict, error) {
 	ref = strings.ToLower(strings.TrimSpace(ref))
 	if len(ref) < minPrefix || len(ref) > 36 || strings.ContainsFunc(ref, func(r rune) bool { return !strings.ContainsRune("0123456789abcdef-", r) }) {
@@ -138,15 +138,15 @@ func (s *Store) conflict(ctx context.Context, ref string) (Conflict, error) {
 	return found[0], nil
 }
 
-// KeepApart settles a conflict: the devices are two, and what brought it up
-// will not do so again. Settling it again by the same decision changes nothing.
+// KeepApart decides a conflict: the devices are two, and the same evidence is no
+// conflict again. The same decision again changes nothing.
 func (s *Store) KeepApart(ctx context.Context, ref, by string) (Conflict, error) {
 	c, err := s.conflict(ctx, ref)
 	switch {
 	case err != nil || c.Decision == KeptApart:
 		return c, err
 	case c.Decision != "":
-		return c, settled(c)
+		return c, decidedBefore(c)
 	}
 	if _, err := s.pool.Exec(ctx, sqlDecide, c.A.Device, c.B.Device, KeptApart, by); err != nil {
 		return c, fmt.Errorf("keep apart %s and %s: %w", c.A.Device, c.B.Device, err)
@@ -154,26 +154,26 @@ func (s *Store) KeepApart(ctx context.Context, ref, by string) (Conflict, error)
 	return s.conflict(ctx, c.ID)
 }
 
-func settled(c Conflict) error {
-	return fmt.Errorf("conflict %s: %w: %s by %s at %s", c.ID, ErrSettled, c.Decision, c.DecidedBy, c.DecidedAt.Format(time.RFC3339))
+func decidedBefore(c Conflict) error {
+	return fmt.Errorf("conflict %s: %w: %s by %s at %s", c.ID, ErrDecided, c.Decision, c.DecidedBy, c.DecidedAt.Format(time.RFC3339))
 }
 
 // Merge is what a merge did.
 type Merge struct {
-	Device string `json:"device_id"` // that is left
+	Device string `json:"device_id"` // that stays
 	Gone   string `json:"merged_device_id"`
 	By     string `json:"by"`
 }
 
-// MergeConflict settles a conflict: it is one device. The one that is known
-// longer absorbs the other. A conflict that was kept apart may be merged later.
+// MergeConflict decides a conflict: the devices are one. The one that is known
+// longer stays. Devices that were kept apart may be merged later.
 func (s *Store) MergeConflict(ctx context.Context, ref, by string) (Merge, error) {
 	c, err := s.conflict(ctx, ref)
 	if err != nil {
 		return Merge{}, err
 	}
 	if c.Decision == Merged {
-		return Merge{}, settled(c)
+		return Merge{}, decidedBefore(c)
 	}
 	a, b := uuid.MustParse(c.A.Device), uuid.MustParse(c.B.Device)
 	rows, err := s.pool.Query(ctx, sqlDevicesByAge, []uuid.UUID{a, b})
@@ -185,7 +185,7 @@ func (s *Store) MergeConflict(ctx context.Context, ref, by string) (Merge, error
 		return Merge{}, fmt.Errorf("merge conflict %s: %w", c.ID, err)
 	}
 	if len(ids) != 2 {
-		return Merge{}, fmt.Errorf("merge conflict %s: %w: a device of it is gone", c.ID, ErrNotFound)
+		return Merge{}, fmt.Errorf("merge conflict %s: %w: one of its devices no longer exists", c.ID, ErrNotFound)
 	}
 	return s.merge(ctx, ids[1], ids[0], by)
 }
@@ -222,9 +222,9 @@ func mergeOnce(ctx context.Context, conn *pgxpool.Conn, from, into uuid.UUID, by
 	slices.SortFunc(both, compareUUID)
 	b := &pgx.Batch{}
 	b.Queue(sqlBegin)
-	b.Queue(sqlLockDevices, keys(both)).Exec(func(tag pgconn.CommandTag) error {
+	b.Queue(sqlLockDevices, uuidsOf(both)).Exec(func(tag pgconn.CommandTag) error {
 		if tag.RowsAffected() != 2 {
-			return fmt.Errorf("%w: one of them was merged meanwhile", ErrNotFound)
+			return fmt.Errorf("%w: one of them was merged into another meanwhile", ErrNotFound)
 		}
 		return nil
 	})
@@ -240,8 +240,8 @@ func mergeOnce(ctx context.Context, conn *pgxpool.Conn, from, into uuid.UUID, by
 	return conn.SendBatch(ctx, b).Close()
 }
 
-// Timeline returns the spans of a device's identities, newest first, at most
-// MaxLimit.
+// Timeline returns the device's current session and its timeline, newest first,
+// at most MaxLimit entries.
 func (s *Store) Timeline(ctx context.Context, ref string) (Summary, []Identity, error) {
 	id, _, err := s.resolve(ctx, ref)
 	if err != nil {

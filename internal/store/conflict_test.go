@@ -69,7 +69,7 @@ func TestKeepApart(t *testing.T) {
 	_, err = s.MergeConflict(t.Context(), c.ID, "karl")
 	require.NoError(t, err, "who kept apart may merge later")
 	_, err = s.KeepApart(t.Context(), c.ID, "jana")
-	require.ErrorIs(t, err, store.ErrSettled)
+	require.ErrorIs(t, err, store.ErrDecided)
 	_, err = s.MergeConflict(t.Context(), c.ID, "jana")
 	require.ErrorContains(t, err, "merged by karl at ")
 	for _, ref := range []string{"", "zz", "0000", "%%%", c.ID + "0"} {

@@ -63,7 +63,7 @@ func TestSnapshotCorrects(t *testing.T) {
 	require.NoError(t, err)
 	past, err = s.AsOf(t.Context(), f.id, at(100), store.Observed)
 	require.NoError(t, err)
-	require.Empty(t, past.Untold)
+	require.Empty(t, past.Unrecorded)
 	for _, c := range past.Changes {
 		if c.Name == "network.hostname" {
 			require.Equal(t, `"television"`, string(c.Attribute.Value))

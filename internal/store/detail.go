@@ -23,7 +23,7 @@ type Device struct {
 	// RAEReceivedAt is Kafka's timestamp of the newest record of any session of
 	// the RAE. One that is silent for as long as its devices says why.
 	RAEReceivedAt time.Time `json:"rae_received_at,omitzero"`
-	// Identities are the device's timeline, newest first, at most 200 spans.
+	// Identities are the device's timeline, newest first, at most 200 entries.
 	Identities []Identity `json:"identities,omitempty"`
 	// Interfaces are the device's, one a session, those of open ones first.
 	Interfaces []Interface `json:"interfaces,omitempty"`
@@ -42,8 +42,8 @@ type Counters struct {
 	Stale      int64 `json:"stale"`       // attribute writes that lost against a newer seq
 }
 
-// Identity is a span of a device's timeline: an attribute of one of its
-// sessions held a piece of evidence.
+// Identity is an entry of a device's timeline: an attribute of one of its
+// sessions held a piece of evidence, from one time to another.
 type Identity struct {
 	Kind      string    `json:"kind"` // esn, udn, serial, client, mac
 	Value     string    `json:"value"`
@@ -78,14 +78,14 @@ func (s *Store) GetDevice(ctx context.Context, ref string) (Device, error) {
 		session = uuid.MustParse(sessions[0].Session)
 	}
 	d := Device{Sessions: sessions}
-	if err := s.fill(ctx, &d, deviceID, session); err != nil {
+	if err := s.readDevice(ctx, &d, deviceID, session); err != nil {
 		return Device{}, fmt.Errorf("get device %q: %w", ref, err)
 	}
 	return d, nil
 }
 
-// fill reads the parts of d as they were at one moment.
-func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID) error {
+// readDevice reads the parts of d as they were at one moment.
+func (s *Store) readDevice(ctx context.Context, d *Device, deviceID, session uuid.UUID) error {
 	d.Attributes = make(map[string]device.Attribute)
 	var test TestState
 	b := &pgx.Batch{}
@@ -94,16 +94,7 @@ func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID
 		d.Summary, err = pgx.CollectExactlyOneRow(rows, scanSummary)
 		return err
 	})
-	b.Queue(sqlSession, session).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			var r row
-			if err := r.scan(rows); err != nil {
-				return err
-			}
-			d.Counters = r.counters.exported()
-		}
-		return rows.Err()
-	})
+	queueSession(b, session, func(r row) { d.Counters = r.counters })
 	b.Queue(sqlAttributes, session).Query(func(rows pgx.Rows) error {
 		return scanAttributes(rows, func(name string, a device.Attribute) {
 			if !a.Removed() {
@@ -145,10 +136,6 @@ func (s *Store) fill(ctx context.Context, d *Device, deviceID, session uuid.UUID
 	d.Test = test.orAvailable()
 	d.Hash = device.Hash(d.Attributes)
 	return nil
-}
-
-func (c counters) exported() Counters {
-	return Counters{Events: c.events, Records: c.records, Duplicates: c.duplicates, AfterClose: c.afterClose, Repaired: c.repaired, OverLimit: c.overLimit, Stale: c.stale}
 }
 
 func scanGap(r pgx.CollectableRow) (Gap, error) {
@@ -277,6 +264,6 @@ func scanChange(r pgx.CollectableRow) (Change, error) {
 	}
 	c.Session, c.ReceivedAt, c.AppliedAt = session.String(), utc(received), c.AppliedAt.UTC()
 	var err error
-	c.Attribute, err = attribute(value, seq, at)
+	c.Attribute, err = decodeAttribute(value, seq, at)
 	return c, err
 }

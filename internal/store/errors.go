@@ -18,8 +18,8 @@ var ErrRefused = errors.New("the database refuses the values")
 // ErrNotFound is wrapped by queries whose reference names nothing.
 var ErrNotFound = errors.New("not found")
 
-// errRaced ends a transaction that another one overtook between its read and
-// its write. Trying again finds what the other one wrote.
+// errRaced ends a transaction where another one has written between its read and
+// its write. The next try finds what the other one wrote.
 var errRaced = errors.New("another transaction wrote the same new row")
 
 // Retryable reports whether the same transaction may succeed when it is tried
@@ -37,13 +37,13 @@ func Retryable(err error) bool {
 	case "40001", // serialization_failure; every retryable error of CockroachDB
 		"40P01", // deadlock_detected
 		"55P03", // lock_not_available: it would not wait for the lock
-		"23503": // foreign_key_violation: the device was absorbed meanwhile; parents go first here
+		"23503": // foreign_key_violation: the device was merged into another meanwhile; parents are written first here
 		return true
 	}
 	return false
 }
 
-// classify wraps ErrRefused around errors that no retry can mend.
+// classify wraps ErrRefused around errors that no retry can help.
 func classify(err error) error {
 	if err == nil || errors.Is(err, ErrRefused) || errors.Is(err, context.Canceled) {
 		return err

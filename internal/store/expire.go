@@ -11,8 +11,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Horizons say since when rows stay; older ones leave. A zero time keeps all.
-// All go by the clocks of database and Kafka, never by an edge's.
+// Horizons say which rows are deleted: those that are older. A zero time keeps
+// all. They are compared with times of the database and of Kafka, never of an
+// edge.
 type Horizons struct {
 	// History: changes that were replaced before, gaps that ended before, and
 	// quarantined batches that were settled before. The newest change of each
@@ -26,68 +27,67 @@ type Horizons struct {
 	Closed time.Time
 }
 
-// Expired counts the rows that left, by table.
+// Expired counts the deleted rows, by table.
 type Expired map[string]int64
 
-// Of one look, and of one transaction.
 const (
-	expirePage   = 200 // sessions
-	expireClosed = 20  // sessions, with all their rows
+	expirePage   = 200 // sessions that are looked at together
+	expireClosed = 20  // closed sessions that one transaction deletes, with all their rows
 )
 
 // Expire deletes what is older than the horizons, session by session in the
-// order of their keys, at most batch rows of history in one transaction. It may
-// run beside Apply and beside itself. What it returns had left also where it
-// returns an error.
+// order of their uuidsOf, at most batch rows of history in one transaction. It may
+// run beside Apply and beside itself. The counts it returns are right also where
+// it returns an error.
 func (s *Store) Expire(ctx context.Context, h Horizons, batch int) (Expired, error) {
-	gone := Expired{}
+	deleted := Expired{}
 	if !h.History.IsZero() {
 		// First: whoever asks meanwhile learns that something may be missing.
 		if _, err := s.pool.Exec(ctx, sqlRaiseHorizon, h.History); err != nil {
-			return gone, fmt.Errorf("expire: %w", err)
+			return deleted, fmt.Errorf("expire: %w", err)
 		}
 	}
 	for after := uuid.Nil; ; {
 		rows, err := s.pool.Query(ctx, sqlSessionsAfter, after, expirePage)
 		if err != nil {
-			return gone, fmt.Errorf("expire: %w", err)
+			return deleted, fmt.Errorf("expire: %w", err)
 		}
 		page, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		if err != nil {
-			return gone, fmt.Errorf("expire: %w", err)
+			return deleted, fmt.Errorf("expire: %w", err)
 		}
 		if len(page) == 0 {
-			return gone, nil
+			return deleted, nil
 		}
-		if err := s.expirePage(ctx, h, page, batch, gone); err != nil {
-			return gone, fmt.Errorf("expire sessions from %s on: %w", page[0], err)
+		if err := s.expirePage(ctx, h, page, batch, deleted); err != nil {
+			return deleted, fmt.Errorf("expire sessions from %s on: %w", page[0], err)
 		}
 		after = page[len(page)-1]
 	}
 }
 
-func (s *Store) expirePage(ctx context.Context, h Horizons, page []uuid.UUID, batch int, gone Expired) error {
+func (s *Store) expirePage(ctx context.Context, h Horizons, page []uuid.UUID, batch int, deleted Expired) error {
 	if !h.Closed.IsZero() {
-		if err := s.expireClosed(ctx, h.Closed, page, gone); err != nil {
+		if err := s.expireClosed(ctx, h.Closed, page, deleted); err != nil {
 			return err
 		}
 	}
 	if !h.History.IsZero() {
 		for n := int64(batch); n == int64(batch); {
 			var err error
-			if n, err = s.delete(ctx, gone, "attribute_change", sqlExpireHistory, keys(page), h.History, batch); err != nil {
+			if n, err = s.delete(ctx, deleted, "attribute_change", sqlExpireHistory, uuidsOf(page), h.History, batch); err != nil {
 				return err
 			}
 		}
-		if _, err := s.delete(ctx, gone, "session_gap", sqlExpireGaps, keys(page), h.History); err != nil {
+		if _, err := s.delete(ctx, deleted, "session_gap", sqlExpireGaps, uuidsOf(page), h.History); err != nil {
 			return err
 		}
-		if _, err := s.delete(ctx, gone, "quarantined_batch", sqlExpireQuarantine, keys(page), h.History); err != nil {
+		if _, err := s.delete(ctx, deleted, "quarantined_batch", sqlExpireQuarantine, uuidsOf(page), h.History); err != nil {
 			return err
 		}
 	}
 	if !h.Tombstones.IsZero() {
-		if _, err := s.delete(ctx, gone, "device_attribute", sqlExpireTombstones, keys(page), h.Tombstones); err != nil {
+		if _, err := s.delete(ctx, deleted, "device_attribute", sqlExpireTombstones, uuidsOf(page), h.Tombstones); err != nil {
 			return err
 		}
 	}
@@ -95,7 +95,7 @@ func (s *Store) expirePage(ctx context.Context, h Horizons, page []uuid.UUID, ba
 }
 
 // delete runs one statement, a transaction of its own, and counts.
-func (s *Store) delete(ctx context.Context, gone Expired, table, sql string, args ...any) (n int64, err error) {
+func (s *Store) delete(ctx context.Context, deleted Expired, table, sql string, args ...any) (n int64, err error) {
 	err = s.retry(ctx, func(conn *pgxpool.Conn) error {
 		tag, err := conn.Exec(ctx, sql, args...)
 		n = tag.RowsAffected()
@@ -104,12 +104,12 @@ func (s *Store) delete(ctx context.Context, gone Expired, table, sql string, arg
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", table, err)
 	}
-	gone[table] += n
+	deleted[table] += n
 	return n, nil
 }
 
-// deletes of closed sessions, in the order in which they are run.
-var deletes = []struct{ table, sql string }{
+// closedSessionDeletes delete closed sessions, in the order in which they run.
+var closedSessionDeletes = []struct{ table, sql string }{
 	{"attribute_change", sqlDeleteChanges},
 	{"device_attribute", sqlDeleteAttributes},
 	{"network_interface", sqlDeleteInterfaces},
@@ -121,7 +121,7 @@ var deletes = []struct{ table, sql string }{
 
 // expireClosed deletes the closed sessions of the page that are old enough. The
 // session's row is locked first, as Apply does, and looked at under the lock.
-func (s *Store) expireClosed(ctx context.Context, before time.Time, page []uuid.UUID, gone Expired) error {
+func (s *Store) expireClosed(ctx context.Context, before time.Time, page []uuid.UUID, deleted Expired) error {
 	for left := expireClosed; left == expireClosed; {
 		var some Expired
 		err := s.retry(ctx, func(conn *pgxpool.Conn) error {
@@ -129,7 +129,7 @@ func (s *Store) expireClosed(ctx context.Context, before time.Time, page []uuid.
 			if _, err := conn.Exec(ctx, sqlBegin); err != nil {
 				return err
 			}
-			rows, err := conn.Query(ctx, sqlLockExpired, keys(page), before, expireClosed)
+			rows, err := conn.Query(ctx, sqlLockExpired, uuidsOf(page), before, expireClosed)
 			if err != nil {
 				return err
 			}
@@ -140,13 +140,13 @@ func (s *Store) expireClosed(ctx context.Context, before time.Time, page []uuid.
 			left = len(expired)
 			b := &pgx.Batch{}
 			if left > 0 {
-				b.Queue(sqlEndTimelineOf, keys(expired))
+				b.Queue(sqlEndTimelineOf, uuidsOf(expired))
 			}
-			for _, d := range deletes {
+			for _, d := range closedSessionDeletes {
 				if left == 0 {
 					break
 				}
-				b.Queue(d.sql, keys(expired)).Exec(func(tag pgconn.CommandTag) error {
+				b.Queue(d.sql, uuidsOf(expired)).Exec(func(tag pgconn.CommandTag) error {
 					some[d.table] += tag.RowsAffected()
 					return nil
 				})
@@ -158,7 +158,7 @@ func (s *Store) expireClosed(ctx context.Context, before time.Time, page []uuid.
 			return fmt.Errorf("closed sessions: %w", err)
 		}
 		for table, n := range some {
-			gone[table] += n
+			deleted[table] += n
 		}
 	}
 	return nil

@@ -98,7 +98,7 @@ func TestExpireHistory(t *testing.T) {
 		for _, c := range r.Changes {
 			out += c.Name + string(c.Attribute.Value)
 		}
-		return out, r.Begins
+		return out, r.HistoryBegins
 	}
 	for when, want := range map[time.Time]string{days[3].Add(time.Hour): "a3b0", days[4]: "a4b0", days[5]: "a5b0"} {
 		got, begins := show(when)

@@ -32,15 +32,15 @@ type Explained struct {
 	Change
 	// Event is the CloudEvents id of the event that set the value.
 	Event string `json:"event_id"`
-	// Came is how that event's word came: CameEvent or CameSnapshot, or empty
-	// where the tables do not prove either.
-	Came string `json:"came,omitempty"`
+	// Carrier is what brought the value: CarriedByEvent or CarriedBySnapshot, or
+	// empty where the tables do not prove either.
+	Carrier string `json:"came,omitempty"`
 }
 
-// How a value came.
+// What brings a value.
 const (
-	CameEvent    = "event"    // as that event
-	CameSnapshot = "snapshot" // only in a snapshot: the event itself had not come when one listed its value
+	CarriedByEvent    = "event"    // the event that set it
+	CarriedBySnapshot = "snapshot" // a snapshot that listed it before the event itself had come
 )
 
 // Explain explains the device, or the session, that ref names; of a device its
@@ -59,7 +59,7 @@ func (s *Store) Explain(ctx context.Context, ref, attribute string) (Explanation
 		session = uuid.MustParse(sessions[0].Session)
 	}
 	e := Explanation{Attributes: []Explained{}, Gaps: map[string]int64{}}
-	known, err := s.explain(ctx, &e, session, attribute)
+	proof, err := s.readExplanation(ctx, &e, session, attribute)
 	if err != nil {
 		return Explanation{}, fmt.Errorf("explain %q: %w", ref, err)
 	}
@@ -69,29 +69,21 @@ func (s *Store) Explain(ctx context.Context, ref, attribute string) (Explanation
 	for i := range e.Attributes {
 		a := &e.Attributes[i]
 		a.Event = a.Session + "/" + strconv.FormatInt(a.Attribute.Seq, 10)
-		a.Came = known.came(a.Change)
+		a.Carrier = proof.carrier(a.Change)
 	}
 	return e, nil
 }
 
-// explain reads the parts of e as they were at one moment.
-func (s *Store) explain(ctx context.Context, e *Explanation, session uuid.UUID, attribute string) (provenance, error) {
-	var known provenance
+// readExplanation reads the parts of e as they were at one moment.
+func (s *Store) readExplanation(ctx context.Context, e *Explanation, session uuid.UUID, attribute string) (provenance, error) {
+	var proof provenance
 	b := &pgx.Batch{}
 	b.Queue(sqlBeginRead)
 	b.Queue(sqlSummaries, []uuid.UUID{session}).Query(func(rows pgx.Rows) (err error) {
 		e.Summary, err = pgx.CollectExactlyOneRow(rows, scanSummary)
 		return err
 	})
-	b.Queue(sqlSession, session).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			if err := known.scan(rows); err != nil {
-				return err
-			}
-			e.Counters = known.counters.exported()
-		}
-		return rows.Err()
-	})
+	queueSession(b, session, func(r row) { proof.row, e.Counters = r, r.counters })
 	b.Queue(sqlExplained, session, attribute).Query(func(rows pgx.Rows) error {
 		changes, err := pgx.CollectRows(rows, scanChange)
 		for _, c := range changes {
@@ -112,7 +104,7 @@ func (s *Store) explain(ctx context.Context, e *Explanation, session uuid.UUID, 
 		return err
 	})
 	b.Queue(sqlGapsBySnapshot, session).Query(func(rows pgx.Rows) (err error) {
-		known.covered, err = pgx.CollectRows(rows, pgx.RowToStructByPos[device.Range])
+		proof.coveredGaps, err = pgx.CollectRows(rows, pgx.RowToStructByPos[device.Range])
 		return err
 	})
 	b.Queue(sqlQuarantineCount, session).Query(func(rows pgx.Rows) (err error) {
@@ -120,30 +112,30 @@ func (s *Store) explain(ctx context.Context, e *Explanation, session uuid.UUID, 
 		return err
 	})
 	b.Queue(sqlCommit)
-	return known, s.pool.SendBatch(ctx, b).Close()
+	return proof, s.pool.SendBatch(ctx, b).Close()
 }
 
-// provenance is what the tables prove of how events came.
+// provenance is what the tables prove of what brought a session's values.
 type provenance struct {
 	row
-	covered []device.Range // were missing until a snapshot covered them
+	coveredGaps []device.Range // of seq: missing until a snapshot covered them
 }
 
-// came says how the word of a change came, if it is proved.
-func (p *provenance) came(c Change) string {
+// carrier says what brought the value of a change, if that is proved.
+func (p *provenance) carrier(c Change) string {
 	seq := c.Attribute.Seq
-	for _, r := range p.covered {
+	for _, r := range p.coveredGaps {
 		if r.From <= seq && seq <= r.To {
-			return CameSnapshot
+			return CarriedBySnapshot
 		}
 	}
 	switch {
 	case seq == p.snapshot:
-		return CameSnapshot // it is the snapshot's own: what it no longer listed
+		return CarriedBySnapshot // it is the snapshot's own: what it no longer listed
 	case seq > p.snapshot && p.seen.Has(seq):
-		return CameEvent // past the snapshot there are only events
-	case p.counters.events == p.asOf:
-		return CameEvent // every one has come
+		return CarriedByEvent // past the snapshot there are only events
+	case p.counters.Events == p.asOf:
+		return CarriedByEvent // every one has come
 	}
 	return ""
 }

@@ -19,9 +19,9 @@ func TestExplain(t *testing.T) {
 		e, err := s.Explain(t.Context(), f.id, name)
 		require.NoError(t, err)
 		require.Len(t, e.Attributes, 1)
-		return e.Attributes[0].Came
+		return e.Attributes[0].Carrier
 	}
-	require.Equal(t, store.CameEvent, came("a"), "every seq has come as an event")
+	require.Equal(t, store.CarriedByEvent, came("a"), "every seq has come as an event")
 
 	apply(t, s, f.update(f.delta(4, map[string]string{"b": `4`})))
 	apply(t, s, f.update(f.snapshot(6, map[string]device.Attribute{"a": value(1, `1`), "b": value(4, `4`), "c": value(2, `2`)})))
@@ -32,7 +32,7 @@ func TestExplain(t *testing.T) {
 	require.NoError(t, err)
 	got := map[string]string{}
 	for _, a := range e.Attributes {
-		got[a.Name] = a.Event[len(f.id):] + " " + a.Came
+		got[a.Name] = a.Event[len(f.id):] + " " + a.Carrier
 	}
 	require.Equal(t, map[string]string{
 		"a":    "/1 ",         // before a snapshot: nothing says whether event 1 came

@@ -15,15 +15,12 @@ import (
 // are refused for ever. Sessions that are not stored are left out. It is one
 // query by key.
 func (s *Store) Known(ctx context.Context, sessions []string) (map[string]device.SeqSet, error) {
-	ids := make([]uuid.UUID, len(sessions))
-	for i, session := range sessions {
-		if err := device.CheckSession(session); err != nil {
-			return nil, fmt.Errorf("known events: %w", err)
-		}
-		ids[i] = uuid.MustParse(session)
+	ids, err := parseSessions(sessions)
+	if err != nil {
+		return nil, fmt.Errorf("known events: %w", err)
 	}
 	out := make(map[string]device.SeqSet, len(sessions))
-	rows, err := s.pool.Query(ctx, sqlKnown, keys(ids))
+	rows, err := s.pool.Query(ctx, sqlKnown, uuidsOf(ids))
 	if err != nil {
 		return nil, fmt.Errorf("known events of %d sessions: %w", len(sessions), err)
 	}

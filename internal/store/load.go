@@ -45,16 +45,7 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (Stored, er
 	var out Stored
 	b := &pgx.Batch{}
 	b.Queue(sqlBeginRead)
-	b.Queue(sqlSession, id).Query(func(rows pgx.Rows) error {
-		for rows.Next() {
-			var r row
-			if err := r.scan(rows); err != nil {
-				return err
-			}
-			out.Found, out.State, out.Counters = true, r.state(), r.counters.exported()
-		}
-		return rows.Err()
-	})
+	queueSession(b, id, func(r row) { out.Found, out.State, out.Counters = true, r.state(), r.counters })
 	b.Queue(sqlAttributes, id).Query(func(rows pgx.Rows) error {
 		return scanAttributes(rows, func(name string, a device.Attribute) {
 			if out.Found && (!a.Removed() || a.Seq > out.State.Snapshot) {
@@ -62,7 +53,7 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (Stored, er
 			}
 		})
 	})
-	b.Queue(sqlPositions, uuidArray{key(id)}).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlPositions, uuidArray{uuidOf(id)}).Query(func(rows pgx.Rows) error {
 		return scanPositions(rows, func(_ uuid.UUID, p device.Position) { out.Positions = append(out.Positions, p) })
 	})
 	tests := map[string]TestState{}
@@ -71,6 +62,21 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (Stored, er
 	err := conn.SendBatch(ctx, b).Close()
 	out.Test = tests[id.String()]
 	return out, err
+}
+
+// queueSession queues the reading of a session's row. found is called if there is
+// one.
+func queueSession(b *pgx.Batch, session uuid.UUID, found func(row)) {
+	b.Queue(sqlSession, session).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var r row
+			if err := r.scan(rows); err != nil {
+				return err
+			}
+			found(r)
+		}
+		return rows.Err()
+	})
 }
 
 // scanAttributes reads name, value, seq, observed_at. JSONB keeps the value and
@@ -84,7 +90,7 @@ func scanAttributes(rows pgx.Rows, each func(string, device.Attribute)) error {
 		if err := rows.Scan(&name, &value, &seq, &at); err != nil {
 			return err
 		}
-		a, err := attribute(value, seq, at)
+		a, err := decodeAttribute(value, seq, at)
 		if err != nil {
 			return fmt.Errorf("attribute %s: %w", name, err)
 		}
@@ -93,7 +99,8 @@ func scanAttributes(rows pgx.Rows, each func(string, device.Attribute)) error {
 	return rows.Err()
 }
 
-func attribute(value []byte, seq int64, at time.Time) (device.Attribute, error) {
+// decodeAttribute makes an attribute of its columns. A null value is a tombstone.
+func decodeAttribute(value []byte, seq int64, at time.Time) (device.Attribute, error) {
 	a := device.Attribute{Value: json.RawMessage("null"), Seq: seq, At: at.UTC()}
 	if value == nil {
 		return a, nil
@@ -103,21 +110,29 @@ func attribute(value []byte, seq int64, at time.Time) (device.Attribute, error) 
 	return a, err
 }
 
-// Positions returns how far each of the sessions is applied: the poller's acks.
-// Sessions that are not stored are left out. It is one query by key.
-func (s *Store) Positions(ctx context.Context, sessions []string) (map[string][]device.Position, error) {
+func parseSessions(sessions []string) ([]uuid.UUID, error) {
 	ids := make([]uuid.UUID, len(sessions))
 	for i, session := range sessions {
 		if err := device.CheckSession(session); err != nil {
-			return nil, fmt.Errorf("positions: %w", err)
+			return nil, err
 		}
 		ids[i] = uuid.MustParse(session)
+	}
+	return ids, nil
+}
+
+// Positions returns how far each of the sessions is applied: the poller's acks.
+// Sessions that are not stored are left out. It is one query by key.
+func (s *Store) Positions(ctx context.Context, sessions []string) (map[string][]device.Position, error) {
+	ids, err := parseSessions(sessions)
+	if err != nil {
+		return nil, fmt.Errorf("positions: %w", err)
 	}
 	out := make(map[string][]device.Position, len(sessions))
 	if len(ids) == 0 {
 		return out, nil
 	}
-	rows, err := s.pool.Query(ctx, sqlPositions, keys(ids))
+	rows, err := s.pool.Query(ctx, sqlPositions, uuidsOf(ids))
 	if err == nil {
 		err = scanPositions(rows, func(id uuid.UUID, p device.Position) { out[id.String()] = append(out[id.String()], p) })
 	}

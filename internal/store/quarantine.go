@@ -52,7 +52,7 @@ func (c *quarantineColumns) add(session uuid.UUID, u Update) {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.First, b.First))
 	})
 	for _, q := range all {
-		c.ids, c.sessions = append(c.ids, key(q.id(session))), append(c.sessions, key(session))
+		c.ids, c.sessions = append(c.ids, uuidOf(q.id(session))), append(c.sessions, uuidOf(session))
 		c.raes, c.topics = append(c.raes, u.RAE), append(c.topics, storable(q.Topic))
 		c.partitions, c.firsts, c.lasts = append(c.partitions, q.Partition), append(c.firsts, q.First), append(c.lasts, q.Last)
 		c.causes, c.detail = append(c.causes, storable(q.Cause)), append(c.detail, storable(q.Detail))
@@ -158,7 +158,7 @@ func (s *Store) GetQuarantine(ctx context.Context, ids []string) ([]QuarantinedB
 			return nil, fmt.Errorf("%w: %q is not the ID of a quarantined batch", ErrNotFound, clip(id))
 		}
 	}
-	rows, err := s.pool.Query(ctx, sqlGetQuarantine, keys(parsed))
+	rows, err := s.pool.Query(ctx, sqlGetQuarantine, uuidsOf(parsed))
 	if err != nil {
 		return nil, fmt.Errorf("get quarantined batches: %w", err)
 	}
@@ -183,7 +183,7 @@ func (s *Store) SettleQuarantine(ctx context.Context, ids []string, by, outcome 
 			return fmt.Errorf("settle quarantined batch %q: %w", clip(id), err)
 		}
 	}
-	if _, err := s.pool.Exec(ctx, sqlSettleQuarantine, keys(parsed), storable(by), outcome); err != nil {
+	if _, err := s.pool.Exec(ctx, sqlSettleQuarantine, uuidsOf(parsed), storable(by), outcome); err != nil {
 		return fmt.Errorf("settle quarantined batches: %w", err)
 	}
 	return nil

@@ -188,7 +188,7 @@ func (s *Store) attributes(ctx context.Context, sessions []uuid.UUID, names []st
 		if err := rows.Scan(&id, &name, &value, &seq, &at); err != nil {
 			return nil, err
 		}
-		a, err := attribute(value, seq, at)
+		a, err := decodeAttribute(value, seq, at)
 		if err != nil {
 			return nil, fmt.Errorf("session %s: attribute %s: %w", id, name, err)
 		}

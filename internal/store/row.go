@@ -19,40 +19,38 @@ type row struct {
 	device     uuid.UUID
 	identified bool
 
-	asOf       int64
-	snapshot   int64
-	snapshotAt time.Time
-	hash       string
-	seen       device.SeqSet
-	missing    device.SeqSet
-	closed     int64
-	reason     string
+	asOf         int64
+	snapshot     int64
+	snapshotAt   time.Time
+	snapshotHash string
+	seen         device.SeqSet
+	missing      device.SeqSet
+	closedSeq    int64
+	closeReason  string
 
-	first, last, received time.Time // zero: unknown
+	firstObserved, lastObserved, receivedAt time.Time // zero: unknown
 
-	status, mac, hostname copied
-	counters              counters
+	status, mac, hostname attributeCopy
+	counters              Counters
 }
 
-// copied is a copy of an attribute's text, and the seq it is of.
-type copied struct {
+// attributeCopy is a copy of an attribute's text, and the seq it is of.
+type attributeCopy struct {
 	text string
 	seq  int64
 }
 
-type counters struct{ events, records, duplicates, afterClose, repaired, overLimit, stale int64 }
-
 func (r *row) scan(rows pgx.Rows) error {
 	var snapshotAt, first, last, received *time.Time
 	var seen, missing []byte
-	err := rows.Scan(&r.id, &r.rae, &r.device, &r.identified, &r.asOf, &r.snapshot, &snapshotAt, &r.hash,
-		&seen, &missing, &r.closed, &r.reason, &first, &last, &received,
+	err := rows.Scan(&r.id, &r.rae, &r.device, &r.identified, &r.asOf, &r.snapshot, &snapshotAt, &r.snapshotHash,
+		&seen, &missing, &r.closedSeq, &r.closeReason, &first, &last, &received,
 		&r.status.text, &r.status.seq, &r.mac.text, &r.mac.seq, &r.hostname.text, &r.hostname.seq,
-		&r.counters.events, &r.counters.records, &r.counters.duplicates, &r.counters.afterClose, &r.counters.repaired, &r.counters.overLimit, &r.counters.stale)
+		&r.counters.Events, &r.counters.Records, &r.counters.Duplicates, &r.counters.AfterClose, &r.counters.Repaired, &r.counters.OverLimit, &r.counters.Stale)
 	if err != nil {
 		return err
 	}
-	r.snapshotAt, r.first, r.last, r.received = utc(snapshotAt), utc(first), utc(last), utc(received)
+	r.snapshotAt, r.firstObserved, r.lastObserved, r.receivedAt = utc(snapshotAt), utc(first), utc(last), utc(received)
 	if err := json.Unmarshal(seen, &r.seen); err != nil {
 		return fmt.Errorf("session %s: seen: %w", r.id, err)
 	}
@@ -63,31 +61,33 @@ func (r *row) scan(rows pgx.Rows) error {
 	return nil
 }
 
-// merge takes u into the row as a union of what both know, so that an update
-// that comes late, or again, takes nothing back. The caller holds the row's
-// lock. It is device.State.Apply's rule for the session, on columns.
+// merge merges u into the row as the union of what both know, so that an update
+// that comes late, or again, takes nothing back. It is device.State.Apply's rule
+// for the session, on columns.
+//
+// Requires: the transaction holds the row's lock.
 func (r *row) merge(u Update) {
 	r.asOf = max(r.asOf, u.AsOf)
 	if u.Snapshot > r.snapshot {
-		r.snapshot, r.snapshotAt, r.hash = u.Snapshot, u.SnapshotAt.UTC(), u.Hash
+		r.snapshot, r.snapshotAt, r.snapshotHash = u.Snapshot, u.SnapshotAt.UTC(), u.Hash
 	}
 	r.seen = r.seen.Union(u.Seen).After(r.snapshot)
 	r.missing = r.seen.Holes(r.snapshot + 1)
-	if u.Closed != 0 && (r.closed == 0 || u.Closed < r.closed) {
-		r.closed, r.reason = u.Closed, u.Reason
+	if u.Closed != 0 && (r.closedSeq == 0 || u.Closed < r.closedSeq) {
+		r.closedSeq, r.closeReason = u.Closed, u.Reason
 	}
-	if !u.First.IsZero() && (r.first.IsZero() || u.First.Before(r.first)) {
-		r.first = u.First.UTC()
+	if !u.First.IsZero() && (r.firstObserved.IsZero() || u.First.Before(r.firstObserved)) {
+		r.firstObserved = u.First.UTC()
 	}
-	if u.Last.After(r.last) {
-		r.last = u.Last.UTC()
+	if u.Last.After(r.lastObserved) {
+		r.lastObserved = u.Last.UTC()
 	}
-	if u.Received.After(r.received) {
-		r.received = u.Received.UTC()
+	if u.Received.After(r.receivedAt) {
+		r.receivedAt = u.Received.UTC()
 	}
-	r.status.take(u, device.AttrConnectionStatus)
-	r.mac.take(u, device.AttrMAC)
-	r.hostname.take(u, device.AttrHostname)
+	r.status.update(u, device.AttrConnectionStatus)
+	r.mac.update(u, device.AttrMAC)
+	r.hostname.update(u, device.AttrHostname)
 	r.hostname.text = strings.ToLower(r.hostname.text)
 }
 
@@ -107,16 +107,17 @@ func (r *row) writable(u Update) map[string]device.Attribute {
 }
 
 func (r *row) count(u Update) {
-	r.counters.events += u.Events
-	r.counters.records += u.Records
-	r.counters.duplicates += u.Duplicates
-	r.counters.afterClose += u.AfterClose
-	r.counters.repaired += int64(len(u.Repaired))
-	r.counters.overLimit += int64(len(u.OverLimit))
-	r.counters.stale += u.Stale
+	r.counters.Events += u.Events
+	r.counters.Records += u.Records
+	r.counters.Duplicates += u.Duplicates
+	r.counters.AfterClose += u.AfterClose
+	r.counters.Repaired += int64(len(u.Repaired))
+	r.counters.OverLimit += int64(len(u.OverLimit))
+	r.counters.Stale += u.Stale
 }
 
-func (c *copied) take(u Update, name string) {
+// update copies the attribute if u writes it and it does not lose against seq.
+func (c *attributeCopy) update(u Update, name string) {
 	a, written := u.Write[name]
 	if !written || a.Seq <= c.seq && !u.corrects(name, c.seq) {
 		return
@@ -139,14 +140,15 @@ func (r *row) state() device.State {
 		return device.State{}
 	}
 	return device.State{
-		RAE: r.rae, Session: r.id.String(), AsOf: r.asOf, Snapshot: r.snapshot, Hash: r.hash, SnapshotAt: r.snapshotAt,
-		Seen: r.seen, Closed: r.closed, Reason: r.reason, First: r.first, Last: r.last,
+		RAE: r.rae, Session: r.id.String(), AsOf: r.asOf, Snapshot: r.snapshot, Hash: r.snapshotHash, SnapshotAt: r.snapshotAt,
+		Seen: r.seen, Closed: r.closedSeq, Reason: r.closeReason, First: r.firstObserved, Last: r.lastObserved,
 		Attributes: make(map[string]device.Attribute),
 	}
 }
 
-// gapsOf is what became of the ranges that were missing.
-func gapsOf(was, is device.SeqSet, snapshot int64) (opened []device.Range, ended map[device.Range]string) {
+// compareGaps returns the ranges that are missing now and were not, and what ended
+// those that were missing and are not: events, snapshot, narrowed.
+func compareGaps(was, is device.SeqSet, snapshot int64) (opened []device.Range, ended map[device.Range]string) {
 	ended = make(map[device.Range]string)
 	for _, r := range was {
 		ended[r] = "events"
@@ -176,7 +178,7 @@ func utc(t *time.Time) time.Time {
 	return t.UTC()
 }
 
-func text(s device.SeqSet) string {
+func seqSetJSON(s device.SeqSet) string {
 	if len(s) == 0 {
 		return "[]"
 	}

@@ -26,7 +26,7 @@ FROM (
 	ORDER BY device_id, ` + currentOrder + `
 ) s`
 
-	// A decision is about a pair of devices, and settles whatever is open of it.
+	// A decision is about a pair of devices, and decides every conflict of it.
 	sqlDecide = `
 UPDATE identity_conflict SET decision = $3, decided_by = $4, decided_at = now()
 WHERE ((device_a = $1 AND device_b = $2) OR (device_a = $2 AND device_b = $1)) AND decision <> 'merged'`

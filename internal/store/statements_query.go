@@ -133,7 +133,7 @@ SELECT horizon FROM retention_horizon WHERE what = 'history'`
 
 	// Attributes whose value is not in the history: it was not kept then. A
 	// correction is there with the seq of its snapshot.
-	sqlUntold = `
+	sqlUnrecorded = `
 SELECT a.name FROM device_attribute a
 WHERE a.session_id = $1 AND NOT EXISTS (
 	SELECT 1 FROM attribute_change c WHERE c.session_id = a.session_id AND c.seq >= a.seq AND c.name = a.name)

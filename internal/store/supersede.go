@@ -49,7 +49,7 @@ func (s *Store) Rivals(ctx context.Context, session string) (Rivals, error) {
 
 // queueRivals reads those of the sessions, by session.
 func queueRivals(b *pgx.Batch, sessions []uuid.UUID, out map[string]Rivals) {
-	b.Queue(sqlRivals, keys(sessions), maxRivals*len(sessions)).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlRivals, uuidsOf(sessions), maxRivals*len(sessions)).Query(func(rows pgx.Rows) error {
 		var of, id uuid.UUID
 		var older bool
 		_, err := pgx.ForEachRow(rows, []any{&of, &id, &older}, func() error {
@@ -67,18 +67,18 @@ func queueRivals(b *pgx.Batch, sessions []uuid.UUID, out map[string]Rivals) {
 	})
 }
 
-// answer completes the answers of updates that are committed, in one round trip.
+// completeAnswers fills the answers of updates that are committed, in one round trip.
 // It looks after the commit, so that of two sessions that are written at once one
 // sees the other, and so that a device that is reserved meanwhile is seen as such
 // here or by the session that is told.
-func (s *Store) answer(ctx context.Context, updates []Update) error {
-	var asking []uuid.UUID
+func (s *Store) completeAnswers(ctx context.Context, updates []Update) error {
+	var sessions []uuid.UUID
 	for _, u := range updates {
-		if u.asks() {
-			asking = append(asking, uuid.MustParse(u.Session))
+		if u.wantsAnswer() {
+			sessions = append(sessions, uuid.MustParse(u.Session))
 		}
 	}
-	if len(asking) == 0 {
+	if len(sessions) == 0 {
 		return nil
 	}
 	rivals, tests := map[string]Rivals{}, map[string]TestState{}
@@ -86,15 +86,15 @@ func (s *Store) answer(ctx context.Context, updates []Update) error {
 		clear(rivals)
 		clear(tests)
 		b := &pgx.Batch{}
-		queueRivals(b, asking, rivals)
-		queueTestStates(b, asking, tests)
+		queueRivals(b, sessions, rivals)
+		queueTestStates(b, sessions, tests)
 		return conn.SendBatch(ctx, b).Close()
 	})
 	if err != nil {
 		return fmt.Errorf("rivals and test states: %w", err)
 	}
 	for _, u := range updates {
-		if !u.asks() {
+		if !u.wantsAnswer() {
 			continue
 		}
 		u.Answer.Test = tests[u.Session]

@@ -54,14 +54,14 @@ type HeldError struct {
 func (e *HeldError) Error() string {
 	switch e.State {
 	case StateInTest:
-		return fmt.Sprintf("device %s is held by %s until %s%s", e.Device, e.Holder, e.LeaseUntil.Format(time.RFC3339), because(e.Reason))
+		return fmt.Sprintf("device %s is held by %s until %s%s", e.Device, e.Holder, e.LeaseUntil.Format(time.RFC3339), reasonSuffix(e.Reason))
 	case StateAvailable:
 		return fmt.Sprintf("device %s is held by nobody", e.Device)
 	}
-	return fmt.Sprintf("device %s is in state %s since %s, set by %s%s", e.Device, e.State, e.Since.Format(time.RFC3339), e.Holder, because(e.Reason))
+	return fmt.Sprintf("device %s is in state %s since %s, set by %s%s", e.Device, e.State, e.Since.Format(time.RFC3339), e.Holder, reasonSuffix(e.Reason))
 }
 
-func because(reason string) string {
+func reasonSuffix(reason string) string {
 	if reason == "" {
 		return ""
 	}
@@ -171,7 +171,7 @@ func (s *Store) testStates(ctx context.Context, summaries []Summary) error {
 
 // queueTestStates reads those of the sessions' devices, by session.
 func queueTestStates(b *pgx.Batch, sessions []uuid.UUID, out map[string]TestState) {
-	b.Queue(sqlTestStatesOf, keys(sessions)).Query(func(rows pgx.Rows) error {
+	b.Queue(sqlTestStatesOf, uuidsOf(sessions)).Query(func(rows pgx.Rows) error {
 		states, err := scanTestStates(rows)
 		for session, t := range states {
 			out[session] = t.orAvailable()

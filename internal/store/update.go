@@ -42,8 +42,8 @@ type Update struct {
 	Quarantined []Quarantined
 
 	// Increments of the session's counters. They count only when one of
-	// Positions advances: every apply of new records advances one, and a
-	// replay advances none.
+	// Positions advances: every apply of new records advances one, a replay
+	// advances none.
 	Repaired   []string
 	OverLimit  []string
 	Events     int64
@@ -68,8 +68,9 @@ type Answer struct {
 	Test   TestState
 }
 
-// asks reports whether u, which is committed, has a question left.
-func (u Update) asks() bool { return (u.New || u.Opens) && !u.Answer.Known }
+// wantsAnswer reports whether u, which is committed, asks for what is read after
+// the commit.
+func (u Update) wantsAnswer() bool { return (u.New || u.Opens) && !u.Answer.Known }
 
 func (u Update) batchReceived() time.Time {
 	if u.BatchReceived.IsZero() {
@@ -84,14 +85,14 @@ func (u Update) corrects(name string, stored int64) bool {
 	return stored <= u.Snapshot && slices.Contains(u.Corrected, name)
 }
 
-// sorted returns the updates by session, and the sessions' UUIDs, or why they
+// sortUpdates returns the updates in the order of their sessions, and the sessions' UUIDs, or why they
 // cannot be applied together.
-func sorted(updates []Update) ([]Update, []uuid.UUID, error) {
+func sortUpdates(updates []Update) ([]Update, []uuid.UUID, error) {
 	updates = slices.Clone(updates)
 	slices.SortFunc(updates, func(a, b Update) int { return cmp.Compare(a.Session, b.Session) })
 	ids := make([]uuid.UUID, len(updates))
 	for i, u := range updates {
-		if err := u.check(); err != nil {
+		if err := u.validate(); err != nil {
 			return nil, nil, err
 		}
 		if u.Answer != nil {
@@ -105,7 +106,8 @@ func sorted(updates []Update) ([]Update, []uuid.UUID, error) {
 	return updates, ids, nil
 }
 
-func (u Update) check() error {
+// validate reports why u can never be applied, or nil.
+func (u Update) validate() error {
 	if err := device.CheckSession(u.Session); err != nil {
 		return refused("%v", err)
 	}
@@ -113,7 +115,7 @@ func (u Update) check() error {
 		return refused("session %s: %v", u.Session, err)
 	}
 	if (u.New || u.Opens) && u.Answer == nil {
-		return refused("session %s: the update has a question and no place for the answer", u.Session)
+		return refused("session %s: the update sets New or Opens, and Answer is nil", u.Session)
 	}
 	for _, p := range u.Positions {
 		if p.Topic == "" || p.Partition < 0 || p.Next < 0 {
