@@ -59,7 +59,7 @@ func explanation(w *tabwriter.Writer, e store.Explanation) {
 	row(w, "over the limit", n.OverLimit, "refused: the state would not fit one event")
 	row(w, "repaired", n.Repaired, "a snapshot had to correct them")
 	section(w, "QUARANTINED", "COUNT", "")
-	row(w, "batches", e.Quarantined.Batches, fmt.Sprintf("%d not resolved; rollcall quarantine list --session %s", e.Quarantined.Unsettled, e.Session))
+	row(w, "batches", e.Quarantined.Batches, fmt.Sprintf("%d not resolved; rollcall quarantine list --session %s", e.Quarantined.Unresolved, e.Session))
 	section(w, "GAPS", "COUNT", "")
 	for _, by := range []struct{ name, means string }{
 		{"open", "still missing"}, {"events", "ended by events that came late"}, {"snapshot", "ended by a snapshot"}, {"narrowed", "became smaller ones"},

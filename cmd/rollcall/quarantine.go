@@ -94,7 +94,7 @@ func (c *quarantineListCmd) Validate() error {
 func (c *quarantineListCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		batches, more, err := db.ListQuarantine(ctx, store.QuarantineFilter{
-			RAE: c.RAE, Session: c.Session, Causes: c.Cause, Settled: c.All, Limit: c.Limit, After: c.After,
+			RAE: c.RAE, Session: c.Session, Causes: c.Cause, Resolved: c.All, Limit: c.Limit, After: c.After,
 		})
 		if err != nil {
 			return err
@@ -226,7 +226,7 @@ func batch(w io.Writer, q store.QuarantinedBatch) {
 	row(w, "Batch", q.ID)
 	row(w, "State", orElse(q.Outcome, "open"))
 	if q.Outcome != "" {
-		row(w, "", fmt.Sprintf("by %s at %s", orElse(q.SettledBy, "-"), stamp(q.SettledAt)))
+		row(w, "", fmt.Sprintf("by %s at %s", orElse(q.ResolvedBy, "-"), stamp(q.ResolvedAt)))
 	}
 	row(w, "Since", stamp(q.At))
 	row(w, "RAE", q.RAE)

@@ -136,7 +136,7 @@ func TestQuarantineReplay(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{"v0", "v2", "v4", "v0", "v2", "v4"}, values)
 	settled := w.list("--all")[0]
-	require.Equal(t, "somebody replayed", settled.SettledBy+" "+settled.Outcome)
+	require.Equal(t, "somebody replayed", settled.ResolvedBy+" "+settled.Outcome)
 
 	code, _, stderr = w.run("replay", all[0].ID, "--yes")
 	require.Equal(t, cli.ExitFailed, code)

@@ -57,7 +57,7 @@ func (k Kafka) Replay(ctx context.Context, q store.QuarantinedBatch) (int, error
 
 // Database keeps what became of batches.
 type Database interface {
-	SettleQuarantine(ctx context.Context, ids []string, by, outcome string) error
+	ResolveQuarantine(ctx context.Context, ids []string, by, outcome string) error
 }
 
 // Resolver replays or drops batches. All fields are required.
@@ -145,7 +145,7 @@ func (r *Resolver) resolve(ctx context.Context, q store.QuarantinedBatch) (n int
 	// The batch is replayed: its mark is due, also when ctx has ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Timeout)
 	defer cancel()
-	return n, r.Database.SettleQuarantine(ctx, []string{q.ID}, r.By, string(r.Resolution))
+	return n, r.Database.ResolveQuarantine(ctx, []string{q.ID}, r.By, string(r.Resolution))
 }
 
 // ResolvedBefore returns an error for each batch that was replayed or dropped
@@ -154,7 +154,7 @@ func ResolvedBefore(batches []store.QuarantinedBatch) error {
 	var before []error
 	for _, q := range batches {
 		if q.Outcome != "" {
-			before = append(before, fmt.Errorf("%s was %s by %q at %s; --again does it once more", q.ID, q.Outcome, q.SettledBy, q.SettledAt.UTC().Format(time.RFC3339)))
+			before = append(before, fmt.Errorf("%s was %s by %q at %s; --again does it once more", q.ID, q.Outcome, q.ResolvedBy, q.ResolvedAt.UTC().Format(time.RFC3339)))
 		}
 	}
 	return errors.Join(before...)

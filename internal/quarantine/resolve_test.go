@@ -38,7 +38,7 @@ func (l *ledger) Replay(_ context.Context, q store.QuarantinedBatch) (int, error
 	return l.do("replay", q.ID)
 }
 
-func (l *ledger) SettleQuarantine(ctx context.Context, ids []string, by, outcome string) error {
+func (l *ledger) ResolveQuarantine(ctx context.Context, ids []string, by, outcome string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -131,6 +131,6 @@ func TestCancelledBehindAReplay(t *testing.T) {
 func TestResolvedBefore(t *testing.T) {
 	require.NoError(t, quarantine.ResolvedBefore(batches))
 	at := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
-	err := quarantine.ResolvedBefore(append([]store.QuarantinedBatch{{ID: "z", Outcome: store.OutcomeDropped, SettledBy: "ja\x1bna", SettledAt: at}}, batches...))
+	err := quarantine.ResolvedBefore(append([]store.QuarantinedBatch{{ID: "z", Outcome: store.OutcomeDropped, ResolvedBy: "ja\x1bna", ResolvedAt: at}}, batches...))
 	require.EqualError(t, err, `z was dropped by "ja\x1bna" at 2026-11-21T09:00:00Z; --again does it once more`)
 }

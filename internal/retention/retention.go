@@ -1,9 +1,9 @@
-// Package retention lets rows leave that have been kept long enough: what
-// attributes were, tombstones, and sessions that are closed.
+// Package retention deletes rows that have been kept long enough: what attributes
+// were, tombstones, and sessions that are closed.
 //
-// It goes by the clocks of the database and of Kafka. Nothing leaves that a
-// record which Kafka may still hold could need: a replay of these gives the same
-// live tables.
+// Invariant: nothing is deleted that a record which Kafka may still hold could
+// need. A replay of these records gives the same live tables. Ages are measured by
+// the clocks of the database and of Kafka.
 package retention
 
 import (
@@ -21,12 +21,13 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-// Store is what of *store.Store is used.
+// Store is the part of *store.Store that is used.
 type Store interface {
 	Expire(ctx context.Context, h store.Horizons, batch int) (store.Expired, error)
 }
 
-// Keep says how long what is kept. What each takes is told at store.Horizons.
+// Keep says how long each kind of row is kept. store.Horizons says which rows
+// each covers.
 type Keep struct {
 	// History. Default 90 days.
 	History time.Duration
@@ -53,7 +54,7 @@ func (k *Keep) Check() error {
 			*f.to = f.or
 		}
 		if *f.to < k.Kafka {
-			errs = append(errs, fmt.Errorf("%s of %s is less than the %s that Kafka keeps records: a replay could need what has left", f.name, days(*f.to), days(k.Kafka)))
+			errs = append(errs, fmt.Errorf("%s of %s is less than the %s that Kafka keeps records: a replay could need what has been deleted", f.name, days(*f.to), days(k.Kafka)))
 		}
 	}
 	if k.Kafka < 0 {
@@ -121,7 +122,7 @@ func New(o Options) (*Retention, error) {
 	}
 	r := &Retention{o: o}
 	r.deleted = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "rollcall_retention_deleted_rows_total", Help: "Rows that left, by table.",
+		Name: "rollcall_retention_deleted_rows_total", Help: "Rows that were deleted, by table.",
 	}, []string{"table"})
 	r.passes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "rollcall_retention_passes_total", Help: "Passes over all sessions, by outcome (ok, error).",
@@ -143,45 +144,45 @@ func New(o Options) (*Retention, error) {
 	return r, errors.Join(errs...)
 }
 
-// Pass lets everything leave that is old enough now, and says how many rows of
-// which table did, also where it ends with an error.
+// Pass deletes everything that is old enough now. It returns how many rows of
+// which table it deleted, also where it ends with an error.
 func (r *Retention) Pass(ctx context.Context) (store.Expired, error) {
-	begun := r.o.Now()
-	gone, err := r.o.Store.Expire(ctx, store.Horizons{
-		History: begun.Add(-r.o.Keep.History), Tombstones: begun.Add(-r.o.Keep.Tombstones), Closed: begun.Add(-r.o.Keep.ClosedSessions),
+	start := r.o.Now()
+	deleted, err := r.o.Store.Expire(ctx, store.Horizons{
+		History: start.Add(-r.o.Keep.History), Tombstones: start.Add(-r.o.Keep.Tombstones), Closed: start.Add(-r.o.Keep.ClosedSessions),
 	}, r.o.Batch)
-	total := []any{"took", r.o.Now().Sub(begun).Round(time.Millisecond)}
-	for _, table := range slices.Sorted(maps.Keys(gone)) {
-		r.deleted.WithLabelValues(table).Add(float64(gone[table]))
-		if gone[table] > 0 {
-			total = append(total, table, gone[table])
+	args := []any{"took", r.o.Now().Sub(start).Round(time.Millisecond)}
+	for _, table := range slices.Sorted(maps.Keys(deleted)) {
+		r.deleted.WithLabelValues(table).Add(float64(deleted[table]))
+		if deleted[table] > 0 {
+			args = append(args, table, deleted[table])
 		}
 	}
-	r.took.Observe(r.o.Now().Sub(begun).Seconds())
+	r.took.Observe(r.o.Now().Sub(start).Seconds())
 	if err != nil {
 		r.passes.WithLabelValues("error").Inc()
 		r.failing.Store(&err)
-		return gone, err
+		return deleted, err
 	}
 	r.passes.WithLabelValues("ok").Inc()
 	r.success.Set(float64(r.o.Now().Unix()))
 	r.failing.Store(nil)
-	r.o.Logger.InfoContext(ctx, "let old rows leave", total...)
-	return gone, nil
+	r.o.Logger.InfoContext(ctx, "deleted old rows", args...)
+	return deleted, nil
 }
 
-// again is how soon a pass that failed is tried again, if Every is longer.
-const again = time.Minute
+// retryAfter is how soon a pass that failed is tried again, if Every is longer.
+const retryAfter = time.Minute
 
-// Run makes a pass at once and then one every so often, until ctx is cancelled.
-// A pass that fails is tried again, and takes up where the rows are.
+// Run makes a pass at once and then one each Every, until ctx is cancelled. A pass
+// that fails is tried again soon; what it had deleted stays deleted.
 func (r *Retention) Run(ctx context.Context) error {
 	for {
 		wait := r.o.Every
 		if _, err := r.Pass(ctx); ctx.Err() != nil {
 			return ctx.Err()
 		} else if err != nil {
-			wait = min(wait, again)
+			wait = min(wait, retryAfter)
 			r.o.Logger.WarnContext(ctx, "a pass of retention ended early: it is tried again", "err", err, "retry_in", wait)
 		}
 		select {

@@ -16,13 +16,13 @@ import (
 // edge.
 type Horizons struct {
 	// History: changes that were replaced before, gaps that ended before, and
-	// quarantined batches that were settled before. The newest change of each
+	// quarantined batches that were resolved before. The newest change of each
 	// attribute stays.
 	History time.Time
 	// Tombstones that were applied before, and that a snapshot covers.
 	Tombstones time.Time
 	// Closed sessions of which nothing was received or applied since, with all
-	// their rows. One with a quarantined batch that nobody has settled stays.
+	// their rows. One with a quarantined batch that is open stays.
 	// The device and its identities stay too: what comes back is known again.
 	Closed time.Time
 }

@@ -186,7 +186,7 @@ func TestExpireBookkeeping(t *testing.T) {
 	apply(t, s, f.update(f.delta(2, nil)))
 	page, _, err := s.ListQuarantine(t.Context(), store.QuarantineFilter{})
 	require.NoError(t, err)
-	require.NoError(t, s.SettleQuarantine(t.Context(), []string{page[0].ID}, "x", store.OutcomeDropped))
+	require.NoError(t, s.ResolveQuarantine(t.Context(), []string{page[0].ID}, "x", store.OutcomeDropped))
 	gone, err := s.Expire(t.Context(), store.Horizons{History: later()}, 10)
 	require.NoError(t, err)
 	require.Equal(t, store.Expired{"attribute_change": 0, "session_gap": 1, "quarantined_batch": 1}, gone)

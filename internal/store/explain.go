@@ -23,8 +23,8 @@ type Explanation struct {
 
 // QuarantineCounter counts the batches of a session that were stepped over.
 type QuarantineCounter struct {
-	Batches   int64 `json:"batches"`
-	Unsettled int64 `json:"unsettled"`
+	Batches    int64 `json:"batches"`
+	Unresolved int64 `json:"unsettled"`
 }
 
 // Explained is an attribute, and the event that set it.

@@ -43,7 +43,7 @@ func TestExplain(t *testing.T) {
 	}, got)
 	require.Equal(t, at(7), e.Attributes[0].ReceivedAt)
 	require.Equal(t, map[string]int64{"snapshot": 1, "open": 1}, e.Gaps, "2-3 and 7; of 5 nobody knew before the snapshot came")
-	require.Equal(t, store.QuarantineCounter{Batches: 1, Unsettled: 1}, e.Quarantined)
+	require.Equal(t, store.QuarantineCounter{Batches: 1, Unresolved: 1}, e.Quarantined)
 	require.Equal(t, int64(2), e.Counters.Stale)
 	require.Equal(t, f.id, e.Session)
 

@@ -64,8 +64,8 @@ func (c *quarantineColumns) args() []any {
 	return []any{c.ids, c.sessions, c.raes, c.topics, c.partitions, c.firsts, c.lasts, c.causes, c.detail, c.ats}
 }
 
-// storable makes any text one that the database takes: a row about poison must
-// not be poison.
+// storable makes any text one that the database takes: a row about a batch that
+// was refused must not be refused.
 func storable(s string) string {
 	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
 	if len(s) <= maxQuarantineText {
@@ -91,26 +91,26 @@ type QuarantinedBatch struct {
 	Detail    string    `json:"detail"`
 	At        time.Time `json:"quarantined_at"`
 
-	SettledAt time.Time `json:"settled_at,omitzero"`
-	SettledBy string    `json:"settled_by,omitempty"`
-	Outcome   string    `json:"outcome,omitempty"` // empty: nobody has dealt with it
+	ResolvedAt time.Time `json:"settled_at,omitzero"`
+	ResolvedBy string    `json:"settled_by,omitempty"`
+	Outcome    string    `json:"outcome,omitempty"` // empty: open
 }
 
-// What becomes of a quarantined batch.
+// How a quarantined batch is resolved.
 const (
 	OutcomeReplayed = "replayed"
 	OutcomeDropped  = "dropped"
 )
 
 // QuarantineFilter selects quarantined batches. Its zero value selects the
-// first DefaultLimit of all that nobody has dealt with.
+// first DefaultLimit of all that are open.
 type QuarantineFilter struct {
-	RAE     string
-	Session string // UUID
-	Causes  []string
-	Settled bool   // also those that were replayed or dropped
-	Limit   int    // default DefaultLimit, at most MaxLimit
-	After   string // ID of the last one of the page before
+	RAE      string
+	Session  string // UUID
+	Causes   []string
+	Resolved bool   // also those that were replayed or dropped
+	Limit    int    // default DefaultLimit, at most MaxLimit
+	After    string // ID of the last one of the page before
 }
 
 // ListQuarantine returns the batches that f selects, the oldest first, and
@@ -135,7 +135,7 @@ func (s *Store) ListQuarantine(ctx context.Context, f QuarantineFilter) (page []
 	}
 	limit := min(cmp.Or(max(f.Limit, 0), DefaultLimit), MaxLimit)
 	causes := append([]string{}, f.Causes...) // not null
-	rows, err := s.pool.Query(ctx, sqlListQuarantine, f.RAE, session, causes, f.Settled, at, after, limit+1)
+	rows, err := s.pool.Query(ctx, sqlListQuarantine, f.RAE, session, causes, f.Resolved, at, after, limit+1)
 	if err == nil {
 		page, err = pgx.CollectRows(rows, scanQuarantined)
 	}
@@ -174,17 +174,18 @@ func (s *Store) GetQuarantine(ctx context.Context, ids []string) ([]QuarantinedB
 	return found, nil
 }
 
-// SettleQuarantine writes what became of the batches, and by whom.
-func (s *Store) SettleQuarantine(ctx context.Context, ids []string, by, outcome string) error {
+// ResolveQuarantine records how a person resolved the batches: outcome is
+// OutcomeReplayed or OutcomeDropped.
+func (s *Store) ResolveQuarantine(ctx context.Context, ids []string, by, outcome string) error {
 	parsed := make([]uuid.UUID, len(ids))
 	for i, id := range ids {
 		var err error
 		if parsed[i], err = uuid.Parse(id); err != nil {
-			return fmt.Errorf("settle quarantined batch %q: %w", clip(id), err)
+			return fmt.Errorf("resolve quarantined batch %q: %w", clip(id), err)
 		}
 	}
-	if _, err := s.pool.Exec(ctx, sqlSettleQuarantine, uuidsOf(parsed), storable(by), outcome); err != nil {
-		return fmt.Errorf("settle quarantined batches: %w", err)
+	if _, err := s.pool.Exec(ctx, sqlResolveQuarantine, uuidsOf(parsed), storable(by), outcome); err != nil {
+		return fmt.Errorf("resolve quarantined batches: %w", err)
 	}
 	return nil
 }
@@ -192,9 +193,9 @@ func (s *Store) SettleQuarantine(ctx context.Context, ids []string, by, outcome 
 func scanQuarantined(r pgx.CollectableRow) (QuarantinedBatch, error) {
 	var q QuarantinedBatch
 	var id, session uuid.UUID
-	var settled *time.Time
+	var resolved *time.Time
 	err := r.Scan(&id, &session, &q.RAE, &q.Topic, &q.Partition, &q.First, &q.Last, &q.Cause, &q.Detail, &q.At,
-		&settled, &q.SettledBy, &q.Outcome)
-	q.ID, q.Session, q.At, q.SettledAt = id.String(), session.String(), q.At.UTC(), utc(settled)
+		&resolved, &q.ResolvedBy, &q.Outcome)
+	q.ID, q.Session, q.At, q.ResolvedAt = id.String(), session.String(), q.At.UTC(), utc(resolved)
 	return q, err
 }

@@ -91,13 +91,13 @@ func TestQuarantineQueries(t *testing.T) {
 	}
 	require.Equal(t, all, paged)
 
-	require.NoError(t, s.SettleQuarantine(t.Context(), []string{all[0].ID}, "someone", store.OutcomeDropped))
+	require.NoError(t, s.ResolveQuarantine(t.Context(), []string{all[0].ID}, "someone", store.OutcomeDropped))
 	require.Len(t, list(store.QuarantineFilter{}), 2)
-	require.Len(t, list(store.QuarantineFilter{Settled: true}), 3)
+	require.Len(t, list(store.QuarantineFilter{Resolved: true}), 3)
 	got, err := s.GetQuarantine(t.Context(), []string{all[0].ID})
 	require.NoError(t, err)
-	require.Equal(t, "someone dropped", got[0].SettledBy+" "+got[0].Outcome)
-	require.NotZero(t, got[0].SettledAt)
+	require.Equal(t, "someone dropped", got[0].ResolvedBy+" "+got[0].Outcome)
+	require.NotZero(t, got[0].ResolvedAt)
 	for _, id := range []string{"x", session(77)} {
 		_, err = s.GetQuarantine(t.Context(), []string{all[1].ID, id})
 		require.ErrorIs(t, err, store.ErrNotFound)

@@ -16,6 +16,6 @@ ORDER BY quarantined_at, quarantine_id LIMIT $7`
 	sqlGetQuarantine = `
 SELECT ` + batchColumns + ` FROM quarantined_batch WHERE quarantine_id = ANY($1::UUID[]) ORDER BY quarantined_at, quarantine_id`
 
-	sqlSettleQuarantine = `
+	sqlResolveQuarantine = `
 UPDATE quarantined_batch SET settled_at = now(), settled_by = $2, outcome = $3 WHERE quarantine_id = ANY($1::UUID[])`
 )

@@ -10,10 +10,9 @@ ON CONFLICT (what) DO UPDATE SET horizon = excluded.horizon WHERE retention_hori
 	sqlSessionsAfter = `
 SELECT session_id FROM device_session WHERE session_id > $1 ORDER BY session_id LIMIT $2`
 
-	// A change leaves when the one that replaced it is older than the horizon:
-	// then nobody can ask for a time when it was the value. So the newest change
-	// of each attribute stays, and the answer for any time from the horizon on
-	// is whole.
+	// A change is deleted when the one that replaced it is older than the horizon:
+	// then it was the value at no time from the horizon on. So the newest change of
+	// each attribute stays, and the answer for any such time is whole.
 	sqlExpireHistory = `
 DELETE FROM attribute_change WHERE (session_id, seq, name) IN (
 	SELECT session_id, seq, name FROM (
@@ -22,7 +21,7 @@ DELETE FROM attribute_change WHERE (session_id, seq, name) IN (
 	) c WHERE replaced_at < $2 LIMIT $3)`
 
 	// A tombstone holds against older events. From a snapshot at or past its seq
-	// on, the snapshot does, and the tombstone may leave.
+	// on, the snapshot does, and the tombstone may go.
 	sqlExpireTombstones = `
 DELETE FROM device_attribute WHERE session_id = ANY($1::UUID[]) AND value IS NULL AND applied_at < $2
 	AND seq <= (SELECT s.snapshot_seq FROM device_session s WHERE s.session_id = device_attribute.session_id)`
@@ -33,8 +32,8 @@ DELETE FROM session_gap WHERE session_id = ANY($1::UUID[]) AND ended_at < $2`
 	sqlExpireQuarantine = `
 DELETE FROM quarantined_batch WHERE session_id = ANY($1::UUID[]) AND settled_at < $2`
 
-	// Closed sessions that may leave, locked. What nobody has dealt with stays,
-	// and its session with it.
+	// Closed sessions that may be deleted, locked. A quarantined batch that is
+	// open stays, and its session with it.
 	sqlLockExpired = `
 SELECT session_id FROM device_session s
 WHERE session_id = ANY($1::UUID[]) AND closed_seq > 0 AND applied_at < $2 AND (received_at IS NULL OR received_at < $2)
