@@ -106,7 +106,7 @@ type apply struct {
 	ids       []uuid.UUID
 	updates   []Update // by session
 	history   bool     // is written too
-	found     map[uuid.UUID]row
+	found     map[uuid.UUID]*row
 	positions map[uuid.UUID][]device.Position
 
 	withEvidence []uuid.UUID // sessions whose updates write evidence
@@ -148,7 +148,7 @@ func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []
 
 // read locks and reads what is stored.
 func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
-	a.found = make(map[uuid.UUID]row, len(a.ids))
+	a.found = make(map[uuid.UUID]*row, len(a.ids))
 	a.positions = make(map[uuid.UUID][]device.Position, len(a.ids))
 	b := &pgx.Batch{}
 	b.Queue(sqlBegin)
@@ -158,7 +158,7 @@ func (a *apply) read(ctx context.Context, conn *pgxpool.Conn) error {
 			if err := r.scan(rows); err != nil {
 				return err
 			}
-			a.found[r.id] = r
+			a.found[r.id] = &r
 		}
 		return rows.Err()
 	})
@@ -189,8 +189,9 @@ func scanPositions(rows pgx.Rows, each func(uuid.UUID, device.Position)) error {
 // planned is one update under way.
 type planned struct {
 	Update
-	stored, merged row // before and after
-	found          bool
+	stored *row // before; zero: the session is new
+	merged row  // after
+	found  bool
 }
 
 // plan decides what to write.
@@ -217,7 +218,10 @@ func (a *apply) mergeRows() ([]planned, error) {
 				continue
 			}
 		}
-		p := planned{Update: u, stored: stored, merged: stored, found: found}
+		if !found {
+			stored = &row{}
+		}
+		p := planned{Update: u, stored: stored, merged: *stored, found: found}
 		if !found {
 			p.merged.id, p.merged.rae = a.ids[i], u.RAE
 		} else if stored.rae != u.RAE && u.AsOf > 0 { // else it only steps over what was refused, and must not be itself
@@ -268,7 +272,7 @@ func (a *apply) planUpdate(p *planned) {
 	if !p.found {
 		a.inserted = append(a.inserted, r)
 	}
-	if !p.found || !reflect.DeepEqual(p.stored, p.merged) {
+	if !p.found || !reflect.DeepEqual(p.stored, &p.merged) {
 		a.changed = append(a.changed, r)
 	}
 	opened, ended := compareGaps(p.stored.missing, r.missing, r.snapshot)
