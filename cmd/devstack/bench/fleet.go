@@ -30,16 +30,16 @@ type dut struct {
 // values.
 var (
 	fixed = []string{
-		"device.manufacturer", "device.model", "device.friendly_name", "display.resolution", "display.hdcp",
-		"network.mac", "device.serial", "netflix.esn",
+		"device.manufacturer", device.AttrDeviceModel, "device.friendly_name", "display.resolution", "display.hdcp",
+		device.AttrMAC, device.AttrDeviceSerial, device.AttrESN,
 	}
 	changing = []string{
-		"network.ipv4", "network.ipv6", "network.rssi", "firmware.version", "netflix.app_version",
+		device.AttrIPv4, device.AttrIPv6, "network.rssi", "firmware.version", "netflix.app_version",
 		"state.power", "state.foreground_app", "state.uptime", "audio.output", "telemetry.temperature",
 	}
 	watched = map[string][]string{
-		"connection.status": {"online", "offline", "sleeping"},
-		"state.test":        {"idle", "running", "failed"},
+		device.AttrConnectionStatus: {"online", "offline", "sleeping"},
+		"state.test":                {"idle", "running", "failed"},
 	}
 )
 
@@ -95,11 +95,11 @@ func (d *dut) open() device.Event {
 	for i, name := range fixed {
 		value := fmt.Sprintf("%s of the bench, number %d", name, i)
 		switch name {
-		case "network.mac":
+		case device.AttrMAC:
 			// Globally administered: the bit 0x02 of the first byte is not set.
 			id := uuid.MustParse(d.session)
 			value = fmt.Sprintf("00:%02x:%02x:%02x:%02x:%02x", id[0], id[1], id[2], id[3], id[4])
-		case "device.serial", "netflix.esn":
+		case device.AttrDeviceSerial, device.AttrESN:
 			value = "BENCH-" + d.session
 		}
 		d.set(&e, name, value)

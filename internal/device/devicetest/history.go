@@ -100,7 +100,7 @@ func History(rae, session string, most int) *rapid.Generator[[]device.Event] {
 func change(t *rapid.T, typ device.Type, rae, session string, seq int64, at time.Time) device.Event {
 	e := device.Event{RAE: rae, Session: session, Type: typ, Seq: seq, Time: at, Attributes: map[string]device.Attribute{}}
 	for range rapid.IntRange(0, 3).Draw(t, "changes") {
-		name := rapid.SampledFrom([]string{"a", "b.c", "network.ipv4", "connection.status", "x_1"}).Draw(t, "name")
+		name := rapid.SampledFrom([]string{"a", "b.c", device.AttrIPv4, device.AttrConnectionStatus, "x_1"}).Draw(t, "name")
 		value := rapid.SampledFrom([]string{"null", `1`, `"on"`, `"off"`, `["a","b"]`, `{"k":true}`, `""`}).Draw(t, "value")
 		e.Attributes[name] = device.Attribute{Value: json.RawMessage(value), Seq: seq, At: at}
 	}
