@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -112,6 +113,19 @@ func (h *harness) view() workflows.StateView {
 	return view
 }
 
+// collectSearch collects the values that a search attribute is set to.
+func (h *harness) collectSearch(name string) *[]string {
+	require.Contains(h.t, workflows.SearchAttributes(), name)
+	values := &[]string{}
+	key := temporal.NewSearchAttributeKeyKeyword(name)
+	h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(a arguments) {
+		if set, ok := a[0].(temporal.SearchAttributes).GetKeyword(key); ok { //nolint:forcetypeassert // as documented
+			*values = append(*values, set)
+		}
+	})
+	return values
+}
+
 type quiet struct{}
 
 func (quiet) Debug(string, ...any) {}
@@ -140,7 +154,7 @@ func attributeAt(seq int64) device.Attribute {
 
 // withMAC has the event say which device the session is of.
 func withMAC(e device.Event) device.Event {
-	e.Attributes["network.mac"] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: e.Seq, At: e.Time}
+	e.Attributes[device.AttrMAC] = device.Attribute{Value: []byte(`"02:00:00:00:00:01"`), Seq: e.Seq, At: e.Time}
 	return e
 }
 

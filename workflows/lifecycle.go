@@ -97,11 +97,9 @@ func (s *session) closeSession(ctx workflow.Context) {
 // MAC, by which the edge knows the device. An edge has at most one open session of
 // a MAC, so other sessions that the database has open can then be found and closed.
 func (s *session) identifiesDevice(p *plannedApply) bool {
-	before, after := s.State.Attributes[attrMAC], p.next.Attributes[attrMAC]
+	before, after := s.State.Attributes[device.AttrMAC], p.next.Attributes[device.AttrMAC]
 	return p.next.Closed == 0 && len(before.Value) == 0 && len(after.Value) > 0 && !after.Removed()
 }
-
-const attrMAC = "network.mac"
 
 // resolveRivals closes the sessions that this one supersedes, and schedules the
 // close of this one where a newer session reached the database first.

@@ -275,7 +275,7 @@ func recordIdle(t *testing.T, in workflows.Input) {
 func recordCorrected(t *testing.T, in workflows.Input) {
 	s := newServer(t, &database{search: true})
 	status := func(seq int64, value string) map[string]device.Attribute {
-		return map[string]device.Attribute{"connection.status": {Value: json.RawMessage(value), Seq: seq, At: epoch}}
+		return map[string]device.Attribute{device.AttrConnectionStatus: {Value: json.RawMessage(value), Seq: seq, At: epoch}}
 	}
 	e := delta(1)
 	e.Attributes = status(1, `"online"`)
@@ -283,7 +283,7 @@ func recordCorrected(t *testing.T, in workflows.Input) {
 	s.asOf(in, 1)
 	s.signal(in, batch(2, snapshot(2, status(1, `"offline"`)))) // and so a search attribute
 	v := s.asOf(in, 2)
-	require.Equal(t, []string{"connection.status"}, v.Check.Drift)
+	require.Equal(t, []string{device.AttrConnectionStatus}, v.Check.Drift)
 	require.Equal(t, v.Check.Edge, v.Hash)
 	s.save("corrected", in, "")
 	s.end(in)

@@ -200,7 +200,7 @@ func TestShownOnARealServer(t *testing.T) {
 	in.Session = uuid.NewString()
 	e := delta(1)
 	for name, value := range map[string]string{
-		"connection.status": `"up"`, "mdns.model": `"Soundbar 5"`, "network.hostname": `"bar` + "`" + `*"`, "network.ipv4": `["192.0.2.7","192.0.2.8"]`,
+		device.AttrConnectionStatus: `"up"`, device.AttrMDNSModel: `"Soundbar 5"`, device.AttrHostname: `"bar` + "`" + `*"`, device.AttrIPv4: `["192.0.2.7","192.0.2.8"]`,
 	} {
 		e.Attributes[name] = device.Attribute{Value: json.RawMessage(value), Seq: 1, At: e.Time}
 	}

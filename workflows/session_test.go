@@ -404,7 +404,7 @@ func TestSearchAttributesOnlyWhereTheyAreKnown(t *testing.T) {
 			n := 0
 			h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(arguments) { n++ })
 			e := delta(1)
-			e.Attributes["connection.status"] = device.Attribute{Value: json.RawMessage(`"up"`), Seq: 1, At: e.Time}
+			e.Attributes[device.AttrConnectionStatus] = device.Attribute{Value: json.RawMessage(`"up"`), Seq: 1, At: e.Time}
 			h.at(0, func() { h.signal(batch(1, e)) })
 			for seq := int64(2); seq < 9; seq++ { // nothing of this is shown
 				h.at(time.Duration(seq)*time.Second, func() { h.signal(batch(seq, delta(seq, "a"))) })
@@ -416,6 +416,25 @@ func TestSearchAttributesOnlyWhereTheyAreKnown(t *testing.T) {
 		require.Zero(t, upserts(t, false))
 		require.Equal(t, 1, upserts(t, true), "with the first event, which brings the status")
 		require.Equal(t, []string{"RaeSerial", "SyncState", "ConnectionStatus", "DeviceModel", "Esn", "TestState"}, workflows.SearchAttributes())
+	})
+}
+
+// DeviceModel is the best of the vocabulary's model attributes that the device has.
+func TestModelShownIsTheBestKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, &database{search: true})
+		models := h.collectSearch(device.SearchModel)
+		says := func(seq int64, name, value string) {
+			e := delta(seq)
+			e.Attributes[name] = device.Attribute{Value: json.RawMessage(value), Seq: seq, At: e.Time}
+			h.signal(batch(seq, e))
+		}
+		h.at(0, func() { says(1, device.AttrSSDPServer, `"Linux UPnP/1.1"`) })
+		h.at(time.Second, func() { says(2, device.AttrDHCPVendor, `"udhcp"`) })
+		h.at(2*time.Second, func() { says(3, device.AttrDeviceModel, `"Lumora 55"`) })
+		h.stop(time.Minute)
+		h.run(input())
+		require.Equal(t, []string{"Linux UPnP/1.1", "Lumora 55"}, *models)
 	})
 }
 

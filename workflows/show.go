@@ -38,22 +38,28 @@ const (
 	searchTestState = "TestState" // unset until the session has read its device's test state
 )
 
-// searchedAttributes are the search attributes that show an attribute of the device:
-// the first in the list that has a value.
-var searchedAttributes = []struct {
+// searchedAttributes are the search attributes that show an attribute of the device,
+// in the order of the vocabulary: each shows the first of its attributes that has a
+// value.
+var searchedAttributes = newSearchedAttributes()
+
+type searchedAttribute struct {
 	search     string
 	attributes []string
-}{
-	{"ConnectionStatus", []string{"connection.status"}},
-	{"DeviceModel", []string{"device.model", "mdns.model"}},
-	{"Esn", []string{"netflix.esn"}},
 }
 
-// cardAttributes are the attributes that the status card shows besides.
-var cardAttributes = []struct{ label, attribute string }{
-	{"host name", "network.hostname"},
-	{"MAC", "network.mac"},
-	{"IPv4", "network.ipv4"},
+func newSearchedAttributes() []searchedAttribute {
+	var all []searchedAttribute
+	for _, spec := range device.Vocabulary {
+		switch {
+		case spec.Search == "":
+		case spec.Search != device.SearchModel:
+			all = append(all, searchedAttribute{spec.Search, []string{spec.Name}})
+		case spec.Name == device.ModelAttributes[0]: // the others of the list come with it
+			all = append(all, searchedAttribute{spec.Search, device.ModelAttributes})
+		}
+	}
+	return all
 }
 
 // SearchAttributes are the names, all of type Keyword, that a server must know
@@ -163,8 +169,10 @@ func (s *session) addDeviceRows(row func(name, value string)) {
 	if s.TestState != nil {
 		row(searchTestState, s.TestState.cardText())
 	}
-	for _, a := range cardAttributes {
-		row(a.label, code(attributeText(&s.State, a.attribute)))
+	for _, spec := range device.Vocabulary {
+		if spec.Card != "" {
+			row(spec.Card, code(attributeText(&s.State, spec.Name)))
+		}
 	}
 	if !s.State.Last.IsZero() {
 		row("last observed", s.State.Last.UTC().Format(time.RFC3339))

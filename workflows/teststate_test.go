@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -19,16 +18,7 @@ func held(holder string, until time.Time) *workflows.TestState {
 }
 
 // testStates collects what the search attribute TestState is set to.
-func testStates(h *harness) *[]string {
-	shown := &[]string{}
-	key := temporal.NewSearchAttributeKeyKeyword("TestState")
-	h.OnUpsertTypedSearchAttributes(anything()).Return(nil).Maybe().Run(func(a arguments) {
-		if set, ok := a[0].(temporal.SearchAttributes).GetKeyword(key); ok { //nolint:forcetypeassert // as documented
-			*shown = append(*shown, set)
-		}
-	})
-	return shown
-}
+func testStates(h *harness) *[]string { return h.collectSearch("TestState") }
 
 func tell(h *harness) { h.SignalWorkflow(workflows.SignalTestState, nil) }
 
