@@ -142,7 +142,7 @@ func components(t *testing.T) registered {
 	// The workflows write theirs through the SDK.
 	_, err = sdkmetrics.New(r)
 	require.NoError(t, err)
-	counters := regexp.MustCompile(`(metric\w+)\s+= "(rollcall_session_\w+)"`).FindAllStringSubmatch(source(t, "workflows/show.go"), -1)
+	counters := regexp.MustCompile(`(metric\w+)\s+= "(rollcall_session_\w+)"`).FindAllStringSubmatch(source(t, "workflows/metrics.go"), -1)
 	require.NotEmpty(t, counters)
 	for _, c := range counters {
 		r[c[2]+"_total"] = metric{"counter", tagsOf(t, c[1])}

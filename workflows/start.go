@@ -11,11 +11,13 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// StartOptions are the options with which every starter starts a session's
-// workflow, so that there is one per session whoever comes first: a running one
-// is used, a closed one is followed by a new run. There is no retry policy,
-// because a retry would lose the signal of a signal with start, and no timeout.
-// An empty taskQueue is TaskQueue.
+// StartOptions are the options with which everybody starts a session's workflow.
+//
+// Invariant: a session has at most one workflow, whoever starts it first. One that
+// runs is used, and one that has completed is followed by a new run.
+//
+// There is no retry policy, because a workflow retry would lose the signal of a
+// signal with start, and no timeout. An empty taskQueue is TaskQueue.
 func StartOptions(taskQueue, rae, session string) client.StartWorkflowOptions {
 	if taskQueue == "" {
 		taskQueue = TaskQueue
@@ -29,8 +31,8 @@ func StartOptions(taskQueue, rae, session string) client.StartWorkflowOptions {
 	}
 }
 
-// CheckSearchAttributes is nil where the namespace has every search attribute of
-// a session; else the error says which to register, and how.
+// CheckSearchAttributes returns nil where the namespace has every search attribute
+// of a session. Otherwise its error is the command that registers those missing.
 func CheckSearchAttributes(ctx context.Context, operator operatorservice.OperatorServiceClient, namespace string) error {
 	have, err := operator.ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
 	if err != nil {
@@ -43,7 +45,7 @@ func CheckSearchAttributes(ctx context.Context, operator operatorservice.Operato
 		}
 	}
 	if missing != "" {
-		return fmt.Errorf("the namespace lacks some: temporal operator search-attribute create --namespace %s%s", namespace, missing)
+		return fmt.Errorf("search attributes are missing: temporal operator search-attribute create --namespace %s%s", namespace, missing)
 	}
 	return nil
 }
