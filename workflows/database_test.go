@@ -39,19 +39,19 @@ type database struct {
 	known int64
 	// activities counts calls, where one may load and apply.
 	activities int
-	local      map[string]int
+	local      map[string]int // tries of local activities, by name; see localTries
 	regular    map[string]int
 
 	// down fails every activity but Supersede and RequestSnapshot.
 	down atomic.Bool
 	// fail, if set, may refuse or fail an activity before it does anything.
 	fail func(ctx context.Context, name string, in *workflows.ApplyRequest) error
-	// search is what Loaded says of search attributes.
+	// search is what LoadedSession says of search attributes.
 	search bool
 	// noLevel and noTestState have it answer without these, as another build may.
 	noLevel, noTestState bool
-	// older and newer are what the database finds for an apply that opens, or
-	// a load.
+	// older and newer are the rivals in the answers to IdentifiesDevice and to a
+	// load.
 	older      []string
 	newer      string
 	superseded []workflows.SupersedeRequest
@@ -78,7 +78,22 @@ func (d *database) failure(ctx context.Context, name string, in *workflows.Apply
 	return nil
 }
 
-// note counts a call.
+// activityNames are those that the database counts tries of.
+var activityNames = []string{workflows.ActivityApplyBatch, workflows.ActivityLoadSession, workflows.ActivityReadTestState}
+
+func (d *database) localTries(name string) int { return triesOf(d.local, name) }
+
+func (d *database) regularTries(name string) int { return triesOf(d.regular, name) }
+
+// triesOf panics for a name that is never counted: 0 would be a test that cannot fail.
+func triesOf(tries map[string]int, name string) int {
+	if !slices.Contains(activityNames, name) {
+		panic("tries of " + name + " are not counted")
+	}
+	return tries[name]
+}
+
+// note counts a try of an activity.
 func (d *database) note(ctx context.Context, name string) {
 	if d.local == nil {
 		d.local, d.regular = map[string]int{}, map[string]int{}

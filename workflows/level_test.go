@@ -62,7 +62,7 @@ func TestLevelOfAnotherBuildDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
 		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-			if name == workflows.ActivityLoadSession && db.regular[name] == 0 {
+			if name == workflows.ActivityLoadSession && db.regularTries(name) == 0 {
 				return outage()
 			}
 			return nil

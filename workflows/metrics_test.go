@@ -24,7 +24,7 @@ func TestMetricNames(t *testing.T) {
 		require.NoError(t, err)
 		db := &database{older: []string{"11111111-3c6e-4f4e-9f3a-0c0f3f0a9b11"}}
 		db.fail = func(_ context.Context, _ string, in *workflows.ApplyRequest) error {
-			if in != nil && in.AsOf == 9 && db.regular[workflows.ActivityApplyBatch] == 0 {
+			if in != nil && in.AsOf == 9 && db.regularTries(workflows.ActivityApplyBatch) == 0 {
 				return outage()
 			}
 			return nil

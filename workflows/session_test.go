@@ -39,8 +39,8 @@ func TestAppliesWhatItIsSent(t *testing.T) {
 		require.Equal(t, epoch.Add(time.Second), v.FirstObserved.UTC())
 		require.Equal(t, epoch.Add(3*time.Second), v.LastObserved.UTC())
 		require.Equal(t, epoch.Add(time.Hour+11*time.Second), v.LastReceived.UTC())
-		require.Equal(t, 2, db.local[workflows.ActivityApplyBatch])
-		require.Zero(t, db.regular[workflows.ActivityApplyBatch])
+		require.Equal(t, 2, db.localTries(workflows.ActivityApplyBatch))
+		require.Zero(t, db.regularTries(workflows.ActivityApplyBatch))
 	})
 }
 
@@ -199,7 +199,7 @@ func TestOutageEscalatesToARegularActivity(t *testing.T) {
 		h.stop(time.Hour)
 		h.run(input())
 		require.EqualValues(t, 2, h.view().AsOf)
-		require.Greater(t, db.regular[workflows.ActivityApplyBatch], 0)
+		require.Greater(t, db.regularTries(workflows.ActivityApplyBatch), 0)
 		require.Len(t, db.applies, 2)
 		require.Zero(t, h.view().Counters.Refused)
 	})
@@ -209,7 +209,7 @@ func TestLoadEscalatesToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
 		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-			if name == workflows.ActivityLoadSession && db.regular[name] < 3 {
+			if name == workflows.ActivityLoadSession && db.regularTries(name) < 3 {
 				return outage()
 			}
 			return nil
@@ -221,7 +221,7 @@ func TestLoadEscalatesToo(t *testing.T) {
 		h.run(input())
 		require.EqualValues(t, 1, h.view().AsOf)
 		require.Equal(t, workflows.SyncLive, h.view().Sync)
-		require.Equal(t, 3, db.regular[workflows.ActivityLoadSession])
+		require.Equal(t, 3, db.regularTries(workflows.ActivityLoadSession))
 	})
 }
 

@@ -240,7 +240,7 @@ func TestTestStateIsReadAfterAnOutage(t *testing.T) {
 		h.at(time.Minute, func() {
 			db.test = held("jana", h.Now().Add(24*time.Hour))
 			db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
-				if name == workflows.ActivityReadTestState && db.regular[name] < 3 {
+				if name == workflows.ActivityReadTestState && db.regularTries(name) < 3 {
 					return outage()
 				}
 				return nil
@@ -252,6 +252,6 @@ func TestTestStateIsReadAfterAnOutage(t *testing.T) {
 		h.run(input())
 		require.EqualValues(t, 2, h.view().AsOf)
 		require.Equal(t, "jana", h.view().TestState.Holder)
-		require.Equal(t, 3, db.regular[workflows.ActivityReadTestState])
+		require.Equal(t, 3, db.regularTries(workflows.ActivityReadTestState))
 	})
 }
