@@ -22,7 +22,11 @@ type deploymentCmd struct {
 
 // Help is printed by deployment --help.
 func (*deploymentCmd) Help() string {
-	return `Workers that run with --deployment and --build-id are versions of a Worker Deployment. A session stays on the version that it runs on, until it continues as new on the one that is current then: so workflow code may change without breaking a session that runs.`
+	return `Workers that run with --deployment and --build-id are versions of a Worker Deployment. A session stays on the version that it runs on, until it continues as new on the one that is current then: so workflow code may change without breaking a session that runs.
+
+Example:
+
+    rollcall deployment status --deployment rollcall`
 }
 
 // deploymentFlags say which deployment, and where.

@@ -30,6 +30,19 @@ type deviceCmd struct {
 	RequestSnapshot deviceRequestSnapshotCmd `cmd:"" help:"Ask a device's RAE for a snapshot now, and wait for its reply."`
 }
 
+// Help is printed by device --help.
+func (*deviceCmd) Help() string {
+	return `Finds devices, shows what is known of one and how it came to be, reserves them, and sends commands to their RAEs.
+
+` + refHelp + `
+
+Examples:
+
+    rollcall device list --status online
+
+    rollcall device get "Kitchen display"`
+}
+
 // queryFlags are what every look into the database takes.
 type queryFlags struct {
 	Database databaseFlags `embed:"" group:"database"`

@@ -18,9 +18,9 @@ import (
 //
 // When adding a subcommand: a field here, or in the command above it (deviceCmd
 // in device.go); its struct with Help, Validate and Run in a file of its own,
-// with flags and output alone and the logic in a package; its name in TestHelp,
-// whose golden file go test ./cmd/rollcall -update writes; its refusals in
-// TestRefusals.
+// which holds flags and output alone: the logic is in a package; what it refuses
+// in TestRefusals. go test ./cmd/rollcall -update writes the golden file of its
+// help, which must hold an example.
 type grammar struct {
 	cli.Flags
 

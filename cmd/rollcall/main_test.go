@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
@@ -66,24 +67,29 @@ func golden(t *testing.T, name, got string) {
 	require.Equal(t, string(want), got, "go test ./cmd/rollcall -update accepts the change")
 }
 
-// What a person reads who asks for help: command lines, flags, environment.
+// What a person reads who asks for help: command lines, flags, environment, and
+// an example of how to use them.
 func TestHelp(t *testing.T) {
-	for _, command := range []string{
-		"", "bridge", "poller", "worker", "migrate", "migrate up", "migrate status", "healthcheck",
-		"device", "device list", "device get", "device history", "device request-snapshot", "device command", "verify", "version", "attributes",
-		"dlq", "dlq list", "dlq show", "dlq replay", "dlq drop",
-		"quarantine", "quarantine list", "quarantine show", "quarantine replay", "quarantine drop", "retention", "device explain",
-		"deployment", "deployment status", "deployment roll",
-		"identity", "identity conflicts", "identity show", "identity merge", "identity keep-apart",
-		"device reserve", "device renew", "device release", "device set-state",
-		"session", "session progress", "session drain", "session close",
-	} {
+	a := app()
+	k, err := a.Kong()
+	require.NoError(t, err)
+	var visit func(*kong.Node, string)
+	visit = func(node *kong.Node, command string) {
 		t.Run(command, func(t *testing.T) {
 			code, stdout, stderr := run(t, append(strings.Fields(command), "--help")...)
 			require.Equal(t, cli.ExitOK, code, stderr)
-			golden(t, "help"+strings.ReplaceAll(" "+command, " ", "-")+".txt", stdout)
+			golden(t, "help-"+strings.ReplaceAll(command, " ", "-")+".txt", stdout)
+			if command != "" {
+				require.Regexp(t, `(?m)^Examples?:\n\n    \S`, stdout)
+			}
 		})
+		for _, child := range node.Children {
+			if child.Type == kong.CommandNode {
+				visit(child, strings.TrimSpace(command+" "+child.Name))
+			}
+		}
 	}
+	visit(k.Model.Node, "")
 }
 
 // Every flag says what it is for, and can be set by the environment where a

@@ -16,6 +16,15 @@ type migrateCmd struct {
 	Status migrateStatusCmd `cmd:"" help:"Show which steps the database has."`
 }
 
+// Help is printed by migrate --help.
+func (*migrateCmd) Help() string {
+	return `Creates the database's tables and brings them up to date. Services wait until that is done.
+
+Example:
+
+    rollcall migrate up --database-url postgres://rollcall@db/rollcall`
+}
+
 // migrateFlags are what both subcommands take.
 type migrateFlags struct {
 	Database databaseFlags `embed:"" group:"database"`

@@ -21,6 +21,15 @@ type sessionCmd struct {
 	Close    sessionCloseCmd    `cmd:"" help:"Close a session for good."`
 }
 
+// Help is printed by session --help.
+func (*sessionCmd) Help() string {
+	return `Speaks with the workflow of one device session.
+
+Example:
+
+    rollcall session progress $(rollcall device get living-room-tv -o json | jq -r .session_id)`
+}
+
 // workflowFlags are what every question to one session's workflow takes.
 type workflowFlags struct {
 	Temporal temporalFlags `embed:"" group:"temporal"`
