@@ -149,7 +149,7 @@ func summaries(w io.Writer, devices []store.Summary) {
 	row(w, "SESSION", "MAC", "ADDRESS", "NAME", "MODEL", "STATUS", "TEST", "LAST SEEN", "RAE")
 	for _, d := range devices {
 		row(w, d.Session, orElse(d.MAC, "-"), orElse(d.IPv4, "-"), orElse(clip(d.Name), "-"), orElse(clip(d.Model), "-"),
-			orElse(d.Status, "-"), inUse(d.Test), orElse(stamp(d.LastObserved), "-"), d.RAE)
+			orElse(d.Status, "-"), testStateText(d.Test), orElse(stamp(d.LastObserved), "-"), d.RAE)
 	}
 }
 
@@ -191,7 +191,7 @@ func details(w *tabwriter.Writer, d store.Device) {
 	if d.Reason != "" {
 		row(w, "Closed because", d.Reason)
 	}
-	row(w, "Test state", inUse(d.Test))
+	row(w, "Test state", testStateText(d.Test))
 	if d.Test.State != store.StateAvailable {
 		row(w, "", fmt.Sprintf("by %s since %s%s%s", d.Test.Holder, stamp(d.Test.Since), prefixed(" until ", stamp(d.Test.LeaseUntil)), prefixed(": ", clip(d.Test.Reason))))
 	}

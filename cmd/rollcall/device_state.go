@@ -90,8 +90,8 @@ func (q *queryFlags) changeState(ctx context.Context, env cli.Env, verb string, 
 	return err
 }
 
-// inUse is a test state as a cell of a table shows it.
-func inUse(t store.TestState) string {
+// testStateText is a test state as a cell of a table shows it.
+func testStateText(t store.TestState) string {
 	if t.State == store.StateInTest {
 		return fmt.Sprintf("%s (%s)", t.State, clip(t.Holder))
 	}

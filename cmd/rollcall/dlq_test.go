@@ -25,8 +25,8 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/kafka/kafkatest"
 )
 
-// office is a Kafka with dead letters, and a rollcall dlq to use on it.
-type office struct {
+// dlqFixture is a Kafka with dead letters, and a rollcall dlq to use on it.
+type dlqFixture struct {
 	t      *testing.T
 	fake   *kfake.Cluster
 	addrs  []string
@@ -41,23 +41,23 @@ const sessionID = "0d0f3a2e-6f5c-4c0e-9a55-1b1d6f1f2a11"
 
 func key(rae string) string { return "rollcall/v1/" + rae + "/sessions/" + sessionID + "/events" }
 
-func newOffice(t *testing.T) *office {
+func newDLQFixture(t *testing.T) *dlqFixture {
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, device.KafkaEvents), kfake.SeedTopics(2, device.KafkaDeadLetters))
 	require.NoError(t, err)
 	t.Cleanup(fake.Close)
 	client, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
-	return &office{t: t, fake: fake, addrs: fake.ListenAddrs(), client: client, made: time.Now().Add(-time.Hour).Truncate(time.Millisecond)}
+	return &dlqFixture{t: t, fake: fake, addrs: fake.ListenAddrs(), client: client, made: time.Now().Add(-time.Hour).Truncate(time.Millisecond)}
 }
 
-func (o *office) produce(rs ...*kgo.Record) {
+func (o *dlqFixture) produce(rs ...*kgo.Record) {
 	o.t.Helper()
 	require.NoError(o.t, o.client.ProduceSync(o.t.Context(), rs...).FirstErr())
 }
 
 // letter is the original record and its letter, in the given partition.
-func (o *office) letter(partition int32, r *kgo.Record, reason string) {
+func (o *dlqFixture) letter(partition int32, r *kgo.Record, reason string) {
 	o.t.Helper()
 	if r.Topic == "" {
 		r.Topic = device.KafkaEvents
@@ -70,7 +70,7 @@ func (o *office) letter(partition int32, r *kgo.Record, reason string) {
 	o.produce(l)
 }
 
-func (o *office) run(args ...string) (code int, stdout, stderr string) {
+func (o *dlqFixture) run(args ...string) (code int, stdout, stderr string) {
 	o.t.Helper()
 	var out, errs bytes.Buffer
 	a := app()
@@ -81,7 +81,7 @@ func (o *office) run(args ...string) (code int, stdout, stderr string) {
 }
 
 // ok is run, where it must not fail.
-func (o *office) ok(args ...string) string {
+func (o *dlqFixture) ok(args ...string) string {
 	o.t.Helper()
 	code, stdout, stderr := o.run(args...)
 	require.Equal(o.t, cli.ExitOK, code, stderr)
@@ -89,7 +89,7 @@ func (o *office) ok(args ...string) string {
 }
 
 // list is what rollcall dlq list says, as coordinates.
-func (o *office) list(args ...string) []string {
+func (o *dlqFixture) list(args ...string) []string {
 	o.t.Helper()
 	var page struct{ Letters []dlq.Letter }
 	require.NoError(o.t, json.Unmarshal([]byte(o.ok(append([]string{"list", "-o", "json"}, args...)...)), &page))
@@ -101,7 +101,7 @@ func (o *office) list(args ...string) []string {
 }
 
 // events are n records of the events' topic.
-func (o *office) events(n int) []*kgo.Record {
+func (o *dlqFixture) events(n int) []*kgo.Record {
 	o.t.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(o.fake.ListenAddrs()...), kgo.ConsumeTopics(device.KafkaEvents), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(o.t, err)
@@ -117,7 +117,7 @@ func (o *office) events(n int) []*kgo.Record {
 	return rs
 }
 
-func (o *office) count(topic string) int {
+func (o *dlqFixture) count(topic string) int {
 	ends, err := kadm.NewClient(o.client).ListEndOffsets(o.t.Context(), topic)
 	require.NoError(o.t, err)
 	n := 0
@@ -125,9 +125,9 @@ func (o *office) count(topic string) int {
 	return n
 }
 
-// some are four letters: 0/0 to 0/2 and 1/0.
-func some(t *testing.T) *office {
-	o := newOffice(t)
+// fourLetters are 0/0 to 0/2 and 1/0.
+func fourLetters(t *testing.T) *dlqFixture {
+	o := newDLQFixture(t)
 	o.letter(0, &kgo.Record{Partition: 2, Offset: 7, Key: []byte(key("RAE-1")), Value: []byte(`{"a":"\u001b","b":[1]}`), Headers: []kgo.RecordHeader{{Key: "own", Value: []byte("x\x1b[31m")}}}, "bad-seq")
 	o.letter(0, &kgo.Record{Partition: 2, Offset: 9, Key: []byte(key("RAE-2")), Value: nil}, "not-json")
 	o.letter(0, &kgo.Record{Partition: -1, Offset: -1, Key: []byte("\xff\x00"), Value: []byte("\x00\xff\x1b[2J"), Timestamp: o.made.Add(-48 * time.Hour)}, "kafka-limit")
@@ -136,7 +136,7 @@ func some(t *testing.T) *office {
 }
 
 func TestDLQList(t *testing.T) {
-	o := some(t)
+	o := fourLetters(t)
 	out := o.ok("list")
 	require.Regexp(t, `(?m)^LETTER +MADE +WAS AT +KEY +REASON +DETAIL +SIZE +STATE$`, out)
 	require.Regexp(t, `(?m)^0/0 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ +rollcall.device-events/2/7 +rollcall/v1/RAE-1/sessions/.{30,}… +bad-seq +why �\[2J not +22 +open$`, out)
@@ -161,7 +161,7 @@ func TestDLQList(t *testing.T) {
 }
 
 func TestDLQShow(t *testing.T) {
-	o := some(t)
+	o := fourLetters(t)
 	out := o.ok("show", "0/0")
 	require.Regexp(t, `(?m)^Record was at +rollcall.device-events/2/7$`, out)
 	require.Regexp(t, `(?m)^own +x�\[31m$`, out)
@@ -191,7 +191,7 @@ func TestDLQShow(t *testing.T) {
 }
 
 func TestDLQReplay(t *testing.T) {
-	o := some(t)
+	o := fourLetters(t)
 	require.Equal(t, "Would be replayed: 3 letters (bad-seq 1, not-json 2) to rollcall.device-events 3\n", o.ok("replay", "--since=24h", "--dry-run"))
 	require.Zero(t, o.count(device.KafkaEvents))
 	require.Equal(t, 4, o.count(device.KafkaDeadLetters))
@@ -200,8 +200,7 @@ func TestDLQReplay(t *testing.T) {
 	for _, r := range o.events(2) {
 		require.Equal(t, key("RAE-1"), string(r.Key))
 		require.True(t, o.made.Equal(r.Timestamp), "%s is not %s", r.Timestamp, o.made)
-		want, err := kgo.StickyKeyPartitioner(nil).ForTopic(device.KafkaEvents).Partition(r, 4), error(nil)
-		require.NoError(t, err)
+		want := kgo.StickyKeyPartitioner(nil).ForTopic(device.KafkaEvents).Partition(r, 4)
 		require.EqualValues(t, want, r.Partition, "the partition of its key")
 	}
 	first := o.events(2)[0]
@@ -239,7 +238,7 @@ func TestDLQReplay(t *testing.T) {
 }
 
 func TestDLQDrop(t *testing.T) {
-	o := some(t)
+	o := fourLetters(t)
 	require.Equal(t, "dropped  1\n", o.ok("drop", "0/1", "--yes"))
 	require.Equal(t, []string{"0/0", "0/2", "1/0"}, o.list())
 	require.Equal(t, "dropped  1\n", o.ok("drop", "--reason=not-json", "--yes"))
@@ -252,7 +251,7 @@ func TestDLQDrop(t *testing.T) {
 }
 
 func TestDLQAsks(t *testing.T) {
-	o := some(t)
+	o := fourLetters(t)
 	code, _, stderr := o.run("drop", "0/0")
 	require.Equal(t, cli.ExitUsage, code)
 	require.Equal(t, "rollcall: Drop 1 letters (bad-seq 1)? nobody is there to confirm it: give --yes, or look first with --dry-run\n", stderr)
@@ -271,7 +270,7 @@ func TestDLQAsks(t *testing.T) {
 
 // What cannot be put back is named, left, and does not stop the rest.
 func TestDLQReplayRefuses(t *testing.T) {
-	o := newOffice(t)
+	o := newDLQFixture(t)
 	whole := &kgo.Record{Topic: device.KafkaEvents, Key: []byte("k"), Value: bytes.Repeat([]byte("v"), 40<<10), Timestamp: o.made}
 	cut := kafka.Truncate(kafka.DeadLetter(device.KafkaDeadLetters, whole, "too-large", ""))
 	o.produce(cut)
@@ -334,7 +333,7 @@ func TestDLQOnApacheKafka(t *testing.T) {
 		require.NoError(t, cl.ProduceSync(t.Context(), kafka.DeadLetter(letters, r, "bad-seq", "")).FirstErr())
 		require.NoError(t, cl.EndTransaction(t.Context(), end))
 	}
-	o := &office{t: t, addrs: brokers, client: cl}
+	o := &dlqFixture{t: t, addrs: brokers, client: cl}
 	topic := "--dead-letter-topic=" + letters
 	// Offsets 1, 3 and 5 are control records. 2 was aborted: nobody's letter.
 	require.Equal(t, []string{"0/0", "0/4"}, o.list(topic))
@@ -349,7 +348,7 @@ func TestDLQOnApacheKafka(t *testing.T) {
 }
 
 func TestDLQWarnsOfRetention(t *testing.T) {
-	o := newOffice(t)
+	o := newDLQFixture(t)
 	_, err := kadm.NewClient(o.client).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "retention.ms", Value: kadm.StringPtr("60000")}}, device.KafkaEvents)
 	require.NoError(t, err)
 	o.letter(0, &kgo.Record{Value: []byte("v")}, "x")
@@ -359,7 +358,7 @@ func TestDLQWarnsOfRetention(t *testing.T) {
 }
 
 func TestDLQRefusals(t *testing.T) {
-	o := newOffice(t)
+	o := newDLQFixture(t)
 	for _, c := range []struct {
 		args []string
 		want string
@@ -384,7 +383,7 @@ func TestDLQRefusals(t *testing.T) {
 
 func TestDLQInAnOutage(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	o := newDLQFixture(t)
 	o.fake.Close()
 	code, _, stderr := o.run("list", "--timeout=5s")
 	require.Equal(t, cli.ExitFailed, code)

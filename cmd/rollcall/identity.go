@@ -75,16 +75,18 @@ func conflictRows(w io.Writer, conflicts []store.Conflict) {
 		if c.Decision != "" {
 			decision = fmt.Sprintf("%s by %s at %s", c.Decision, c.DecidedBy, stamp(c.DecidedAt))
 		}
-		row(w, begin(c.ID), stamp(c.NotedAt), side(c.A), known(c.A), side(c.B), known(c.B), decision)
+		row(w, shortID(c.ID), stamp(c.NotedAt), sideText(c.A), evidenceText(c.A), sideText(c.B), evidenceText(c.B), decision)
 	}
 }
 
-func side(s store.Side) string { return strings.TrimSpace(begin(s.Device) + " " + clip(s.Name)) }
+func sideText(s store.Side) string { return strings.TrimSpace(shortID(s.Device) + " " + clip(s.Name)) }
 
-func known(s store.Side) string { return orElse(strings.TrimSpace(s.Kind+" "+clip(s.Value)), "-") }
+func evidenceText(s store.Side) string {
+	return orElse(strings.TrimSpace(s.Kind+" "+clip(s.Value)), "-")
+}
 
-// begin is the beginning of a UUID, enough to name it.
-func begin(id string) string { return id[:min(len(id), 8)] }
+// shortID is the beginning of a UUID, enough to name it.
+func shortID(id string) string { return id[:min(len(id), 8)] }
 
 type identityShowCmd struct {
 	queryFlags `embed:""`

@@ -18,15 +18,15 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-// ward is a database with quarantined batches, and the Kafka they came from.
-type ward struct {
-	*office
+// quarantineFixture is a database with quarantined batches, and the Kafka they came from.
+type quarantineFixture struct {
+	*dlqFixture
 	url string
 }
 
-// newWard has records of two sessions in partition 2, offsets 0 to 5, by turns.
-func newWard(t *testing.T) *ward {
-	w := &ward{newOffice(t), postgrestest.New(t)}
+// newQuarantineFixture has records of two sessions in partition 2, offsets 0 to 5, by turns.
+func newQuarantineFixture(t *testing.T) *quarantineFixture {
+	w := &quarantineFixture{newDLQFixture(t), postgrestest.New(t)}
 	_, err := store.Migrate(t.Context(), w.url, nil)
 	require.NoError(t, err)
 	for n := range 6 {
@@ -48,7 +48,7 @@ func newWard(t *testing.T) *ward {
 	return w
 }
 
-func (w *ward) run(args ...string) (code int, stdout, stderr string) {
+func (w *quarantineFixture) run(args ...string) (code int, stdout, stderr string) {
 	w.t.Helper()
 	var out, errs bytes.Buffer
 	a := app()
@@ -62,7 +62,7 @@ func (w *ward) run(args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-func (w *ward) list(args ...string) []store.QuarantinedBatch {
+func (w *quarantineFixture) list(args ...string) []store.QuarantinedBatch {
 	w.t.Helper()
 	code, out, stderr := w.run(append([]string{"list", "-o", "json"}, args...)...)
 	require.Equal(w.t, cli.ExitOK, code, stderr)
@@ -72,7 +72,7 @@ func (w *ward) list(args ...string) []store.QuarantinedBatch {
 }
 
 func TestQuarantineList(t *testing.T) {
-	w := newWard(t)
+	w := newQuarantineFixture(t)
 	code, out, stderr := w.run("list")
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.Regexp(t, `(?m)^BATCH +SINCE +RAE +SESSION +WAS AT +CAUSE +DETAIL +STATE$`, out)
@@ -88,7 +88,7 @@ func TestQuarantineList(t *testing.T) {
 }
 
 func TestQuarantineShow(t *testing.T) {
-	w := newWard(t)
+	w := newQuarantineFixture(t)
 	all := w.list()
 	code, out, stderr := w.run("show", all[0].ID)
 	require.Equal(t, cli.ExitOK, code, stderr)
@@ -110,7 +110,7 @@ func TestQuarantineShow(t *testing.T) {
 }
 
 func TestQuarantineReplay(t *testing.T) {
-	w := newWard(t)
+	w := newQuarantineFixture(t)
 	all := w.list()
 	before := w.count(device.KafkaEvents)
 	code, out, stderr := w.run("replay", all[0].ID, "--dry-run")
@@ -155,7 +155,7 @@ func TestQuarantineReplay(t *testing.T) {
 
 // What Kafka's retention has taken, also in part, is not replayed.
 func TestQuarantineReplayOfWhatIsGone(t *testing.T) {
-	w := newWard(t)
+	w := newQuarantineFixture(t)
 	all := w.list()
 	_, err := kadm.NewClient(w.client).DeleteRecords(t.Context(), kadm.Offsets{device.KafkaEvents: {2: kadm.Offset{Topic: device.KafkaEvents, Partition: 2, At: 2}}})
 	require.NoError(t, err)
@@ -174,7 +174,7 @@ func TestQuarantineReplayOfWhatIsGone(t *testing.T) {
 // An outage is not taken for what is gone, and settles nothing.
 func TestQuarantineReplayInAnOutage(t *testing.T) {
 	t.Parallel()
-	w := newWard(t)
+	w := newQuarantineFixture(t)
 	w.addrs = []string{"127.0.0.1:1"}
 	code, _, stderr := w.run("replay", w.list()[0].ID, "--yes", "--timeout=5s")
 	require.Equal(t, cli.ExitFailed, code)

@@ -107,30 +107,30 @@ func (r *Result) conclude() {
 type answer struct {
 	seq     int64  // of the snapshot; 0: there is none
 	unknown bool   // the RAE has no such session
-	silence string // why there is no answer
+	noReply string // why there is no answer
 }
 
-// moment is what workflow and database had when they were looked at.
-type moment struct {
+// sample is what workflow and database had when they were read.
+type sample struct {
 	workflow *State // nil: there is none
 	database device.State
 	absent   bool   // the database has no such session
-	failed   string // why nothing could be looked at
+	failed   string // why nothing could be read
 }
 
 // same reports whether workflow and database have applied the same events.
-func (m moment) same() bool {
+func (m sample) same() bool {
 	w, d := m.workflow, m.database
 	return w.AsOf == d.AsOf && w.Snapshot == d.Snapshot && w.Closed == d.Closed && w.Missing.String() == d.Missing().String()
 }
 
-// judge compares. before is the workflow's state before the edge was asked, as
-// far as there was one. It reports with again that a snapshot more could tell
+// compare returns the result of a session. before is the workflow's state before
+// the edge was asked, if there was one. With again, one more snapshot could tell
 // more: the device changed while this one was applied.
-func judge(s Session, before State, a answer, m moment) (r Result, again bool) {
+func compare(s Session, before State, a answer, m sample) (r Result, again bool) {
 	r = Result{Session: s.ID, RAE: s.RAE}
-	if a.silence != "" {
-		r.cannotAsk("edge: %s", a.silence)
+	if a.noReply != "" {
+		r.cannotAsk("edge: %s", a.noReply)
 	}
 	switch {
 	case m.failed != "":
@@ -165,7 +165,7 @@ func (r *Result) withoutWorkflow(a answer, d device.State) {
 }
 
 // compareCloud compares workflow and database.
-func (r *Result) compareCloud(m moment) {
+func (r *Result) compareCloud(m sample) {
 	w, d := m.workflow, m.database
 	if m.same() {
 		r.Compared = append(r.Compared, Comparison{Seq: w.AsOf, Hashes: map[Side]string{

@@ -123,7 +123,7 @@ func withoutRow(ctx context.Context, index Index, w SessionWorkflows, raes []str
 // one of raes. One that cannot be asked is not known to be new, and is selected
 // where any RAE is.
 func (w SessionWorkflows) appliedTo(ctx context.Context, id string, raes []string) []Session {
-	ctx, cancel := context.WithTimeout(ctx, queryFor)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	view, err := w.view(ctx, id)
 	isNew := errors.Is(err, ErrGone) || err == nil && view.AsOf == 0

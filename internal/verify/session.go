@@ -10,21 +10,21 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// maxAsked is how many snapshots of a session are asked for where it changes
+// maxSnapshots is how many snapshots of a session are asked for where it changes
 // all the time: as many as its RAE gives at once.
-const maxAsked = 3
+const maxSnapshots = 3
 
 // session verifies one.
 func (v *Verifier) session(ctx context.Context, s Session) Result {
 	for asked := 1; ; asked++ {
-		// Why there is none, the look afterwards says.
+		// If there is none, look says why.
 		before, _ := v.state(ctx, s.ID)
 		a := v.ask(ctx, s)
-		r, again := judge(s, before, a, v.look(ctx, s, a))
+		r, again := compare(s, before, a, v.look(ctx, s, a))
 		if !again || ctx.Err() != nil {
 			return r
 		}
-		if asked == maxAsked {
+		if asked == maxSnapshots {
 			r.cannotAsk("edge: the device changed so fast that %d snapshots came with changes behind them, and none could be compared", asked)
 			r.conclude()
 			return r
@@ -32,13 +32,13 @@ func (v *Verifier) session(ctx context.Context, s Session) Result {
 	}
 }
 
-// Pauses between two questions to an edge, which doubles, and between two looks
-// at the cloud.
+// Pauses between two questions to an edge, and between two reads of the cloud.
+// Each doubles from its first to its last value.
 const (
-	askFirst  = time.Second
-	askMost   = 10 * time.Second
-	lookFirst = 20 * time.Millisecond
-	lookMost  = time.Second
+	retryMin = time.Second
+	retryMax = 10 * time.Second
+	pollMin  = 20 * time.Millisecond
+	pollMax  = time.Second
 )
 
 // ask has the edge send a snapshot.
@@ -47,11 +47,11 @@ func (v *Verifier) ask(ctx context.Context, s Session) answer {
 	case v.o.Edge == nil || s.Closed:
 		return answer{}
 	case v.isSilent(s.RAE):
-		return answer{silence: fmt.Sprintf("not asked: RAE %s did not reply for another session", s.RAE)}
+		return answer{noReply: fmt.Sprintf("not asked: RAE %s did not reply for another session", s.RAE)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.o.Timeout)
 	defer cancel()
-	wait, last := askFirst, ""
+	wait, last := retryMin, ""
 	for {
 		once, cancel := context.WithTimeout(ctx, CommandLife)
 		reply, err := v.o.Edge.Snapshot(once, s)
@@ -66,46 +66,46 @@ func (v *Verifier) ask(ctx context.Context, s Session) answer {
 			return answer{unknown: true}
 		case err == nil: // refused or expired
 			last = fmt.Sprintf("%s: %s", reply.Outcome, reply.Detail)
-			pause(ctx, &wait, askMost)
+			pause(ctx, &wait, retryMax)
 		case !lost:
-			return answer{silence: err.Error()}
+			return answer{noReply: err.Error()}
 		}
 		if ctx.Err() != nil {
 			v.replied(s.RAE, last != "")
 			if last == "" {
 				last = "it is offline, or its commands do not reach it"
 			}
-			return answer{silence: fmt.Sprintf("no snapshot within %s; %s", v.o.Timeout, last)}
+			return answer{noReply: fmt.Sprintf("no snapshot within %s; %s", v.o.Timeout, last)}
 		}
 	}
 }
 
 const (
-	// queryFor bounds one question to a workflow, and tries how often one is
-	// asked that does not answer.
-	queryFor = 10 * time.Second
-	tries    = 3
-	// lagging is when a workflow is asked whether it has a snapshot that the
-	// database does not have; before that the database alone is asked, which
-	// costs less and knows it first.
-	lagging = 5 * time.Second
-	// standing is how long workflow and database must both stand still, each
-	// with other events applied, to count as different: longer than an upsert
-	// whose answer was lost takes to be tried again.
-	standing = 10 * time.Second
+	// queryTimeout bounds one question to a workflow; after maxQueryFailures in a
+	// row its session is unreachable.
+	queryTimeout     = 10 * time.Second
+	maxQueryFailures = 3
+	// askWorkflowAfter is when a workflow is asked whether it has a snapshot that
+	// the database does not have. Until then the database alone is asked, which
+	// costs less and has it first.
+	askWorkflowAfter = 5 * time.Second
+	// stalledAfter is how long workflow and database must both not move, each with
+	// other events applied, to count as different: longer than it takes to try an
+	// upsert again whose answer was lost.
+	stalledAfter = 10 * time.Second
 )
 
-// look returns the first moment, with the snapshot applied that was asked for,
-// at which workflow and database have applied the same events; or that at which
-// they have stood still for long without.
-func (v *Verifier) look(ctx context.Context, s Session, a answer) moment {
+// look reads workflow and database until both have applied the snapshot that was
+// asked for and the same events, or have not moved for stalledAfter, and returns
+// what they had then.
+func (v *Verifier) look(ctx context.Context, s Session, a answer) sample {
 	ctx, cancel := context.WithTimeout(ctx, v.o.Timeout)
 	defer cancel()
 	begun := time.Now()
 	var last mark
-	since, failures, wait := begun, 0, lookFirst
+	since, failures, wait := begun, 0, pollMin
 	for {
-		m, err := v.lookOnce(ctx, s, a, time.Since(begun))
+		m, err := v.sampleOnce(ctx, s, a, time.Since(begun))
 		now := m.mark()
 		if err == nil {
 			failures = 0
@@ -116,16 +116,16 @@ func (v *Verifier) look(ctx context.Context, s Session, a answer) moment {
 		complete := now.databaseSnapshot >= a.seq && (!a.unknown || m.database.Closed > 0)
 		switch {
 		case err != nil:
-			if failures++; failures == tries || ctx.Err() != nil {
-				return moment{failed: err.Error()}
+			if failures++; failures == maxQueryFailures || ctx.Err() != nil {
+				return sample{failed: err.Error()}
 			}
 		case m.absent, complete && (m.workflow == nil || m.same()):
 			return m
-		case time.Since(since) > standing && max(now.databaseSnapshot, now.snapshot) >= a.seq:
+		case time.Since(since) > stalledAfter && max(now.databaseSnapshot, now.snapshot) >= a.seq:
 			return m
 		}
-		if pause(ctx, &wait, lookMost); ctx.Err() != nil {
-			return moment{failed: v.inVain(a, now)}
+		if pause(ctx, &wait, pollMax); ctx.Err() != nil {
+			return sample{failed: v.timeoutText(a, now)}
 		}
 	}
 }
@@ -133,7 +133,7 @@ func (v *Verifier) look(ctx context.Context, s Session, a answer) moment {
 // mark is how far both sides have come.
 type mark struct{ asOf, snapshot, databaseAsOf, databaseSnapshot int64 }
 
-func (m moment) mark() mark {
+func (m sample) mark() mark {
 	out := mark{databaseAsOf: m.database.AsOf, databaseSnapshot: m.database.Snapshot}
 	if m.workflow != nil {
 		out.asOf, out.snapshot = m.workflow.AsOf, m.workflow.Snapshot
@@ -141,24 +141,24 @@ func (m moment) mark() mark {
 	return out
 }
 
-// inVain says what look waited for.
-func (v *Verifier) inVain(a answer, m mark) string {
+// timeoutText says what look did not see within Timeout.
+func (v *Verifier) timeoutText(a answer, m mark) string {
 	if m.databaseSnapshot < a.seq {
 		return fmt.Sprintf("cloud: the snapshot that the RAE sent at seq %d was not applied within %s: is there a backlog, or no poller or worker?", a.seq, v.o.Timeout)
 	}
 	return fmt.Sprintf("cloud: within %s, workflow and database were never seen with the same events applied", v.o.Timeout)
 }
 
-// lookOnce looks at both sides. It leaves the workflow out, as if there were
-// none, while it cannot have what is waited for.
-func (v *Verifier) lookOnce(ctx context.Context, s Session, a answer, waited time.Duration) (moment, error) {
-	var m moment
+// sampleOnce reads both sides. It leaves the workflow out, as if there were none,
+// while it cannot have what is waited for.
+func (v *Verifier) sampleOnce(ctx context.Context, s Session, a answer, waited time.Duration) (sample, error) {
+	var m sample
 	stored, err := v.o.Database.Load(ctx, s.ID)
 	if err != nil {
 		return m, fmt.Errorf("database: %w", err)
 	}
 	m.database, m.absent = stored.State, !stored.Found
-	if m.absent || m.database.Snapshot < a.seq && waited < lagging {
+	if m.absent || m.database.Snapshot < a.seq && waited < askWorkflowAfter {
 		return m, nil
 	}
 	w, err := v.state(ctx, s.ID)
@@ -173,7 +173,7 @@ func (v *Verifier) lookOnce(ctx context.Context, s Session, a answer, waited tim
 }
 
 func (v *Verifier) state(ctx context.Context, session string) (State, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, queryFor, fmt.Errorf("no answer within %s: does a worker run?", queryFor))
+	ctx, cancel := context.WithTimeoutCause(ctx, queryTimeout, fmt.Errorf("no answer within %s: does a worker run?", queryTimeout))
 	defer cancel()
 	w, err := v.o.Workflows.State(ctx, session)
 	if err != nil && ctx.Err() != nil {

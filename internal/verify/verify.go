@@ -122,13 +122,13 @@ func New(o Options) (*Verifier, error) {
 	return &Verifier{o: o, silent: map[string]bool{}}, nil
 }
 
-// Run verifies the sessions and tells each of every result, one at a time, in
+// Run verifies the sessions and calls each with every result, one at a time, in
 // the order in which they come. It returns early, with ctx's cause, when ctx
-// ends; what was not verified by then is not told.
+// ends; sessions that were not verified by then have no result.
 func (v *Verifier) Run(ctx context.Context, sessions []Session, each func(Result)) error {
 	lanes := v.lanes(sessions)
 	var workers sync.WaitGroup
-	var telling sync.Mutex
+	var reporting sync.Mutex
 	for range v.o.Parallel {
 		workers.Go(func() {
 			for lane := range lanes {
@@ -137,9 +137,9 @@ func (v *Verifier) Run(ctx context.Context, sessions []Session, each func(Result
 					if ctx.Err() != nil {
 						return
 					}
-					telling.Lock()
+					reporting.Lock()
 					each(r)
-					telling.Unlock()
+					reporting.Unlock()
 				}
 			}
 		})
@@ -177,8 +177,8 @@ func (v *Verifier) lanes(sessions []Session) <-chan (<-chan Session) {
 	return lanes
 }
 
-// isSilent reports whether the RAE did not reply for the session before, for
-// all of Timeout. It is not asked for others then: each would wait in vain.
+// isSilent reports whether the RAE gave no reply within Timeout when it was asked
+// last. It is not asked for other sessions then: each would wait as long.
 func (v *Verifier) isSilent(rae string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
