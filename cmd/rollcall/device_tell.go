@@ -9,8 +9,8 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/sessions"
 	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workers/session/control"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
@@ -55,11 +55,11 @@ func (f *tellFlags) tell(ctx context.Context, env cli.Env, open []store.Summary)
 		return
 	}
 	defer temporal.Close()
-	tellSessions(ctx, env, sessions.Client{Temporal: temporal}, open)
+	tellSessions(ctx, env, control.Client{Temporal: temporal}, open)
 }
 
 // tellSessions tells each, whatever became of the one before.
-func tellSessions(ctx context.Context, env cli.Env, client sessions.Client, open []store.Summary) {
+func tellSessions(ctx context.Context, env cli.Env, client control.Client, open []store.Summary) {
 	for _, s := range open {
 		if err := client.TellTestState(ctx, s.Session); err != nil {
 			notTold(env, s.Session, err)
@@ -68,7 +68,7 @@ func tellSessions(ctx context.Context, env cli.Env, client sessions.Client, open
 }
 
 func notTold(env cli.Env, session string, err error) {
-	if errors.Is(err, sessions.ErrNotRunning) {
+	if errors.Is(err, control.ErrNotRunning) {
 		warn(env, "session %s has no workflow that runs: Temporal shows the new state when its next event starts it", session)
 		return
 	}

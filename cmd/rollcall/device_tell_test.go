@@ -14,14 +14,14 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/sessions"
 	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workers/session/control"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 // signals answers by workflow.
 type signals struct {
-	sessions.Temporal
+	control.Temporal
 	errs map[string]error
 	sent []string
 }
@@ -44,7 +44,7 @@ func TestTellSessions(t *testing.T) {
 		device.WorkflowID(tv):     serviceerror.NewNotFound("workflow execution already completed"),
 		device.WorkflowID(server): errors.New("deadline exceeded"),
 	}}
-	tellSessions(t.Context(), env, sessions.Client{Temporal: s}, []store.Summary{{Session: tv}, {Session: server}, {Session: third}})
+	tellSessions(t.Context(), env, control.Client{Temporal: s}, []store.Summary{{Session: tv}, {Session: server}, {Session: third}})
 	require.Equal(t, []string{device.WorkflowID(tv), device.WorkflowID(server), device.WorkflowID(third)}, s.sent)
 	require.Equal(t, "rollcall: warning: session "+tv+" has no workflow that runs: Temporal shows the new state when its next event starts it\n"+
 		"rollcall: warning: the database has it, but session "+server+" was not told of the test state, and Temporal may show an older one: deadline exceeded. "+

@@ -10,8 +10,8 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/sessions"
 	"github.com/rollcall-platform/rollcall/internal/store"
+	"github.com/rollcall-platform/rollcall/workers/session/control"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
@@ -58,7 +58,7 @@ func (a *sessionArg) check() error {
 }
 
 // ask asks one question of a session's workflow.
-func (f *workflowFlags) ask(ctx context.Context, env cli.Env, taskQueue string, question func(context.Context, sessions.Client) error) error {
+func (f *workflowFlags) ask(ctx context.Context, env cli.Env, taskQueue string, question func(context.Context, control.Client) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, f.Timeout, fmt.Errorf("no answer within %s: is a worker running?", f.Timeout))
 	defer cancel()
 	temporal, _, err := f.Temporal.dial(ctx, env.Logger)
@@ -66,8 +66,8 @@ func (f *workflowFlags) ask(ctx context.Context, env cli.Env, taskQueue string, 
 		return err
 	}
 	defer temporal.Close()
-	err = question(ctx, sessions.Client{Temporal: temporal, TaskQueue: taskQueue})
-	if errors.Is(err, sessions.ErrNotRunning) {
+	err = question(ctx, control.Client{Temporal: temporal, TaskQueue: taskQueue})
+	if errors.Is(err, control.ErrNotRunning) {
 		return &cli.Error{Code: cli.ExitNotFound, Err: err}
 	}
 	if err != nil && ctx.Err() != nil {
@@ -95,8 +95,8 @@ func (c *sessionProgressCmd) Validate() error { return errors.Join(c.check(), c.
 
 // Run asks and prints.
 func (c *sessionProgressCmd) Run(ctx context.Context, env cli.Env) error {
-	var p sessions.Progress
-	err := c.ask(ctx, env, "", func(ctx context.Context, client sessions.Client) (err error) {
+	var p control.Progress
+	err := c.ask(ctx, env, "", func(ctx context.Context, client control.Client) (err error) {
 		p, err = client.Progress(ctx, c.Session)
 		return err
 	})
@@ -138,7 +138,7 @@ func (c *sessionDrainCmd) Validate() error { return errors.Join(c.check(), c.val
 // Run waits and prints.
 func (c *sessionDrainCmd) Run(ctx context.Context, env cli.Env) error {
 	var applied workflows.AppliedState
-	err := c.ask(ctx, env, "", func(ctx context.Context, client sessions.Client) (err error) {
+	err := c.ask(ctx, env, "", func(ctx context.Context, client control.Client) (err error) {
 		applied, err = client.Drain(ctx, c.Session)
 		return err
 	})
@@ -190,7 +190,7 @@ func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env) error {
 		return err
 	}
 	var applied workflows.AppliedState
-	err = c.ask(ctx, env, c.TaskQueue, func(ctx context.Context, client sessions.Client) (err error) {
+	err = c.ask(ctx, env, c.TaskQueue, func(ctx context.Context, client control.Client) (err error) {
 		applied, err = client.Close(ctx, found.RAE, found.Session, c.Reason)
 		return err
 	})

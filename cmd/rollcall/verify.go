@@ -12,6 +12,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/internal/verify"
+	"github.com/rollcall-platform/rollcall/workers/session/control"
 )
 
 type verifyCmd struct {
@@ -58,14 +59,14 @@ func (c *verifyCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer temporal.Close()
-		sessions, err := verify.Select(ctx, db, verify.SessionWorkflows{Client: temporal}, verify.Selection{Devices: c.Session, RAEs: c.RAE})
+		sessions, err := verify.Select(ctx, db, control.Client{Temporal: temporal}, verify.Selection{Devices: c.Session, RAEs: c.RAE})
 		if errors.Is(err, verify.ErrNoSession) {
 			return &cli.Error{Code: cli.ExitNotFound, Err: err}
 		}
 		if err != nil {
 			return err
 		}
-		options := verify.Options{Workflows: verify.SessionWorkflows{Client: temporal}, Database: db, Parallel: c.Parallel, Timeout: c.Timeout}
+		options := verify.Options{Workflows: control.Client{Temporal: temporal}, Database: db, Parallel: c.Parallel, Timeout: c.Timeout}
 		if !c.NoEdge {
 			opening, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer from Kafka within %s", tryTimeout))
 			requester, err := c.requester(opening, env)

@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-
-	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
-	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 // ErrNoSession is wrapped by the error of a Selection that holds none.
@@ -34,10 +30,18 @@ type Index interface {
 	Known(ctx context.Context, sessions []string) (map[string]device.SeqSet, error)
 }
 
+// Directory is the Workflows that can be listed.
+type Directory interface {
+	Workflows
+	// Running returns a page of the sessions whose workflow runs, and the next
+	// page; it is empty behind the last. The first is nil.
+	Running(ctx context.Context, page []byte) (sessions []string, next []byte, err error)
+}
+
 // Select returns the sessions to verify: those that are named, or those that
 // are open in the database and those that only their workflow knows. Errors are
 // the store's, the Temporal server's, or wrap ErrNoSession.
-func Select(ctx context.Context, index Index, w SessionWorkflows, selection Selection) ([]Session, error) {
+func Select(ctx context.Context, index Index, w Directory, selection Selection) ([]Session, error) {
 	var sessions []Session
 	var err error
 	if len(selection.Devices) > 0 {
@@ -71,7 +75,7 @@ func named(ctx context.Context, index Index, selection Selection) ([]Session, er
 	return out, nil
 }
 
-func open(ctx context.Context, index Index, w SessionWorkflows, raes []string) ([]Session, error) {
+func open(ctx context.Context, index Index, w Directory, raes []string) ([]Session, error) {
 	var out []Session
 	for after, more := "", true; more; {
 		page, err := index.OpenSessions(ctx, raes, after, store.MaxLimit)
@@ -89,46 +93,37 @@ func open(ctx context.Context, index Index, w SessionWorkflows, raes []string) (
 
 // withoutRow are the sessions whose workflow runs and has applied something,
 // and of which the database has no row: they have drifted.
-func withoutRow(ctx context.Context, index Index, w SessionWorkflows, raes []string) ([]Session, error) {
+func withoutRow(ctx context.Context, index Index, w Directory, raes []string) ([]Session, error) {
 	var out []Session
-	request := &workflowservice.ListWorkflowExecutionsRequest{
-		Query: fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running'", workflows.DeviceSessionName), PageSize: 1000,
-	}
-	for more := true; more; more = len(request.NextPageToken) > 0 {
-		page, err := w.Client.ListWorkflow(ctx, request)
+	for page, more := []byte(nil), true; more; more = len(page) > 0 {
+		running, next, err := w.Running(ctx, page)
 		if err != nil {
-			return nil, fmt.Errorf("list workflows: %w", err)
+			return nil, err
 		}
-		request.NextPageToken = page.GetNextPageToken()
-		var running []string
-		for _, e := range page.GetExecutions() {
-			if id := strings.TrimPrefix(e.GetExecution().GetWorkflowId(), device.WorkflowID("")); device.CheckSession(id) == nil {
-				running = append(running, id)
-			}
-		}
+		page = next
 		known, err := index.Known(ctx, running)
 		if err != nil {
 			return nil, err
 		}
 		for _, id := range running {
 			if _, hasRow := known[id]; !hasRow {
-				out = append(out, w.appliedTo(ctx, id, raes)...)
+				out = append(out, appliedSession(ctx, w, id, raes)...)
 			}
 		}
 	}
 	return out, nil
 }
 
-// appliedTo is the session if its workflow has applied an event and it is on
-// one of raes. One that cannot be asked is not known to be new, and is selected
-// where any RAE is.
-func (w SessionWorkflows) appliedTo(ctx context.Context, id string, raes []string) []Session {
+// appliedSession is the session if its workflow has applied an event and it is on one of
+// raes. One that cannot be asked is not known to be new, and is selected where
+// any RAE is.
+func appliedSession(ctx context.Context, w Workflows, id string, raes []string) []Session {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	view, err := w.view(ctx, id)
-	isNew := errors.Is(err, ErrGone) || err == nil && view.AsOf == 0
-	if isNew || !takes(raes, view.RAE) {
+	state, err := w.State(ctx, id)
+	isNew := errors.Is(err, ErrGone) || err == nil && state.AsOf == 0
+	if isNew || !takes(raes, state.RAE) {
 		return nil
 	}
-	return []Session{{ID: id, RAE: view.RAE}}
+	return []Session{{ID: id, RAE: state.RAE}}
 }

@@ -2,22 +2,15 @@ package verify_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/api/common/v1"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflow/v1"
-	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/converter"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/internal/verify"
-	"github.com/rollcall-platform/rollcall/workflows"
 )
 
 // rows are the database's sessions: the RAE of each.
@@ -57,45 +50,25 @@ func (r *rows) Known(_ context.Context, sessions []string) (map[string]device.Se
 	return out, nil
 }
 
-// temporal is a server whose running workflows answer, or fail, by their IDs. It
-// lists one a page.
-type temporal struct {
-	ids     []string
-	views   map[string]workflows.StateView
+// directory is the workflows that run: one a page. They answer, or fail, by their
+// session.
+type directory struct {
+	running []string
+	states  map[string]verify.State
 	fails   map[string]error
-	queries []string
+	asked   []string
 }
 
-type encoded struct {
-	converter.EncodedValue
-	json []byte
+func (d *directory) State(_ context.Context, session string) (verify.State, error) {
+	d.asked = append(d.asked, session)
+	return d.states[session], d.fails[session]
 }
 
-func (e encoded) Get(to any) error { return json.Unmarshal(e.json, to) }
-
-func (c *temporal) QueryWorkflow(_ context.Context, id, _, query string, _ ...any) (converter.EncodedValue, error) {
-	c.queries = append(c.queries, query+" "+id)
-	if err := c.fails[id]; err != nil {
-		return nil, err
+func (d *directory) Running(_ context.Context, page []byte) (sessions []string, next []byte, err error) {
+	if len(page) < len(d.running) {
+		return d.running[len(page) : len(page)+1], append(page, 0), nil
 	}
-	b, err := json.Marshal(c.views[id])
-	return encoded{json: b}, err
-}
-
-func (c *temporal) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
-	if r.GetQuery() != "WorkflowType = 'DeviceSession' AND ExecutionStatus = 'Running'" {
-		return nil, errors.New("another query")
-	}
-	page := 0
-	if len(r.GetNextPageToken()) > 0 {
-		page = int(r.GetNextPageToken()[0])
-	}
-	out := &workflowservice.ListWorkflowExecutionsResponse{}
-	if page < len(c.ids) {
-		out.Executions = []*workflow.WorkflowExecutionInfo{{Execution: &common.WorkflowExecution{WorkflowId: c.ids[page]}}}
-		out.NextPageToken = []byte{byte(page + 1)}
-	}
-	return out, nil
+	return nil, nil, nil
 }
 
 const (
@@ -110,26 +83,25 @@ const (
 // too, unless it has applied nothing yet.
 func TestSelectOpenSessions(t *testing.T) {
 	index := &rows{open: map[string]string{first: "RAE-1", second: "RAE-2"}}
-	server := &temporal{
-		ids: []string{device.WorkflowID(first), "roll", device.WorkflowID(third), device.WorkflowID(fourth), device.WorkflowID(fifth), device.WorkflowID("not-a-uuid")},
-		views: map[string]workflows.StateView{
-			device.WorkflowID(third):  {RAE: "RAE-3", AsOf: 7},
-			device.WorkflowID(fourth): {RAE: "RAE-1"}, // new: it has applied nothing
+	w := &directory{
+		running: []string{first, third, fourth, fifth},
+		states: map[string]verify.State{
+			third:  {RAE: "RAE-3", AsOf: 7},
+			fourth: {RAE: "RAE-1"}, // new: it has applied nothing
 		},
-		fails: map[string]error{device.WorkflowID(fifth): errors.New("no worker")},
+		fails: map[string]error{fifth: errors.New("no worker")},
 	}
-	w := verify.SessionWorkflows{Client: server}
 	got, err := verify.Select(t.Context(), index, w, verify.Selection{})
 	require.NoError(t, err)
 	require.Equal(t, []verify.Session{{ID: first, RAE: "RAE-1"}, {ID: second, RAE: "RAE-2"}, {ID: third, RAE: "RAE-3"}, {ID: fifth}}, got,
 		"one that cannot be asked is not known to be new")
-	require.NotContains(t, server.queries, "state "+device.WorkflowID(first), "the database has it: nobody needs to be asked")
+	require.NotContains(t, w.asked, first, "the database has it: nobody needs to be asked")
 
 	got, err = verify.Select(t.Context(), index, w, verify.Selection{RAEs: []string{"RAE-1", "RAE-3"}})
 	require.NoError(t, err)
 	require.Equal(t, []verify.Session{{ID: first, RAE: "RAE-1"}, {ID: third, RAE: "RAE-3"}}, got)
 
-	server.fails[device.WorkflowID(third)] = serviceerror.NewNotFound("ended meanwhile")
+	w.fails[third] = verify.ErrGone
 	got, err = verify.Select(t.Context(), index, w, verify.Selection{RAEs: []string{"RAE-3"}})
 	require.ErrorIs(t, err, verify.ErrNoSession)
 	require.EqualError(t, err, `no open session to verify on RAE ["RAE-3"]`)
@@ -141,7 +113,7 @@ func TestSelectReadsAllPages(t *testing.T) {
 	for n := range 2*store.MaxLimit + 1 {
 		index.open[device.WorkflowID(string(rune('a'+n%26)))+string(rune(n))] = "RAE-1"
 	}
-	got, err := verify.Select(t.Context(), index, verify.SessionWorkflows{Client: &temporal{}}, verify.Selection{})
+	got, err := verify.Select(t.Context(), index, &directory{}, verify.Selection{})
 	require.NoError(t, err)
 	require.Len(t, got, len(index.open))
 	require.Equal(t, 3, index.pages)
@@ -149,12 +121,11 @@ func TestSelectReadsAllPages(t *testing.T) {
 
 func TestSelectNamedSessions(t *testing.T) {
 	index := &rows{open: map[string]string{first: "RAE-1", second: "RAE-2"}, closed: map[string]string{third: "RAE-1"}}
-	server := &temporal{ids: []string{device.WorkflowID(fourth)}, views: map[string]workflows.StateView{device.WorkflowID(fourth): {AsOf: 1}}}
-	w := verify.SessionWorkflows{Client: server}
+	w := &directory{running: []string{fourth}, states: map[string]verify.State{fourth: {AsOf: 1}}}
 	got, err := verify.Select(t.Context(), index, w, verify.Selection{Devices: []string{third, second, first}, RAEs: []string{"RAE-1"}})
 	require.NoError(t, err)
 	require.Equal(t, []verify.Session{{ID: third, RAE: "RAE-1", Closed: true}, {ID: first, RAE: "RAE-1"}}, got)
 	_, err = verify.Select(t.Context(), index, w, verify.Selection{Devices: []string{"toaster"}})
 	require.ErrorIs(t, err, store.ErrNotFound)
-	require.Empty(t, server.queries, "only what was named")
+	require.Empty(t, w.asked, "only what was named")
 }

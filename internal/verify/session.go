@@ -35,10 +35,10 @@ func (v *Verifier) session(ctx context.Context, s Session) Result {
 // Pauses between two questions to an edge, and between two reads of the cloud.
 // Each doubles from its first to its last value.
 const (
-	retryMin = time.Second
-	retryMax = 10 * time.Second
-	pollMin  = 20 * time.Millisecond
-	pollMax  = time.Second
+	retryFirst = time.Second
+	retryLast  = 10 * time.Second
+	pollFirst  = 20 * time.Millisecond
+	pollLast   = time.Second
 )
 
 // ask has the edge send a snapshot.
@@ -51,7 +51,7 @@ func (v *Verifier) ask(ctx context.Context, s Session) answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.o.Timeout)
 	defer cancel()
-	wait, last := retryMin, ""
+	wait, last := retryFirst, ""
 	for {
 		once, cancel := context.WithTimeout(ctx, CommandLife)
 		reply, err := v.o.Edge.Snapshot(once, s)
@@ -66,7 +66,7 @@ func (v *Verifier) ask(ctx context.Context, s Session) answer {
 			return answer{unknown: true}
 		case err == nil: // refused or expired
 			last = fmt.Sprintf("%s: %s", reply.Outcome, reply.Detail)
-			pause(ctx, &wait, retryMax)
+			pause(ctx, &wait, retryLast)
 		case !lost:
 			return answer{noReply: err.Error()}
 		}
@@ -103,7 +103,7 @@ func (v *Verifier) look(ctx context.Context, s Session, a answer) sample {
 	defer cancel()
 	begun := time.Now()
 	var last mark
-	since, failures, wait := begun, 0, pollMin
+	since, failures, wait := begun, 0, pollFirst
 	for {
 		m, err := v.sampleOnce(ctx, s, a, time.Since(begun))
 		now := m.mark()
@@ -124,7 +124,7 @@ func (v *Verifier) look(ctx context.Context, s Session, a answer) sample {
 		case time.Since(since) > stalledAfter && max(now.databaseSnapshot, now.snapshot) >= a.seq:
 			return m
 		}
-		if pause(ctx, &wait, pollMax); ctx.Err() != nil {
+		if pause(ctx, &wait, pollLast); ctx.Err() != nil {
 			return sample{failed: v.timeoutText(a, now)}
 		}
 	}

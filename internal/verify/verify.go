@@ -57,6 +57,7 @@ type Session struct {
 
 // State is a session's record as its workflow has it.
 type State struct {
+	RAE        string
 	AsOf       int64 // highest seq applied
 	Snapshot   int64 // seq of the newest snapshot applied
 	Closed     int64

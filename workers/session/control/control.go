@@ -1,7 +1,7 @@
-// Package sessions speaks with the workflows of device sessions, for a person:
+// Package control speaks with the workflows of device sessions, for a person:
 // it asks what one is doing, waits until it has applied what it was sent, closes
 // it, and tells it that a test state has changed.
-package sessions
+package control
 
 import (
 	"context"
@@ -25,6 +25,7 @@ var ErrNotRunning = errors.New("has no workflow that runs: it is closed, idle or
 type Temporal interface {
 	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
 	QueryWorkflow(ctx context.Context, workflowID, runID, queryType string, args ...any) (converter.EncodedValue, error)
+	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
 	SignalWorkflow(ctx context.Context, workflowID, runID, signal string, arg any) error
 	UpdateWorkflow(ctx context.Context, o client.UpdateWorkflowOptions) (client.WorkflowUpdateHandle, error)
 	UpdateWithStartWorkflow(ctx context.Context, o client.UpdateWithStartWorkflowOptions) (client.WorkflowUpdateHandle, error)

@@ -1,4 +1,4 @@
-package sessions_test
+package control_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflow/v1"
@@ -15,7 +16,8 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/sessions"
+	"github.com/rollcall-platform/rollcall/internal/verify"
+	"github.com/rollcall-platform/rollcall/workers/session/control"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
@@ -24,7 +26,7 @@ const session = "11111111-1111-4111-8111-111111111111"
 // server notes what it is asked, and answers with reply, or fails with err. An
 // update that was accepted may fail with updateErr.
 type server struct {
-	sessions.Temporal
+	control.Temporal
 	asked          []string
 	start          client.StartWorkflowOptions
 	reply          any
@@ -69,6 +71,14 @@ func (s *server) QueryWorkflow(_ context.Context, id, _, name string, _ ...any) 
 	return queried{reply: s.reply}, s.ask("query "+name, id)
 }
 
+func (s *server) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	out := &workflowservice.ListWorkflowExecutionsResponse{NextPageToken: []byte("next")}
+	for _, id := range []string{"roll", device.WorkflowID(session), device.WorkflowID("not-a-uuid")} {
+		out.Executions = append(out.Executions, &workflow.WorkflowExecutionInfo{Execution: &common.WorkflowExecution{WorkflowId: id}})
+	}
+	return out, s.ask("list "+r.GetQuery(), string(r.GetNextPageToken()))
+}
+
 func (s *server) SignalWorkflow(_ context.Context, id, _, name string, _ any) error {
 	return s.ask("signal "+name, id)
 }
@@ -90,10 +100,10 @@ func (s *server) UpdateWithStartWorkflow(_ context.Context, o client.UpdateWithS
 func TestClient(t *testing.T) {
 	id := device.WorkflowID(session)
 	s := &server{reply: workflows.Progress{PendingBatches: 3}}
-	c := sessions.Client{Temporal: s, TaskQueue: "q"}
+	c := control.Client{Temporal: s, TaskQueue: "q"}
 	p, err := c.Progress(t.Context(), session)
 	require.NoError(t, err)
-	require.Equal(t, sessions.Progress{Workflow: "Completed", Progress: workflows.Progress{PendingBatches: 3}}, p)
+	require.Equal(t, control.Progress{Workflow: "Completed", Progress: workflows.Progress{PendingBatches: 3}}, p)
 
 	s.reply = workflows.AppliedState{AsOf: 9}
 	a, err := c.Drain(t.Context(), session)
@@ -117,13 +127,13 @@ func TestClientErrors(t *testing.T) {
 		err, where error // of the server, or of an update that it accepted
 		want       error
 	}{
-		{"no workflow", serviceerror.NewNotFound("no such execution"), nil, sessions.ErrNotRunning},
-		{"ended meanwhile", nil, serviceerror.NewNotFound("completed"), sessions.ErrNotRunning},
+		{"no workflow", serviceerror.NewNotFound("no such execution"), nil, control.ErrNotRunning},
+		{"ended meanwhile", nil, serviceerror.NewNotFound("completed"), control.ErrNotRunning},
 		{"outage", outage, nil, outage},
 		{"outage later", nil, outage, outage},
 	} {
 		s := &server{err: c.err, updateErr: c.where}
-		client := sessions.Client{Temporal: s, TaskQueue: "q"}
+		client := control.Client{Temporal: s, TaskQueue: "q"}
 		_, drained := client.Drain(t.Context(), session)
 		_, closed := client.Close(t.Context(), "RAE-1", session, "x")
 		errs := []error{drained, closed}
@@ -133,9 +143,32 @@ func TestClientErrors(t *testing.T) {
 		}
 		for _, err := range errs {
 			require.ErrorIs(t, err, c.want, c.name)
-			if errors.Is(c.want, sessions.ErrNotRunning) {
+			if errors.Is(c.want, control.ErrNotRunning) {
 				require.EqualError(t, err, "session "+session+" has no workflow that runs: it is closed, idle or unknown, and nothing waits for it")
 			}
 		}
 	}
+}
+
+func TestState(t *testing.T) {
+	s := &server{reply: workflows.StateView{RAE: "RAE-1", AsOf: 9, Snapshot: 7}}
+	c := control.Client{Temporal: s}
+	got, err := c.State(t.Context(), session)
+	require.NoError(t, err)
+	require.Equal(t, verify.State{RAE: "RAE-1", AsOf: 9, Snapshot: 7}, got)
+	s.err = serviceerror.NewNotFound("no such execution")
+	_, err = c.State(t.Context(), session)
+	require.ErrorIs(t, err, verify.ErrGone)
+	s.err = errors.New("outage")
+	_, err = c.State(t.Context(), session)
+	require.ErrorIs(t, err, s.err)
+}
+
+func TestRunning(t *testing.T) {
+	s := &server{}
+	sessions, next, err := control.Client{Temporal: s}.Running(t.Context(), []byte("page"))
+	require.NoError(t, err)
+	require.Equal(t, []string{session}, sessions, "what is no session's workflow is left out")
+	require.Equal(t, "next", string(next))
+	require.Equal(t, []string{"list WorkflowType = 'DeviceSession' AND ExecutionStatus = 'Running' page"}, s.asked)
 }
