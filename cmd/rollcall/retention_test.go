@@ -95,7 +95,7 @@ func TestDeviceExplain(t *testing.T) {
 	code, stdout, stderr := run(t, "device", "explain", "living-room-tv", "--database-url="+url)
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.Regexp(t, `(?m)^network.ipv4 +"192.168.77.32" +`+tv+`/2 +event +2026-11-21 09:14:04Z +2026-11-21 09:12:04Z +20`, stdout)
-	for _, want := range []string{`applied +2 +in 2 records`, `duplicate +4 `, `after the close +5 `, `stale +3 `, `batches +1 +1 not dealt with; rollcall quarantine list --session ` + tv, `open +0 `} {
+	for _, want := range []string{`applied +2 +in 2 records`, `duplicate +4 `, `after the close +5 `, `stale +3 `, `batches +1 +1 not resolved; rollcall quarantine list --session ` + tv, `open +0 `} {
 		require.Regexp(t, `(?m)^`+want, stdout)
 	}
 	require.NotContains(t, stdout, "\x1b")
