@@ -56,15 +56,15 @@ func (r *rig) worker(build string) *process {
 	return r.start("worker", "--deployment", "rollcall", "--build-id", build)
 }
 
-// roll runs the command; the receipt is what it printed, whatever its exit code.
-func (r *rig) roll(build string, args ...string) (receipt rollout.Receipt, err error) {
+// roll runs the command; the report is what it printed, whatever its exit code.
+func (r *rig) roll(build string, args ...string) (report rollout.RollReport, err error) {
 	cmd := exec.CommandContext(r.t.Context(), r.rollcall, append([]string{"deployment", "roll", "--deployment", "rollcall", "--build-id", build}, args...)...)
 	cmd.Env = append(os.Environ(), r.env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, r.log
 	err = cmd.Run()
-	require.NoError(r.t, json.Unmarshal(out.Bytes(), &receipt), out.String())
-	return receipt, err
+	require.NoError(r.t, json.Unmarshal(out.Bytes(), &report), out.String())
+	return report, err
 }
 
 // traffic produces the lawful events of sessions: every session opens, then
@@ -193,28 +193,28 @@ func TestRollMovesLiveSessions(t *testing.T) {
 	}
 
 	r.worker("v2")
-	receipt, err := r.roll("v2", "--ramp=30", "--hold=3s", "--nudge-rate=200", "--drain-timeout=3m")
-	b, _ := json.Marshal(receipt)
-	t.Logf("receipt: %s", b)
+	report, err := r.roll("v2", "--ramp=30", "--hold=3s", "--nudge-rate=200", "--drain-timeout=3m")
+	b, _ := json.Marshal(report)
+	t.Logf("report: %s", b)
 	require.NoError(t, err)
 	require.NoError(t, old.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, old.cmd.Wait())
 
-	require.True(t, receipt.Complete)
-	require.True(t, receipt.Drained)
-	require.Equal(t, "v1", receipt.From)
-	require.Equal(t, rollout.Sessions{Before: sessions, Moved: sessions, Now: sessions}, receipt.Sessions)
-	require.GreaterOrEqual(t, receipt.Nudges, 15, "the idle ones, but for those that the ramp took")
-	require.Positive(t, receipt.EventsApplied["v1"])
-	require.Positive(t, receipt.EventsApplied["v2"])
-	require.NotNil(t, receipt.Proof)
-	require.Positive(t, receipt.Proof.Events)
-	require.Equal(t, 0, int(receipt.Proof.Lost))
+	require.True(t, report.Complete)
+	require.True(t, report.Drained)
+	require.Equal(t, "v1", report.From)
+	require.Equal(t, rollout.Sessions{Before: sessions, Moved: sessions, Now: sessions}, report.Sessions)
+	require.GreaterOrEqual(t, report.Nudges, 15, "the idle ones, but for those that the ramp took")
+	require.Positive(t, report.EventsApplied["v1"])
+	require.Positive(t, report.EventsApplied["v2"])
+	require.NotNil(t, report.Proof)
+	require.Positive(t, report.Proof.Events)
+	require.Equal(t, 0, int(report.Proof.Lost))
 
 	load.halt()
 	builds := load.applied(r)
 	require.Equal(t, load.events(), builds["v1"]+builds["v2"], "each event once, by one of them: %v", builds)
-	require.Equal(t, receipt.EventsApplied["v1"], builds["v1"], "the old one has applied none since")
+	require.Equal(t, report.EventsApplied["v1"], builds["v1"], "the old one has applied none since")
 	r.compare()
 }
 

@@ -104,7 +104,7 @@ type deploymentRollCmd struct {
 func (*deploymentRollCmd) Help() string {
 	return `Waits for workers of the version, ramps to it in steps and watches, makes it current, and tells the sessions that are idle to move; busy ones move by themselves. Then it waits until the old version is drained: its workers can be stopped after that, not before.
 
-The receipt on stdout says how many sessions moved and how many are still pinned, how many events each version has applied, and what is lost: each event that was in Kafka and not committed when the roll began, or came before the last session had moved, must be in the database. Exit code 0 is for all moved, nothing lost and the old version drained. Killed at any point, it can be run again. To go back, roll to the old version.
+The report on stdout says how many sessions moved and how many are still pinned, how many events each version has applied, and what is lost: each event that was in Kafka and not committed when the roll began, or came before the last session had moved, must be in the database. Exit code 0 is for all moved, nothing lost and the old version drained. Killed at any point, it can be run again. To go back, roll to the old version.
 
 Examples:
 
@@ -138,7 +138,7 @@ func (c *deploymentRollCmd) Validate() error {
 	return nil
 }
 
-// Run rolls and prints the receipt.
+// Run rolls and prints the report.
 func (c *deploymentRollCmd) Run(ctx context.Context, env cli.Env) error {
 	temporal, namespace, err := c.Temporal.dial(ctx, env.Logger)
 	if err != nil {
@@ -162,8 +162,8 @@ func (c *deploymentRollCmd) Run(ctx context.Context, env cli.Env) error {
 			Topic: c.Topic, Group: c.Group, Database: db, Patience: c.Settle,
 		}
 	}
-	receipt, err := rollout.Roll(ctx, o)
+	report, err := rollout.Roll(ctx, o)
 	e := json.NewEncoder(env.Stdout)
 	e.SetIndent("", "  ")
-	return errors.Join(err, e.Encode(receipt))
+	return errors.Join(err, e.Encode(report))
 }

@@ -47,11 +47,11 @@ type Committer struct {
 	gap     time.Duration // usual time between two arrivals
 	timer   *time.Timer   // for the group that gathers
 	closed  bool
-	idle    chan struct{} // closed when closed and nothing is left
+	idle    chan struct{} // closed when closed is set and nothing is left
 }
 
 // item is one caller's update. It is in the queue, then in a group, then
-// settled.
+// finished.
 type item struct {
 	update store.Update
 	bytes  int64
@@ -59,15 +59,15 @@ type item struct {
 	done   chan error // takes one result
 
 	// Under the Committer's lock.
-	group   *group // nil while queued
-	left    bool   // its caller has
-	settled bool
+	group    *group // nil while queued
+	left     bool   // its caller has
+	finished bool
 }
 
 // group is a transaction, or the several that bisecting makes of it.
 type group struct {
 	items   []*item
-	waiting int // items not settled whose callers have not left; under the Committer's lock
+	waiting int // items not finished whose callers have not left; under the Committer's lock
 	ctx     context.Context
 	cancel  context.CancelFunc
 }
@@ -114,7 +114,7 @@ func (c *Committer) Apply(ctx context.Context, u store.Update) error {
 		return err
 	case <-ctx.Done():
 	}
-	if settled, err := c.leave(it); settled {
+	if finished, err := c.leave(it); finished {
 		return err // both at once: the result says more
 	}
 	return fmt.Errorf("apply of session %s: %w", u.Session, ctx.Err())
@@ -148,7 +148,7 @@ func (c *Committer) enqueue(it *item) error {
 	now := time.Now()
 	c.gap = (7*c.gap + min(now.Sub(c.last), maxGap)) / 8
 	c.last = now
-	c.start(now)
+	c.startLocked(now)
 	return nil
 }
 
@@ -156,9 +156,9 @@ func (c *Committer) enqueue(it *item) error {
 // gap, an average over the last eight or so, past any sensible Linger.
 const maxGap = time.Second
 
-// due is when the updates that wait should go though no more have come. The
-// caller holds the lock, and the queue is not empty.
-func (c *Committer) due() time.Time {
+// dueLocked returns when the updates that wait go, if no more come. The zero time
+// is now. Requires: the queue is not empty.
+func (c *Committer) dueLocked() time.Time {
 	if c.closed || c.gap >= c.o.Linger || len(c.queue) >= c.o.Sessions || c.queued >= groupBytes {
 		return time.Time{}
 	}
@@ -169,16 +169,16 @@ func (c *Committer) due() time.Time {
 	return most
 }
 
-// start begins the transactions that are due, as long as committers are free.
-// It is called under the lock whenever one of these may have changed.
-func (c *Committer) start(now time.Time) {
+// startLocked begins the transactions that are due, as long as committers are
+// free. It is called whenever one of these may have changed.
+func (c *Committer) startLocked(now time.Time) {
 	c.timer.Stop()
 	for len(c.queue) > 0 && len(c.running) < c.o.Committers {
-		if wait := c.due().Sub(now); wait > 0 {
+		if wait := c.dueLocked().Sub(now); wait > 0 {
 			c.timer.Reset(wait)
 			return
 		}
-		g := c.take()
+		g := c.takeLocked()
 		if g == nil {
 			return // the sessions that wait are in running transactions
 		}
@@ -190,13 +190,13 @@ func (c *Committer) start(now time.Time) {
 func (c *Committer) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.start(time.Now())
+	c.startLocked(time.Now())
 }
 
-// take makes a group of what waits, the oldest first. It has a session once,
+// takeLocked makes a group of what waits, the oldest first. It has a session once,
 // and none that is in a running transaction: a second update of a session,
 // which only a try that was given up can leave, goes after the first.
-func (c *Committer) take() *group {
+func (c *Committer) takeLocked() *group {
 	g := &group{}
 	var bytes int64
 	rest := c.queue[:0]
@@ -236,8 +236,8 @@ func (c *Committer) commit(g *group) {
 		delete(c.busy, it.update.Session)
 	}
 	delete(c.running, g)
-	c.start(time.Now())
-	c.rest()
+	c.startLocked(time.Now())
+	c.closeIdleLocked()
 }
 
 // apply has the items committed together. Where the database refuses that, each
@@ -264,13 +264,13 @@ func (c *Committer) apply(ctx context.Context, items []*item) {
 		if !it.left {
 			it.group.waiting--
 		}
-		c.settle(it, err)
+		c.finishLocked(it, err)
 	}
 }
 
-// settle gives an item its result and its room back. The caller holds the lock.
-func (c *Committer) settle(it *item, err error) {
-	it.settled = true
+// finishLocked gives an item its result and its room back.
+func (c *Committer) finishLocked(it *item, err error) {
+	it.finished = true
 	it.done <- err
 	c.exit(it)
 }
@@ -278,15 +278,15 @@ func (c *Committer) settle(it *item, err error) {
 // leave takes an item out of the queue or, where its transaction runs, does
 // without its result, unless there is one by now. A transaction that nobody
 // waits for is given up.
-func (c *Committer) leave(it *item) (settled bool, result error) {
+func (c *Committer) leave(it *item) (finished bool, result error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch g := it.group; {
-	case it.settled:
+	case it.finished:
 		return true, <-it.done
 	case g == nil:
-		c.drop(it, context.Canceled)
-		c.rest()
+		c.dropLocked(it, context.Canceled)
+		c.closeIdleLocked()
 	default:
 		it.left = true
 		if g.waiting--; g.waiting == 0 {
@@ -296,12 +296,12 @@ func (c *Committer) leave(it *item) (settled bool, result error) {
 	return false, nil
 }
 
-// drop settles an item that is queued. The caller holds the lock.
-func (c *Committer) drop(it *item, err error) {
+// dropLocked finishes an item that is queued.
+func (c *Committer) dropLocked(it *item, err error) {
 	i := slices.Index(c.queue, it)
 	c.queue = slices.Delete(c.queue, i, i+1)
 	c.queued -= it.bytes
-	c.settle(it, err)
+	c.finishLocked(it, err)
 }
 
 // Close takes no more updates, and returns when those that were taken are
@@ -311,8 +311,8 @@ func (c *Committer) Close(ctx context.Context) error {
 	c.mu.Lock()
 	if !c.closed {
 		c.closed = true
-		c.start(time.Now()) // lingers no more
-		c.rest()
+		c.startLocked(time.Now()) // lingers no more
+		c.closeIdleLocked()
 	}
 	c.mu.Unlock()
 	select {
@@ -323,20 +323,20 @@ func (c *Committer) Close(ctx context.Context) error {
 	c.mu.Lock()
 	left := len(c.queue)
 	for len(c.queue) > 0 {
-		c.drop(c.queue[len(c.queue)-1], ErrClosed)
+		c.dropLocked(c.queue[len(c.queue)-1], ErrClosed)
 	}
 	for g := range c.running {
 		left += len(g.items)
 		g.cancel()
 	}
-	c.rest()
+	c.closeIdleLocked()
 	c.mu.Unlock()
 	<-c.idle // a cancelled transaction ends at once
 	return fmt.Errorf("group commit: %d updates given up: %w", left, ctx.Err())
 }
 
-// rest tells Close when nothing is left. The caller holds the lock.
-func (c *Committer) rest() {
+// closeIdleLocked closes idle when nothing is left, for Close.
+func (c *Committer) closeIdleLocked() {
 	if !c.closed || len(c.queue) > 0 || len(c.running) > 0 {
 		return
 	}

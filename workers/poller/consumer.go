@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
@@ -204,20 +203,6 @@ func (p *consumer) unread() int64 {
 		n += a.unread()
 	}
 	return n
-}
-
-// isFatal reports whether a client does not recover from err by itself.
-func isFatal(err error) bool {
-	var protocol *kerr.Error
-	if !errors.As(err, &protocol) || protocol.Retriable {
-		return false
-	}
-	for _, e := range []error{kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedMemberEpoch, kerr.StaleMemberEpoch, kerr.RebalanceInProgress, kerr.MemberIDRequired, kerr.OffsetOutOfRange} {
-		if errors.Is(err, e) {
-			return false
-		}
-	}
-	return true
 }
 
 // take decodes in parallel, a partition at a time, and in order within it.

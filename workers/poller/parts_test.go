@@ -3,6 +3,7 @@ package poller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
@@ -162,6 +164,29 @@ func TestClassify(t *testing.T) {
 		"unknown":          {io.ErrUnexpectedEOF, outage},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, classify(tc.err)) })
+	}
+}
+
+func TestIsFatal(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"nil":                    {nil, false},
+		"thrown out":             {kerr.UnknownMemberID, false},
+		"behind":                 {kerr.IllegalGeneration, false},
+		"behind, new protocol":   {kerr.StaleMemberEpoch, false},
+		"out of range":           {kerr.OffsetOutOfRange, false},
+		"leader moved":           {kerr.NotLeaderForPartition, false},
+		"no ACL":                 {kerr.GroupAuthorizationFailed, true},
+		"wrapped":                {fmt.Errorf("join: %w", kerr.TopicAuthorizationFailed), true},
+		"another has the name":   {kerr.FencedInstanceID, true},
+		"wrong password":         {kerr.SaslAuthenticationFailed, true},
+		"no connection":          {io.ErrUnexpectedEOF, false},
+		"context":                {context.DeadlineExceeded, false},
+		"cannot be decompressed": {errors.New("unable to decompress"), false},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, isFatal(tc.err)) })
 	}
 }
 

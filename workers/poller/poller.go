@@ -151,19 +151,3 @@ func (p *Poller) Alive() error {
 	}
 	return nil
 }
-
-// fatalError is the error of a fetch that a client does not recover from by itself,
-// or nil. A member that was thrown out of its group joins again: that is the
-// client's to do.
-func fatalError(fetches kgo.Fetches) error {
-	if fetches.IsClientClosed() {
-		return kgo.ErrClientClosed
-	}
-	var found error
-	fetches.EachError(func(_ string, _ int32, err error) {
-		if found == nil && isFatal(err) {
-			found = err
-		}
-	})
-	return found
-}

@@ -56,7 +56,7 @@ func (p *consumer) revoked(ctx context.Context, _ *kgo.Client, partitions map[st
 		p.log.Warn("commit at revoke failed: the next owner reads again what was done", "err", err)
 	}
 	p.release(as, true)
-	p.log.Info("partitions revoked", "partitions", partitions[p.opts.Topic], "settled", landed)
+	p.log.Info("partitions revoked", "partitions", partitions[p.opts.Topic], "all_applied", landed)
 }
 
 func (p *consumer) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {

@@ -137,8 +137,8 @@ func (l *Ledger) bounds(ctx context.Context, ask func(*kadm.Client) error) (map[
 	return out, nil
 }
 
-// settle reads what came in, and waits until the database has it.
-func (l *Ledger) settle(ctx context.Context) (Proof, error) {
+// awaitApplied reads what came in, and waits until the database has it.
+func (l *Ledger) awaitApplied(ctx context.Context) (Proof, error) {
 	ends, err := l.bounds(ctx, func(*kadm.Client) error { return nil })
 	if err != nil {
 		return Proof{}, err

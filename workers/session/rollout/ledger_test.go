@@ -107,7 +107,7 @@ func TestLedgerFindsWhatTheDatabaseLacks(t *testing.T) {
 	k.produce(holed, 1, 2, 3, 4, 5, 6)
 	k.produce(unknown, 1)
 	require.NoError(t, k.ProduceSync(t.Context(), &kgo.Record{Key: []byte("nonsense"), Value: []byte("{")}).FirstErr())
-	p, err := l.settle(t.Context())
+	p, err := l.awaitApplied(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 14, p.Records)
 	require.EqualValues(t, 11, p.Events)
@@ -140,7 +140,7 @@ func TestLedgerBeginsAtTheCommit(t *testing.T) {
 	l.Patience = time.Hour
 	require.NoError(t, l.begin(t.Context()))
 	k.produce(session, 5)
-	p, err := l.settle(t.Context())
+	p, err := l.awaitApplied(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, Proof{Records: 2, Events: 2, Sessions: 1}, p)
 	require.Equal(t, 3, asked)
@@ -150,7 +150,7 @@ func TestLedgerOfNothing(t *testing.T) {
 	k := newTopic(t)
 	l := k.ledger(tables(func(string) device.SeqSet { return nil }))
 	require.NoError(t, l.begin(t.Context()))
-	p, err := l.settle(t.Context())
+	p, err := l.awaitApplied(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, Proof{}, p)
 

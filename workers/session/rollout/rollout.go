@@ -100,27 +100,27 @@ type roll struct {
 	Options
 	fleet
 	handle  client.WorkerDeploymentHandle
-	receipt Receipt
+	report  RollReport
 	failing []string // sessions that failed their workflow tasks before
 }
 
-// Roll moves the sessions. The receipt says how far it came, also when there is
+// Roll moves the sessions. The report says how far it came, also when there is
 // an error. Cancelling ctx leaves the routing as it is.
-func Roll(ctx context.Context, o Options) (Receipt, error) {
+func Roll(ctx context.Context, o Options) (RollReport, error) {
 	if err := o.validate(); err != nil {
-		return Receipt{}, err
+		return RollReport{}, err
 	}
 	r := &roll{
 		Options: o, fleet: newFleet(o.Client, o.Namespace, o.TaskQueue),
-		handle:  o.Client.WorkerDeploymentClient().GetHandle(o.To.Deployment),
-		receipt: Receipt{Deployment: o.To.Deployment, To: o.To.BuildID, Began: time.Now().UTC()},
+		handle: o.Client.WorkerDeploymentClient().GetHandle(o.To.Deployment),
+		report: RollReport{Deployment: o.To.Deployment, To: o.To.BuildID, Began: time.Now().UTC()},
 	}
 	err := r.run(ctx)
-	r.receipt.TookSeconds = time.Since(r.receipt.Began).Seconds()
+	r.report.TookSeconds = time.Since(r.report.Began).Seconds()
 	if err != nil {
-		r.receipt.Complete, r.receipt.Error = false, err.Error()
+		r.report.Complete, r.report.Error = false, err.Error()
 	}
-	return r.receipt, err
+	return r.report, err
 }
 
 func (r *roll) run(ctx context.Context) error {
@@ -152,11 +152,11 @@ func (r *roll) run(ctx context.Context) error {
 		return err
 	}
 	if r.Ledger != nil {
-		proof, err := r.Ledger.settle(ctx)
+		proof, err := r.Ledger.awaitApplied(ctx)
 		if err != nil {
 			return err
 		}
-		r.receipt.Proof = &proof
+		r.report.Proof = &proof
 	}
 	if err := r.drained(ctx, deadline); err != nil {
 		return err
@@ -166,16 +166,16 @@ func (r *roll) run(ctx context.Context) error {
 
 // verdict is an error for whatever keeps the roll from being complete.
 func (r *roll) verdict() error {
-	s := r.receipt.Sessions
-	switch p := r.receipt.Proof; {
+	s := r.report.Sessions
+	switch p := r.report.Proof; {
 	case s.StillPinned > 0:
 		return fmt.Errorf("%d sessions did not move within %s: a worker of the version that they are pinned to must be running to hand them over (rollcall deployment status); then roll again", s.StillPinned, r.DrainTimeout)
 	case p != nil && p.Lost > 0:
-		return fmt.Errorf("%d events of %d sessions are in Kafka and not in the database: see lost_sessions in the receipt, then rollcall quarantine list and the dead letters", p.Lost, p.SessionsWithLoss)
-	case len(r.receipt.Draining) > 0:
-		return fmt.Errorf("the server still counts version %s as draining after %s: keep its workers, and roll again to wait on", r.receipt.Draining, r.DrainTimeout)
+		return fmt.Errorf("%d events of %d sessions are in Kafka and not in the database: see lost_sessions in the report, then rollcall quarantine list and the dead letters", p.Lost, p.SessionsWithLoss)
+	case len(r.report.Draining) > 0:
+		return fmt.Errorf("the server still counts version %s as draining after %s: keep its workers, and roll again to wait on", r.report.Draining, r.DrainTimeout)
 	}
-	r.receipt.Complete = true
+	r.report.Complete = true
 	return nil
 }
 
@@ -208,10 +208,10 @@ func (r *roll) route(ctx context.Context) error {
 		return fmt.Errorf("describe deployment %s: %w", r.To.Deployment, err)
 	}
 	if current := d.Info.RoutingConfig.CurrentVersion; current != nil {
-		r.receipt.From = current.BuildID
+		r.report.From = current.BuildID
 	}
-	if r.receipt.From == r.To.BuildID {
-		r.receipt.From = ""
+	if r.report.From == r.To.BuildID {
+		r.report.From = ""
 		r.Say("%s is current already", r.To)
 		return nil
 	}
@@ -226,7 +226,7 @@ func (r *roll) route(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("ramp %s to %g %%: %w", r.To, percent, err)
 		}
-		r.receipt.Ramped = percent
+		r.report.Ramped = percent
 		r.Say("%s is meant for %g %% of the sessions; watching for %s", r.To, percent, r.Hold)
 		if err := r.watch(ctx); err != nil {
 			return r.abort(ctx, err)
@@ -295,9 +295,9 @@ func (r *roll) abort(ctx context.Context, why error) error {
 	}
 	_, err := r.handle.SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: r.To.BuildID, Percentage: 0})
 	if err != nil {
-		return errors.Join(why, fmt.Errorf("and the ramp could not be taken back, it is still %g %%: %w", r.receipt.Ramped, err))
+		return errors.Join(why, fmt.Errorf("and the ramp could not be taken back, it is still %g %%: %w", r.report.Ramped, err))
 	}
-	r.receipt.Aborted = true
+	r.report.Aborted = true
 	return fmt.Errorf("%w; the ramp is back at 0 %%, and the sessions that moved go back with their next event: keep the workers of both versions until rollcall deployment status shows none", why)
 }
 
@@ -327,7 +327,7 @@ func (r *roll) move(ctx context.Context, before []string, deadline time.Time) ([
 			}
 			r.Say("%d sessions are not on %s yet: nudging them", len(left), r.To)
 			n, err := r.nudge(ctx, left, r.NudgeRate, deadline)
-			r.receipt.Nudges += n
+			r.report.Nudges += n
 			if err != nil {
 				return nil, err
 			}
@@ -347,22 +347,22 @@ func (r *roll) drained(ctx context.Context, deadline time.Time) error {
 		if err != nil {
 			return fmt.Errorf("describe deployment %s: %w", r.To.Deployment, err)
 		}
-		r.receipt.Draining = nil
+		r.report.Draining = nil
 		for _, v := range d.Info.VersionSummaries {
 			id := v.Version.BuildID
 			if id == r.To.BuildID {
 				continue
 			}
 			if v.DrainageStatus == client.WorkerDeploymentVersionDrainageStatusDraining ||
-				id == r.receipt.From && v.DrainageStatus != client.WorkerDeploymentVersionDrainageStatusDrained {
-				r.receipt.Draining = append(r.receipt.Draining, id)
+				id == r.report.From && v.DrainageStatus != client.WorkerDeploymentVersionDrainageStatusDrained {
+				r.report.Draining = append(r.report.Draining, id)
 			}
 		}
-		r.receipt.Drained = len(r.receipt.Draining) == 0
-		if r.receipt.Drained || time.Now().After(deadline) {
+		r.report.Drained = len(r.report.Draining) == 0
+		if r.report.Drained || time.Now().After(deadline) {
 			return nil
 		}
-		if now := fmt.Sprint(r.receipt.Draining); now != said {
+		if now := fmt.Sprint(r.report.Draining); now != said {
 			r.Say("waiting until the server counts %s as drained: it looks every few minutes", now)
 			said = now
 		}

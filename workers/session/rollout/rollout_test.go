@@ -166,7 +166,7 @@ func (w *world) applied(seq int64) {
 	}, patience, 20*time.Millisecond)
 }
 
-func (w *world) roll(build string, change func(*rollout.Options)) (rollout.Receipt, error) {
+func (w *world) roll(build string, change func(*rollout.Options)) (rollout.RollReport, error) {
 	o := rollout.Options{
 		Client: w.client, TaskQueue: w.queue, To: w.version(build), PollerTimeout: patience, DrainTimeout: patience,
 		Say: w.t.Logf,

@@ -11,8 +11,8 @@ import (
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
-// Receipt is what a roll came to.
-type Receipt struct {
+// RollReport says what a roll did, and where the sessions are since.
+type RollReport struct {
 	Deployment  string    `json:"deployment"`
 	From        string    `json:"from"` // build that was current; empty: none, or To already
 	To          string    `json:"to"`
@@ -80,9 +80,9 @@ func (r *roll) count(ctx context.Context, before, pinned []string) error {
 		}
 	}
 	r.Say("asking %d sessions who applied their events", len(on))
-	r.receipt.EventsApplied, s.Unread, err = r.builds(ctx, on)
+	r.report.EventsApplied, s.Unread, err = r.builds(ctx, on)
 	s.Unread += s.StillPinned
-	r.receipt.Sessions = s
+	r.report.Sessions = s
 	return err
 }
 
