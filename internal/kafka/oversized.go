@@ -35,7 +35,7 @@ const (
 // stand still for ever. With Opt instead, each fetch of the batch fails anew,
 // and Pass asks where the batch ends.
 //
-// An Oversized is for the one loop that polls.
+// Not safe for concurrent use: an Oversized is for the one loop that polls.
 type Oversized struct {
 	most         int
 	access       []kgo.Opt
@@ -48,18 +48,18 @@ type place struct {
 	partition int32
 }
 
-// search is one for the batch with a sum, by a client at a position. It goes on
-// where it came to.
+// search is the search of a partition, from a client's position on, for the batch
+// with a given sum. One that was cut short goes on where it stopped.
 type search struct {
 	sum  sum
 	at   kgo.EpochOffset
 	from int64
 }
 
-// sum tells batches apart by their records, as they are in Kafka. Two that are the
-// same are told apart by where the client is; in a topic that was cut or made
-// again, where the client says it is at its old position until it has read a
-// record, the second may be taken for the first.
+// sum tells batches apart by the bytes of their records, as they are in Kafka. Two
+// equal batches are told apart by the client's position. In a topic that was cut
+// or made again the client keeps its old position until it has read a record:
+// there the second of two equal batches may be taken for the first.
 type sum [sha256.Size]byte
 
 // NewOversized bounds what a batch may grow to, in bytes. Access says how the
@@ -81,7 +81,8 @@ func NewOversized(most int, access ...kgo.Opt) (*Oversized, error) {
 // Opt makes a client that consumes fail at such batches.
 func (o *Oversized) Opt() kgo.Opt { return kgo.WithDecompressor(again{o.decompressor}) }
 
-// again has the client try again what it cannot decompress.
+// again is a decompressor that makes the client fetch again what it cannot
+// decompress.
 type again struct{ kgo.Decompressor }
 
 func (a again) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
@@ -166,7 +167,8 @@ func (o *Oversized) PassFrom(ctx context.Context, cl *kgo.Client, at kgo.EpochOf
 	return r, fmt.Sprintf("offsets %d to %d: not decompressed, to %d bytes at most: %v", e.Offset, e.NextOffset-1, o.most, stopped.cause), nil
 }
 
-// find reads a partition up to the batch. Where it fails, it says where to go on.
+// find reads a partition up to the batch. Where it fails it returns the offset at
+// which the next search goes on.
 func (o *Oversized) find(ctx context.Context, p place, s search) (e *kgo.ErrDecompressTooLarge, reached int64, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, PassTimeout)
 	defer cancel()
@@ -207,9 +209,10 @@ func (o *Oversized) find(ctx context.Context, p place, s search) (e *kgo.ErrDeco
 	}
 }
 
-// stopping stops its client at what it cannot decompress, and has its sum. It is
-// for a client of one partition: that decompresses nothing more when it stops,
-// so that what it tells and the sum are of the same batch.
+// stopping is a decompressor that stops its client at what it cannot decompress,
+// and keeps that batch's sum. Requires: the client reads one partition. It then
+// decompresses nothing more once it stops, so its error and the sum are of the
+// same batch.
 type stopping struct {
 	kgo.Decompressor
 	sum sum
@@ -224,9 +227,9 @@ func (s *stopping) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byt
 	return out, nil
 }
 
-// Locate gives partitions of which a group has committed nothing the offset that
-// they begin at. Call it in kgo.AdjustFetchOffsetsFn. Without a position, a batch
-// that Pass should pass, and that is a partition's very first, stops it.
+// Locate gives each partition without a committed offset the offset at which the
+// partition begins. Call it in kgo.AdjustFetchOffsetsFn. Pass needs it where the
+// batch to pass is a partition's very first: the client has no position there.
 func Locate(ctx context.Context, cl *kgo.Client, log *slog.Logger, offsets map[string]map[int32]kgo.Offset) {
 	for topic, partitions := range offsets {
 		unplaced := maps.Clone(partitions)

@@ -64,7 +64,7 @@ func (c *chunk) age() time.Time {
 	return c.Written
 }
 
-// ready makes l what the scheduler orders by. It is called when the head is new.
+// ready copies what the scheduler orders by. It is called when the head is new.
 func (l *lane) ready() {
 	l.oldest, l.offset = l.waiting[0].age(), l.waiting[0].first
 	l.changes.Store(slices.ContainsFunc(l.waiting, func(c *chunk) bool { return c.changes }))

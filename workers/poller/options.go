@@ -22,7 +22,7 @@ const (
 	ConsumerProtocol = "consumer"
 )
 
-// maxWindow keeps a slip of the pen from becoming a flood.
+// maxWindow bounds WindowMax: more signals at once would be a typing error.
 const maxWindow = 10_000
 
 // Temporal is what the poller needs of a Temporal client.
@@ -128,14 +128,14 @@ type Options struct {
 	AckTimeout time.Duration
 	// StopRetry is how long a lane rests whose signal Temporal refused for
 	// good (the execution's signal limit). Nothing else ends such a stop
-	// but somebody who mends the workflow. Default 1 min.
+	// but somebody who repairs the workflow. Default 1 min.
 	StopRetry time.Duration
 	// RevokeTimeout bounds the wait for what is in flight when a partition is
 	// revoked. It must be well under the group's rebalance timeout (60 s).
 	// Default 5 s. What does not make it is applied again by the next owner.
 	RevokeTimeout time.Duration
 	// DrainTimeout bounds the wait for what is folded and in flight when Run
-	// is stopped. Default 20 s. See DrainReport for what is left then.
+	// is stopped. Default 20 s. The DrainReport says what is left then.
 	DrainTimeout time.Duration
 
 	Logger     *slog.Logger          // default slog.Default

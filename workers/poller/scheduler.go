@@ -128,10 +128,10 @@ func (s *scheduler) cut() bool {
 }
 
 // catchUp says whether the reader is far behind the end of what waits in Kafka.
-// While it is, one lane is in flight at a time: an apply costs what reading hundreds of
-// records does, and each session that is applied now would be again for what is
-// read next. So a backlog is folded first, as far as the budgets go, and then
-// applied once.
+// While it is, one lane is in flight at a time. An apply costs as much as reading
+// hundreds of records, and a session that is applied now would have to be applied
+// again for what is read next. So a backlog is folded first, as far as the budgets
+// go, and then applied once.
 func (s *scheduler) catchUp(behind bool) {
 	s.mu.Lock()
 	changed := s.behind != behind

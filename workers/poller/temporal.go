@@ -45,11 +45,11 @@ const (
 	refused  verdict = "refused" // this signal will not be taken as things are: stop the lane
 )
 
-// classify decides. Only InvalidArgument stops a lane: it is how the server
+// classify says what an error of a signal means. Only InvalidArgument stops a lane: it is how the server
 // says that the execution has had all the signals it may have (and that a
-// payload is too large, which the lanes prevent). Everything else may pass, a
-// namespace that is missing and a permission that is denied among them: those
-// are somebody's to mend, and nothing is lost while they are.
+// payload is too large, which the lanes prevent). Everything else may pass, also
+// a missing namespace and a denied permission: an operator repairs those, and
+// nothing is lost until then.
 func classify(err error) verdict {
 	var invalid *serviceerror.InvalidArgument
 	var exhausted *serviceerror.ResourceExhausted
