@@ -11,9 +11,9 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
-// disputed is a store with two devices and a session that brings evidence of
+// inConflict is a store with two devices and a session that brings evidence of
 // both: it is the first's.
-func disputed(t *testing.T) (s *store.Store, url string, a, b, both *feed) {
+func inConflict(t *testing.T) (s *store.Store, url string, a, b, both *feed) {
 	s, url = open(t)
 	a, b, both = newFeed(1), newFeed(2), newFeed(3)
 	deviceOf(t, s, a, map[string]string{"netflix.esn": `"NF-0001"`, "network.hostname": `"one"`})
@@ -24,7 +24,7 @@ func disputed(t *testing.T) (s *store.Store, url string, a, b, both *feed) {
 }
 
 func TestConflictIsQueuedOnce(t *testing.T) {
-	s, _, a, b, both := disputed(t)
+	s, _, a, b, both := inConflict(t)
 	require.Equal(t, deviceNow(t, s, a), deviceNow(t, s, both), "the strongest evidence decides")
 	require.NotEqual(t, deviceNow(t, s, a), deviceNow(t, s, b), "nothing is merged")
 	apply(t, s, both.update(both.delta(2, map[string]string{"network.mac": `"9c:b6:d0:00:00:04"`})))
@@ -42,7 +42,7 @@ func TestConflictIsQueuedOnce(t *testing.T) {
 }
 
 func TestKeepApart(t *testing.T) {
-	s, _, a, b, both := disputed(t)
+	s, _, a, b, both := inConflict(t)
 	open, err := s.Conflicts(t.Context(), "", false)
 	require.NoError(t, err)
 	c, err := s.KeepApart(t.Context(), open[0].ID[:8], "jana")
@@ -79,7 +79,7 @@ func TestKeepApart(t *testing.T) {
 }
 
 func TestMergeConflict(t *testing.T) {
-	s, url, a, b, _ := disputed(t)
+	s, url, a, b, _ := inConflict(t)
 	older := deviceNow(t, s, a)
 	// Another conflict of the one that goes is one of the one that stays.
 	third := deviceOf(t, s, newFeed(5), map[string]string{"identity.udns": `["uuid:third"]`})
@@ -102,10 +102,10 @@ func TestMergeConflict(t *testing.T) {
 	require.Len(t, open, 1)
 	require.Equal(t, []string{older, third}, []string{open[0].A.Device, open[0].B.Device})
 	require.Equal(t, older, owner(t, url, "SN-000002"))
-	summary, spans, err := s.Timeline(t.Context(), b.id)
+	summary, timeline, err := s.Timeline(t.Context(), b.id)
 	require.NoError(t, err)
 	require.Equal(t, older, summary.Device)
-	require.Len(t, spans, 8)
+	require.Len(t, timeline, 8)
 	require.Equal(t, 2, query[int](t, url, `SELECT count(*) FROM device`))
 
 	// Two that were never in conflict: it is remembered who did it.
@@ -150,7 +150,7 @@ func TestOneESNAtOnceIsOneDevice(t *testing.T) {
 			require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM device`))
 			require.Equal(t, sessions, query[int](t, url, `SELECT count(*) FROM device_identity WHERE kind = 'esn'`))
 			require.Zero(t, query[int](t, url, `SELECT count(*) FROM identity_conflict`))
-			require.Zero(t, query[int](t, url, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`))
+			require.Zero(t, deadlocks(t, url, s))
 		})
 	}
 }

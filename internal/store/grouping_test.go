@@ -88,7 +88,7 @@ func TestGroupingDoesNotDependOnOrder(t *testing.T) {
 	require.Positive(t, placed)
 	require.Positive(t, conflicts)
 	// What is left is sound: no device is empty but for those that own strong
-	// evidence, and every owner exists and holds its spans.
+	// evidence, and a timeline is its session's device's.
 	require.Zero(t, query[int](t, url, `SELECT count(*) FROM device_identity i JOIN device_session s USING (session_id) WHERE i.device_id <> s.device_id`))
 	require.Zero(t, query[int](t, url, `SELECT count(*) FROM device d WHERE NOT EXISTS (SELECT 1 FROM device_session s WHERE s.device_id = d.device_id)
 		AND NOT EXISTS (SELECT 1 FROM identity_owner o WHERE o.device_id = d.device_id)`))

@@ -70,7 +70,7 @@ func owner(t *testing.T, url, value string) string {
 }
 
 // Strong evidence decides. A device of which only weak evidence is known is
-// absorbed by the one that has it too; weak evidence joins no two that are known
+// merged into the one that has it too; weak evidence merges no two that are known
 // by strong evidence, and leads to the last that brought it.
 func TestStrongEvidenceDecides(t *testing.T) {
 	s, url := open(t)
@@ -157,7 +157,7 @@ func TestChangeOfStrongEvidence(t *testing.T) {
 func TestTimeline(t *testing.T) {
 	s, url := open(t)
 	f := newFeed(1)
-	spans := func() string {
+	timeline := func() string {
 		return query[string](t, url, `SELECT string_agg(value || ' ' || from_seq || '-' || coalesce(to_seq::TEXT, ''), ', ' ORDER BY from_seq, value) FROM device_identity`)
 	}
 	first := f.update(f.opened(map[string]string{"identity.udns": `["uuid:aaaa-1","uuid:aaaa-2"]`}))
@@ -165,17 +165,17 @@ func TestTimeline(t *testing.T) {
 	second := f.update(f.delta(2, map[string]string{"identity.udns": `["uuid:aaaa-2","uuid:aaaa-3"]`, "device.serial": `"SN-000001"`}))
 	apply(t, s, second)
 	want := "aaaa-1 1-2, aaaa-2 1-, SN-000001 2-, aaaa-3 2-"
-	require.Equal(t, want, spans())
+	require.Equal(t, want, timeline())
 	apply(t, s, first)
 	apply(t, s, second)
-	require.Equal(t, want, spans())
+	require.Equal(t, want, timeline())
 	apply(t, s, f.update(f.delta(3, map[string]string{"device.serial": `null`})))
 	late := second
 	late.Write = map[string]device.Attribute{"device.serial": value(2, `"SN-000001"`)}
 	apply(t, s, late)
-	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-, SN-000001 2-3, aaaa-3 2-", spans())
+	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-, SN-000001 2-3, aaaa-3 2-", timeline())
 	apply(t, s, f.update(f.snapshot(9, map[string]device.Attribute{"identity.udns": value(7, `["uuid:aaaa-3"]`)})))
-	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-7, SN-000001 2-3, aaaa-3 2-", spans())
+	require.Equal(t, "aaaa-1 1-2, aaaa-2 1-7, SN-000001 2-3, aaaa-3 2-", timeline())
 }
 
 // The same updates on an empty database give the same devices, also in one group.

@@ -170,3 +170,55 @@ func TestMetricNames(t *testing.T) {
 	_, err = store.Open(t.Context(), store.Options{URL: url, Registerer: registry})
 	require.Error(t, err, "registered twice")
 }
+
+// deadlocks is how many transactions the database has ended for one. It closes
+// the stores: a server process reports its count late, and at the latest when it
+// ends. CockroachDB does not count: 0.
+func deadlocks(t testing.TB, url string, stores ...*store.Store) int {
+	t.Helper()
+	if isCockroach(t, url) {
+		return 0
+	}
+	for _, s := range stores {
+		s.Close()
+	}
+	require.Eventually(t, func() bool {
+		return query[int](t, url, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`) == 0
+	}, time.Minute, 10*time.Millisecond, "the stores' server processes end")
+	return query[int](t, url, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`)
+}
+
+// What the tests require to be zero is counted.
+func TestDeadlocksAreCounted(t *testing.T) {
+	_, url := open(t)
+	if isCockroach(t, url) {
+		t.Skip("CockroachDB does not count them")
+	}
+	a, b := newFeed(1), newFeed(2)
+	s := reopen(t, url)
+	apply(t, s, a.update(a.opened(nil)), b.update(b.opened(nil)))
+	s.Close()
+	var conns [2]*pgx.Conn
+	for i := range conns {
+		conn, err := pgx.Connect(t.Context(), url)
+		require.NoError(t, err)
+		conns[i] = conn
+		defer func() { _ = conn.Close(context.Background()) }()
+		_, err = conn.Exec(t.Context(), `BEGIN`)
+		require.NoError(t, err)
+	}
+	lock := func(i int, session string) error {
+		_, err := conns[i].Exec(t.Context(), `SELECT 1 FROM device_session WHERE session_id = $1 FOR UPDATE`, session)
+		return err
+	}
+	require.NoError(t, lock(0, a.id))
+	require.NoError(t, lock(1, b.id))
+	first := make(chan error, 1)
+	go func() { first <- lock(0, b.id) }()
+	err := errors.Join(lock(1, a.id), <-first) // one of them is chosen to lose
+	require.True(t, store.Retryable(err), err)
+	for _, conn := range conns {
+		require.NoError(t, conn.Close(context.Background()))
+	}
+	require.Equal(t, 1, deadlocks(t, url))
+}

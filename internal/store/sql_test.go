@@ -38,19 +38,18 @@ type statement struct {
 func statements(tb testing.TB) map[string]statement {
 	tb.Helper()
 	exprs, topics := map[string]ast.Expr{}, map[string]string{}
-	for path, file := range sources(tb) {
-		if !strings.HasPrefix(path, "statements") {
-			continue
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			if v, ok := n.(*ast.ValueSpec); ok {
-				for i, name := range v.Names {
-					exprs[name.Name] = v.Values[i]
-					topics[name.Name] = strings.TrimPrefix(strings.TrimSuffix(path, ".go"), "statements_")
-				}
+	for path, file := range sources(tb, ".") {
+		for name, e := range constants(file) {
+			exprs[name] = e
+			if strings.HasPrefix(path, "statements") {
+				topics[name] = strings.TrimPrefix(strings.TrimSuffix(path, ".go"), "statements_")
 			}
-			return true
-		})
+		}
+	}
+	for _, file := range sources(tb, "../device") {
+		for name, e := range constants(file) {
+			exprs["device."+name] = e
+		}
 	}
 	var value func(ast.Expr) string
 	value = func(e ast.Expr) string {
@@ -64,13 +63,17 @@ func statements(tb testing.TB) map[string]statement {
 		case *ast.Ident:
 			require.Contains(tb, exprs, e.Name)
 			return value(exprs[e.Name])
+		case *ast.SelectorExpr:
+			name := fmt.Sprintf("%s.%s", e.X, e.Sel)
+			require.Contains(tb, exprs, name)
+			return value(exprs[name])
 		}
 		require.Fail(tb, "a statement is more than strings", "%T", e)
 		return ""
 	}
 	out := map[string]statement{}
 	for name, e := range exprs {
-		if strings.HasPrefix(name, "sql") {
+		if topics[name] != "" && strings.HasPrefix(name, "sql") {
 			out[name] = statement{value(e), topics[name]}
 		}
 	}
@@ -78,17 +81,33 @@ func statements(tb testing.TB) map[string]statement {
 	return out
 }
 
-// sources are the package's files without tests, by name.
-func sources(tb testing.TB) map[string]*ast.File {
+// constants are the constants of a file that have a value of their own, by name.
+func constants(file *ast.File) map[string]ast.Expr {
+	out := map[string]ast.Expr{}
+	for _, d := range file.Decls {
+		if d, ok := d.(*ast.GenDecl); ok && d.Tok == token.CONST {
+			for _, spec := range d.Specs {
+				v := spec.(*ast.ValueSpec)
+				for i, e := range v.Values {
+					out[v.Names[i].Name] = e
+				}
+			}
+		}
+	}
+	return out
+}
+
+// sources are a package's files without tests, by name.
+func sources(tb testing.TB, dir string) map[string]*ast.File {
 	tb.Helper()
-	paths, err := filepath.Glob("*.go")
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	require.NoError(tb, err)
 	out := map[string]*ast.File{}
 	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
-		out[path], err = parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution|parser.ParseComments)
+		out[filepath.Base(path)], err = parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution|parser.ParseComments)
 		require.NoError(tb, err)
 	}
 	return out
@@ -97,7 +116,7 @@ func sources(tb testing.TB) map[string]*ast.File {
 // Nothing but statements*.go has SQL: what is elsewhere no test below would see.
 func TestStatementsAreInOnePlace(t *testing.T) {
 	looksLikeSQL := regexp.MustCompile(`^\s*(SELECT|INSERT|UPDATE|DELETE|WITH|BEGIN|ROLLBACK|SAVEPOINT|SET|LOCK|FROM|CREATE|ALTER|DROP|TRUNCATE)\b`)
-	for path, file := range sources(t) {
+	for path, file := range sources(t, ".") {
 		ast.Inspect(file, func(n ast.Node) bool {
 			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING && !strings.HasPrefix(path, "statements") {
 				s, err := strconv.Unquote(lit.Value)
@@ -130,7 +149,7 @@ func TestWritersOfTables(t *testing.T) {
 	}
 	want := map[string]map[string]bool{}
 	line := regexp.MustCompile(`(?m)^\t([a-z_]+) {2,}(.+)$`)
-	for _, m := range line.FindAllStringSubmatch(sources(t)["store.go"].Doc.Text(), -1) {
+	for _, m := range line.FindAllStringSubmatch(sources(t, ".")["store.go"].Doc.Text(), -1) {
 		want[m[1]] = map[string]bool{}
 		for who := range strings.SplitSeq(m[2], ", ") {
 			want[m[1]][strings.Fields(who)[0]] = true

@@ -1,5 +1,7 @@
 package store
 
+import "github.com/rollcall-platform/rollcall/internal/device"
+
 // The statements of a transaction of Apply.
 const (
 	// sessionColumns are the fields of row, in the order of row.scan.
@@ -126,12 +128,12 @@ ON CONFLICT (quarantine_id) DO NOTHING`
 	sqlUpsertInterfaces = `
 INSERT INTO network_interface (session_id, mac, mac_local, ipv4, ipv6, hostname, first_seen, changed_at)
 SELECT session_id,
-	COALESCE(max(CASE WHEN name = 'network.mac' THEN value #>> '{}' END), ''),
-	COALESCE(max(CASE WHEN name = 'network.mac_local' THEN value #>> '{}' END), '') = 'true',
-	COALESCE(max(CASE WHEN name = 'network.ipv4' THEN value #>> '{}' END), ''),
-	COALESCE(max(CASE WHEN name = 'network.ipv6' THEN value::TEXT END), '[]')::JSONB,
-	COALESCE(max(CASE WHEN name = 'network.hostname' THEN value #>> '{}' END), ''),
-	COALESCE(min(CASE WHEN name = 'network.mac' THEN observed_at END), min(observed_at)),
+	COALESCE(max(CASE WHEN name = '` + device.AttrMAC + `' THEN value #>> '{}' END), ''),
+	COALESCE(max(CASE WHEN name = '` + device.AttrMACLocal + `' THEN value #>> '{}' END), '') = 'true',
+	COALESCE(max(CASE WHEN name = '` + device.AttrIPv4 + `' THEN value #>> '{}' END), ''),
+	COALESCE(max(CASE WHEN name = '` + device.AttrIPv6 + `' THEN value::TEXT END), '[]')::JSONB,
+	COALESCE(max(CASE WHEN name = '` + device.AttrHostname + `' THEN value #>> '{}' END), ''),
+	COALESCE(min(CASE WHEN name = '` + device.AttrMAC + `' THEN observed_at END), min(observed_at)),
 	max(observed_at)
 FROM device_attribute
 WHERE session_id = ANY($1::UUID[]) AND name = ANY($2::TEXT[])

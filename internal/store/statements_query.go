@@ -1,5 +1,7 @@
 package store
 
+import "github.com/rollcall-platform/rollcall/internal/device"
+
 // What people ask.
 const (
 	// summaryColumns are the fields of Summary, in the order of its scan.
@@ -21,7 +23,7 @@ FROM (
 	ORDER BY device_id, ` + currentOrder + `
 ) s
 WHERE ($2::TEXT = '' OR s.rae = $2)
-	AND ($3::TEXT = '' OR ($3 = 'closed' AND s.closed_seq > 0) OR ($3 = s.connection_status AND s.closed_seq = 0))
+	AND ($3::TEXT = '' OR ($3 = '` + StatusClosed + `' AND s.closed_seq > 0) OR ($3 = s.connection_status AND s.closed_seq = 0))
 	AND ($4::TEXT = '' OR EXISTS (
 		SELECT 1 FROM device_attribute a
 		WHERE a.session_id = s.session_id AND a.name = ANY($5::TEXT[]) AND strpos(lower(a.value #>> '{}'), lower($4)) > 0))
@@ -31,7 +33,7 @@ WHERE ($2::TEXT = '' OR s.rae = $2)
 			SELECT 1 FROM device_attribute a
 			WHERE a.session_id = s.session_id AND a.name = f.name
 				AND (a.value #>> '{}' = f.value OR a.value @> f.member::JSONB)))
-	AND (NOT $10::BOOL OR (s.connection_status = 'online' AND s.closed_seq = 0 AND NOT EXISTS (
+	AND (NOT $10::BOOL OR (s.connection_status = '` + device.Online + `' AND s.closed_seq = 0 AND NOT EXISTS (
 		SELECT 1 FROM device_test_state t
 		WHERE t.device_id = s.device_id AND t.state <> 'available' AND (t.state <> 'in_test' OR t.lease_until > now()))))
 ORDER BY s.device_id
