@@ -38,6 +38,42 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
+// BenchmarkApplyEvidence applies groups of sessions that change their MAC, of
+// devices that have an ESN: what it costs to judge which device each is of.
+func BenchmarkApplyEvidence(b *testing.B) {
+	server, err := postgres.Start(b.Context(), postgres.Options{DataDir: b.TempDir(), NoFetch: true})
+	if err != nil {
+		b.Skip(err)
+	}
+	defer server.Stop()
+	_, err = store.Migrate(b.Context(), server.URL(), nil)
+	require.NoError(b, err)
+	s, err := store.Open(b.Context(), store.Options{URL: server.URL()})
+	require.NoError(b, err)
+	defer s.Close()
+	for _, group := range []int{1, 16} {
+		b.Run(fmt.Sprintf("sessions=%d", group), func(b *testing.B) {
+			feeds := make([]*feed, group)
+			for n := range feeds {
+				feeds[n] = newFeed(int(seqBase.Add(1)))
+				apply(b, s, feeds[n].update(feeds[n].opened(map[string]string{"netflix.esn": fmt.Sprintf("%q", feeds[n].id)})))
+			}
+			b.ReportAllocs()
+			seq := int64(1)
+			for b.Loop() {
+				seq++
+				updates := make([]store.Update, group)
+				for j, f := range feeds {
+					updates[j] = f.update(f.delta(seq, map[string]string{"network.mac": fmt.Sprintf(`"9c:b6:%02x:%02x:%02x:%02x"`, j, seq>>16&255, seq>>8&255, seq&255)}))
+				}
+				if err := s.Apply(ctx, updates); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func benchmarkApply(b *testing.B, s *store.Store, group, workers int) {
 	const sessions, attributes = 960, 20
 	var feeds [sessions]*feed
