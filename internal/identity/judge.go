@@ -37,7 +37,7 @@ type judge struct {
 // deviceState is a device as the group's sessions so far have left it.
 type deviceState struct {
 	sessions   int
-	strong     map[Evidence]bool
+	strong     []Evidence
 	conflicted bool // by a conflict that is open, or that was decided by keeping apart
 	created    bool // by this group
 }
@@ -52,11 +52,7 @@ func newJudge(facts Facts) *judge {
 	}
 	maps.Copy(j.owners, facts.Owners)
 	for id, d := range facts.Devices {
-		s := &deviceState{sessions: d.Sessions, strong: make(map[Evidence]bool, len(d.Strong))}
-		for _, e := range d.Strong {
-			s.strong[e] = true
-		}
-		j.devices[id] = s
+		j.devices[id] = &deviceState{sessions: d.Sessions, strong: slices.Clip(d.Strong)}
 	}
 	for _, p := range facts.Conflicts {
 		j.conflicts[p.sorted()] = true
@@ -137,7 +133,7 @@ func (j *judge) solelySupported(id uuid.UUID, held []Evidence) bool {
 	if d.sessions > 1 || d.conflicted {
 		return false
 	}
-	for e := range d.strong {
+	for _, e := range d.strong {
 		if !slices.Contains(held, e) {
 			return false
 		}
@@ -198,7 +194,8 @@ func (j *judge) assignOwner(s *Session, e Evidence, held []Evidence, gained bool
 	if e.Strong() {
 		s.Identified = true
 		if !owned {
-			j.devices[s.Device].strong[e] = true
+			d := j.devices[s.Device]
+			d.strong = append(d.strong, e)
 		}
 	}
 }
@@ -206,7 +203,7 @@ func (j *judge) assignOwner(s *Session, e Evidence, held []Evidence, gained bool
 func (j *judge) createDevice(id uuid.UUID) *deviceState {
 	d, ok := j.devices[id]
 	if !ok {
-		d = &deviceState{strong: make(map[Evidence]bool), created: true}
+		d = &deviceState{created: true}
 		j.devices[id] = d
 	}
 	return d
@@ -217,7 +214,7 @@ func (j *judge) mergeDevice(from, into uuid.UUID) {
 	f, i := j.devices[from], j.devices[into]
 	i.sessions += f.sessions
 	i.conflicted = i.conflicted || f.conflicted
-	maps.Copy(i.strong, f.strong)
+	i.strong = append(i.strong, f.strong...)
 }
 
 // moveSession takes the session from a device that stays to another.
@@ -265,11 +262,9 @@ func (j *judge) owner(e Evidence) (uuid.UUID, bool) {
 // decisions are all that was decided, with the devices as they are in the end.
 func (j *judge) decisions(sessions []Session) Decisions {
 	var d Decisions
-	placed := make(map[uuid.UUID]Placement, len(sessions))
-	for _, s := range sessions {
-		p := Placement{s.ID, j.current(s.Device), s.Identified}
-		placed[s.ID] = p
-		d.Placements = append(d.Placements, p)
+	d.Placements = make([]Placement, len(sessions))
+	for i, s := range sessions {
+		d.Placements[i] = Placement{s.ID, j.current(s.Device), s.Identified}
 	}
 	for id, state := range j.devices {
 		switch now := j.current(id); {
@@ -289,14 +284,14 @@ func (j *judge) decisions(sessions []Session) Decisions {
 		}
 	}
 	for _, id := range j.moved {
-		d.Moved = append(d.Moved, placed[id])
+		d.Moved = append(d.Moved, d.placement(id))
 	}
 	for _, e := range j.begun {
-		e.Device = placed[e.Session].Device
+		e.Device = d.placement(e.Session).Device
 		d.Begun = append(d.Begun, e)
 	}
 	for _, e := range j.ended {
-		e.Device = placed[e.Session].Device
+		e.Device = d.placement(e.Session).Device
 		d.Ended = append(d.Ended, e)
 	}
 	for _, c := range j.found {
@@ -312,4 +307,10 @@ func (j *judge) decisions(sessions []Session) Decisions {
 	slices.SortFunc(d.Ended, TimelineEntry.compare)
 	slices.SortFunc(d.Conflicts, func(a, b Conflict) int { return compareUUID(a.ID(), b.ID()) })
 	return d
+}
+
+// placement is that of a session of the group.
+func (d Decisions) placement(session uuid.UUID) Placement {
+	i, _ := slices.BinarySearchFunc(d.Placements, session, func(p Placement, id uuid.UUID) int { return compareUUID(p.Session, id) })
+	return d.Placements[i]
 }

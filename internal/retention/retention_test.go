@@ -39,7 +39,7 @@ func TestKeep(t *testing.T) {
 	require.Equal(t, retention.Keep{History: 90 * day, Tombstones: 30 * day, ClosedSessions: 180 * day, Kafka: 7 * day}, k)
 
 	k = retention.Keep{Tombstones: 6 * day}
-	require.EqualError(t, k.Check(), "tombstones of 6d is less than the 7d that Kafka keeps records: a replay could need what has left")
+	require.EqualError(t, k.Check(), "tombstones of 6d is less than the 7d that Kafka keeps records: a replay could need what has been deleted")
 	k = retention.Keep{Kafka: 365 * day}
 	require.ErrorContains(t, k.Check(), "closed-sessions of 180d is less than the 365d")
 	k = retention.Keep{Kafka: time.Hour, History: 90 * time.Minute}
