@@ -5,8 +5,14 @@
 #   docker build --target rollcall-edge -t rollcall-edge .
 #
 # Health checks run the binary's own healthcheck command.
+#
+# The tag names a version, and a registry may move it. For a release give the
+# digest that you have verified (docs/release.md):
+#
+#   --build-arg GO_IMAGE=golang:1.26.8-bookworm@sha256:…
+ARG GO_IMAGE=golang:1.26.8-bookworm
 
-FROM golang:1.26.8-bookworm AS build
+FROM ${GO_IMAGE} AS build
 WORKDIR /src
 ENV CGO_ENABLED=0 GOTOOLCHAIN=local
 COPY go.mod go.sum ./

@@ -13,10 +13,14 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOTESTSUM_VERSION     := v1.13.0
 WORKFLOWCHECK_VERSION := v0.6.0
 TEMPORAL_CLI_VERSION  := v1.5.1
+GOVULNCHECK_VERSION   := v1.9.0
+CYCLONEDX_VERSION     := v1.10.0
 
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 GOTESTSUM     := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)
 WORKFLOWCHECK := $(TOOLS)/workflowcheck-$(WORKFLOWCHECK_VERSION)
+GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
+CYCLONEDX     := $(TOOLS)/cyclonedx-gomod-$(CYCLONEDX_VERSION)
 TEMPORAL_CLI  := $(TOOLS)/temporal
 
 ##@ Use
@@ -60,11 +64,11 @@ test: ## Lint, workflowcheck, go vet and the tests of both modules; installs wha
 	@GOTESTSUM='$(GOTESTSUM)' $(MAKE) --no-print-directory unit
 
 .PHONY: unit
-unit: $(GOTESTSUM) ## Only the tests of both modules. PACKAGES=./edge/... RACE=0 narrow it
+unit: $(GOTESTSUM) $(CYCLONEDX) ## Only the tests of both modules. PACKAGES=./edge/... RACE=0 narrow it
 	@GOTESTSUM='$(GOTESTSUM)' scripts/test.sh $(PACKAGES)
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) $(WORKFLOWCHECK) ## Only the linters of both modules
+lint: $(GOLANGCI_LINT) $(WORKFLOWCHECK) $(GOVULNCHECK) ## Only the linters of both modules
 	@printf '== golangci-lint\n'
 	@$(GOLANGCI_LINT) run ./...
 	@cd cmd/devstack && $(GOLANGCI_LINT) run --config ../../.golangci.yml ./...
@@ -73,6 +77,8 @@ lint: $(GOLANGCI_LINT) $(WORKFLOWCHECK) ## Only the linters of both modules
 	@printf '== go vet\n'
 	@$(GO) vet ./...
 	@cd cmd/devstack && $(GO) vet ./...
+	@printf '== govulncheck\n'
+	@GOVULNCHECK='$(GOVULNCHECK)' scripts/vulncheck.sh
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## Format the code
@@ -95,9 +101,13 @@ bench: build ## Measure the platform on this machine (docs/sizing.md). Let nothi
 		$(if $(BASELINE),--baseline '$(BASELINE)') \
 		$(ARGS))
 
+.PHONY: release
+release: $(CYCLONEDX) ## Build archives, checksums and SBOMs of this commit into dist/ (docs/release.md)
+	@CYCLONEDX='$(CYCLONEDX)' scripts/release.sh
+
 .PHONY: clean
 clean: ## Remove what was built. The demo's data (.rollcall) stays: devstack --reset removes it
-	rm -rf bin .tools
+	rm -rf bin dist .tools
 
 .PHONY: help
 help:
@@ -128,6 +138,12 @@ $(GOTESTSUM):
 
 $(WORKFLOWCHECK):
 	@$(call tool,go.temporal.io/sdk/contrib/tools/workflowcheck,workflowcheck,$(WORKFLOWCHECK_VERSION))
+
+$(GOVULNCHECK):
+	@$(call tool,golang.org/x/vuln/cmd/govulncheck,govulncheck,$(GOVULNCHECK_VERSION))
+
+$(CYCLONEDX):
+	@$(call tool,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod,cyclonedx-gomod,$(CYCLONEDX_VERSION))
 
 # The CLI needs its own module: its dependencies are not ours.
 $(TEMPORAL_CLI):

@@ -190,14 +190,14 @@ func TestImagesArePinned(t *testing.T) {
 	}
 	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
 	require.NoError(t, err)
+	require.Contains(t, string(dockerfile), "\nARG GO_IMAGE=")
 	for line := range strings.Lines(string(dockerfile)) {
+		if image, ok := strings.CutPrefix(line, "ARG GO_IMAGE="); ok {
+			_, tag, _ := strings.Cut(strings.TrimSpace(image), ":")
+			require.Regexp(t, version, tag)
+		}
 		if from, ok := strings.CutPrefix(line, "FROM "); ok {
-			image := strings.Fields(from)[0]
-			if _, tag, ok := strings.Cut(image, ":"); ok {
-				require.Regexp(t, version, tag, image)
-			} else {
-				require.Contains(t, []string{"scratch", "base"}, image)
-			}
+			require.Contains(t, []string{"${GO_IMAGE}", "scratch", "base"}, strings.Fields(from)[0])
 		}
 	}
 }
@@ -469,6 +469,9 @@ func TestNames(t *testing.T) {
 
 	attributes := regexp.MustCompile(`for name in (.*); do`).FindStringSubmatch(read("temporal/namespace.sh"))
 	require.ElementsMatch(t, workflows.SearchAttributes(), strings.Fields(attributes[1]))
+
+	require.Contains(t, read("temporal/worker-deployment.yaml"),
+		"temporalNamespace: "+*project(t).Services["worker"].Environment["TEMPORAL_NAMESPACE"]+" ")
 
 	acl := read("mosquitto/acl")
 	for _, filter := range []string{device.FilterEvents, device.FilterReplies, device.FilterPresence} {

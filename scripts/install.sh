@@ -18,6 +18,7 @@ need() {
 }
 
 printf '== what the tests need beside Go\n'
+need git git 'the test of make release fails'
 need gcc gcc 'the race detector is off'
 need postgres postgresql 'PostgreSQL is fetched instead, or store tests are skipped'
 need mosquitto mosquitto 'bridge and uplink tests against a real broker are skipped'
