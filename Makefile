@@ -64,7 +64,7 @@ test: ## Lint, workflowcheck, go vet and the tests of both modules; installs wha
 	@GOTESTSUM='$(GOTESTSUM)' $(MAKE) --no-print-directory unit
 
 .PHONY: unit
-unit: $(GOTESTSUM) $(CYCLONEDX) ## Only the tests of both modules. PACKAGES=./edge/... RACE=0 narrow it
+unit: $(GOTESTSUM) $(CYCLONEDX) $(TEMPORAL_CLI) ## Only the tests of both modules. PACKAGES=./edge/... RACE=0 narrow it
 	@GOTESTSUM='$(GOTESTSUM)' scripts/test.sh $(PACKAGES)
 
 .PHONY: lint

@@ -304,7 +304,7 @@ func helpTexts(t *testing.T, name string) (texts []string) {
 
 // Each row of the table in CONTRIBUTING.md names a file and what to read in it.
 func TestQuestions(t *testing.T) {
-	rows := regexp.MustCompile("(?m)^\\| (.+\\?) \\| (.+) \\| (.+) \\|$").FindAllStringSubmatch(source(t, "CONTRIBUTING.md"), -1)
+	rows := regexp.MustCompile(`(?m)^\| (.+\?) \| (.+) \| (.+) \|$`).FindAllStringSubmatch(source(t, "CONTRIBUTING.md"), -1)
 	require.Greater(t, len(rows), 10)
 	for _, row := range rows {
 		m := regexp.MustCompile(`^\[[^\]]+\]\(([^)]+)\)$`).FindStringSubmatch(row[2])

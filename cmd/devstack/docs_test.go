@@ -57,7 +57,7 @@ func TestCommandsOfPages(t *testing.T) {
 	for _, help := range []string{upCmd{}.Help(), demoCmd{}.Help()} {
 		for line := range strings.Lines(help) {
 			if example, ok := strings.CutPrefix(line, "  devstack "); ok {
-				example, _, _ = strings.Cut(example, "   ") // what it does stands beside it
+				example, _, _ = strings.Cut(example, "  ") // what it does stands beside it
 				parses(t, "--help", strings.Fields(example))
 				checked++
 			}
