@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 const (
@@ -25,10 +25,9 @@ const (
 	maxSteps = 256
 	// fingerprintBytes of a capture's begin, with its size, identify it.
 	fingerprintBytes = 1 << 20
-
-	retryFirst = 100 * time.Millisecond
-	retryMost  = 10 * time.Second
 )
+
+var retryBackoff = retry.Backoff{First: 100 * time.Millisecond, Max: 10 * time.Second}
 
 func unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
 
@@ -249,11 +248,11 @@ func (in *intake) readFile(ctx context.Context, steps chan<- step) error {
 // readLive reads the interface and, when it fails (it was removed), tries to
 // open it again.
 func (in *intake) readLive(ctx context.Context, steps chan<- step) {
-	wait := retryFirst
+	failures := 0 // since the last frame
 	for ctx.Err() == nil {
 		f, err := in.source.Next(ctx)
 		if err == nil {
-			wait = retryFirst
+			failures = 0
 			if o := in.parser.Parse(f); len(o) > 0 && !put(ctx, steps, step{Step: registry.Step{Observations: o}}) {
 				return
 			}
@@ -265,7 +264,7 @@ func (in *intake) readLive(ctx context.Context, steps chan<- step) {
 		in.fail(err)
 		in.o.Logger.Error("interface cannot be read; trying again", "interface", in.o.Interface, "err", err)
 		_ = in.source.Close()
-		for err != nil && sleep(ctx, &wait) {
+		for ; err != nil && retryBackoff.Sleep(ctx, failures) == nil; failures++ {
 			err = in.openLive()
 		}
 		if err == nil {
@@ -332,26 +331,12 @@ func (in *intake) forget(ctx context.Context, mac string) error {
 // retry calls f until it succeeds. When ctx is done it gives it one more chance:
 // what was read is written if the disk lets it.
 func (in *intake) retry(ctx context.Context, f func(context.Context) error) {
-	wait := retryFirst
-	for {
+	for n := 0; ; n++ {
 		err := f(context.WithoutCancel(ctx))
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 		in.o.Logger.Error("registry cannot write; the source waits until it can", "err", err)
-		sleep(ctx, &wait)
-	}
-}
-
-// sleep waits for about wait, doubles it, and reports whether ctx is not done.
-func sleep(ctx context.Context, wait *time.Duration) bool {
-	t := time.NewTimer(*wait/2 + rand.N(*wait/2+1))
-	defer t.Stop()
-	*wait = min(2**wait, retryMost)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+		_ = retryBackoff.Sleep(ctx, n) // the next call is the last if ctx has ended
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // serviceFlags are the flags of every long-running command.
@@ -93,14 +93,10 @@ type dependency struct {
 	fatal func(error) bool // nil: every error may pass
 }
 
-// Waiting starts at waitFirst and doubles to waitMost; every wait is a random
-// part of that, at least half, so that a fleet of services does not knock in
-// step.
-const (
-	waitFirst  = 500 * time.Millisecond
-	waitMost   = 15 * time.Second
-	tryTimeout = 10 * time.Second
-)
+// tryTimeout bounds one try of a dependency.
+const tryTimeout = 10 * time.Second
+
+var dependencyBackoff = retry.Backoff{First: 500 * time.Millisecond, Max: 15 * time.Second}
 
 // await tries d until it answers. It returns only the error of a cancelled ctx
 // or one that waiting does not cure.
@@ -114,8 +110,8 @@ func (s *service) await(ctx context.Context, d dependency) error {
 }
 
 func await(ctx context.Context, logger *slog.Logger, d dependency) error {
-	start, wait := time.Now(), waitFirst
-	for {
+	start := time.Now()
+	for n := 0; ; n++ {
 		try, cancel := context.WithTimeout(ctx, tryTimeout)
 		err := d.try(try)
 		cancel()
@@ -128,13 +124,9 @@ func await(ctx context.Context, logger *slog.Logger, d dependency) error {
 		case d.fatal != nil && d.fatal(err):
 			return fmt.Errorf("%s at %s: %w", d.name, d.where, err)
 		}
-		pause := wait/2 + rand.N(wait/2)
+		pause := dependencyBackoff.Delay(n)
 		logger.Warn("waiting for a dependency", "dependency", d.name, "where", d.where, "err", cli.OneLine(err), "do", d.hint, "retry_in", pause.Round(time.Millisecond))
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-		wait = min(2*wait, waitMost)
+		_ = retry.Sleep(ctx, pause) // the next try sees that ctx ended
 	}
 }
 

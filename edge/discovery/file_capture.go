@@ -15,6 +15,8 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // readBuffer must be at least bufio's default: the capture readers then use the buffer they are given
@@ -76,7 +78,7 @@ func OpenFile(o FileOptions) (*FileCapture, error) {
 		o.Now = time.Now
 	}
 	if o.Wait == nil {
-		o.Wait = wait
+		o.Wait = retry.Sleep
 	}
 	f, err := os.Open(o.Path)
 	if err != nil {
@@ -271,15 +273,4 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	return n, err
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-platform/rollcall/edge/discovery"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // Defaults of Options.
@@ -86,7 +87,7 @@ func (p *Probe) Run(ctx context.Context) error {
 	if p.o.Registerer != nil {
 		defer p.o.Registerer.Unregister(p.sent)
 	}
-	for pause(ctx, time.Duration(float64(p.o.Interval)*(0.9+0.2*p.o.Rand()))) {
+	for retry.Sleep(ctx, time.Duration(float64(p.o.Interval)*(0.9+0.2*p.o.Rand()))) == nil {
 		p.sendRound(ctx)
 	}
 	return nil
@@ -101,23 +102,11 @@ func (p *Probe) sendRound(ctx context.Context) {
 		} else {
 			p.sent.WithLabelValues("sent").Inc()
 		}
-		if !pause(ctx, p.o.Pace) {
+		if retry.Sleep(ctx, p.o.Pace) != nil {
 			return
 		}
 	}
 	if failed > 0 {
 		p.o.Logger.Warn("some probes could not be sent", "failed", failed, "err", last)
-	}
-}
-
-// pause reports whether d passed before ctx was done.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 const (
@@ -88,9 +89,7 @@ func (in *inbox) handle(ctx context.Context, m *paho.Publish) bool {
 		if n == 2 && ctx.Err() == nil {
 			in.u.o.Logger.Warn("command could not be answered; trying again", "topic", m.Topic, "err", err)
 		}
-		select {
-		case <-time.After(in.u.backoff(n)):
-		case <-ctx.Done():
+		if retry.Sleep(ctx, in.u.backoff(n)) != nil {
 			return false
 		}
 	}
@@ -116,10 +115,7 @@ func (in *inbox) subscribe(ctx context.Context, cm *autopaho.ConnectionManager) 
 		if attempt == 1 && ctx.Err() == nil {
 			in.u.o.Logger.Warn("broker does not let this RAE subscribe to its commands; events flow all the same, trying again", "topic", in.filter, "err", err)
 		}
-		select {
-		case <-time.After(in.u.backoff(attempt + 2)):
-		case <-ctx.Done():
-		}
+		_ = retry.Sleep(ctx, in.u.backoff(attempt+2)) // the loop looks at ctx
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/eclipse/paho.golang/autopaho"
 	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // Status of the RAE in its presence message.
@@ -45,10 +47,7 @@ func (u *Uplink) greet(ctx context.Context, cm *autopaho.ConnectionManager) {
 			return
 		}
 		u.o.Logger.Debug("birth message was not published", "topic", u.presence, "err", err)
-		select {
-		case <-time.After(u.backoff(attempt + 2)):
-		case <-ctx.Done():
-		}
+		_ = retry.Sleep(ctx, u.backoff(attempt+2)) // the loop looks at ctx
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/eclipse/paho.golang/paho"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 const (
@@ -276,16 +277,11 @@ func (u *Uplink) reconnectBackoff(attempt int) time.Duration {
 	return u.backoff(attempt + short)
 }
 
-// backoff is nothing for attempt 0; from 1 on it doubles from minBackoff to
-// MaxBackoff and lies by chance in the upper half of that.
+// backoff is how long to wait before an attempt: nothing before attempt 0, then
+// up to MaxBackoff.
 func (u *Uplink) backoff(attempt int) time.Duration {
 	if attempt <= 0 {
 		return 0
 	}
-	d := minBackoff
-	for i := 1; i < attempt && d < u.o.MaxBackoff; i++ {
-		d *= 2
-	}
-	d = min(d, u.o.MaxBackoff)
-	return d/2 + time.Duration(u.o.Rand()*float64(d/2))
+	return retry.Backoff{First: minBackoff, Max: u.o.MaxBackoff, Rand: u.o.Rand}.Delay(attempt - 1)
 }

@@ -8,7 +8,12 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
+
+// DeadLetterBackoff is between two tries to produce dead letters.
+var DeadLetterBackoff = retry.Backoff{First: 100 * time.Millisecond, Max: 15 * time.Second}
 
 // Producer is what a DeadLetterProducer needs of a *kgo.Client. Its acks must be
 // those of all in-sync replicas.
@@ -107,7 +112,7 @@ func (p *DeadLetterProducer) Deliver(ctx context.Context, l *Letter) error {
 		}
 		p.log.Warn("dead letter not taken, trying again", "topic", Header(l.record, HeaderTopic), "partition", Header(l.record, HeaderPartition),
 			"offset", Header(l.record, HeaderOffset), "reason", Header(l.record, HeaderReason), "err", err)
-		if Sleep(ctx, Backoff(n, 100*time.Millisecond, 15*time.Second)) != nil {
+		if DeadLetterBackoff.Sleep(ctx, n) != nil {
 			return err
 		}
 	}

@@ -125,11 +125,3 @@ func TestOriginalIsWhatWasDeadLettered(t *testing.T) {
 		require.ErrorIs(t, err, kafka.ErrIncomplete, name)
 	}
 }
-
-func TestBackoffIsBoundedAndJittered(t *testing.T) {
-	for n := range 100 {
-		d := kafka.Backoff(n, time.Second, 30*time.Second)
-		require.GreaterOrEqual(t, d, 500*time.Millisecond)
-		require.LessOrEqual(t, d, 30*time.Second)
-	}
-}

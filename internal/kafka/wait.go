@@ -4,36 +4,16 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
-// Backoff is how long to wait before try n (from 0) of something that an
-// outage fails: base doubled each time up to most, then a random half of it
-// taken off, so that what failed together does not come back together.
-func Backoff(n int, base, most time.Duration) time.Duration {
-	d := most
-	if n < 30 && base<<n < most {
-		d = base << n
-	}
-	return d/2 + rand.N(d/2+1)
-}
-
-// Sleep waits for d, or returns ctx's error if that ends first.
-func Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
+var backoff = retry.Backoff{First: 250 * time.Millisecond, Max: 15 * time.Second}
 
 // Wait returns when the cluster answers and has all topics, or with ctx's
 // error. Until then it tries again with jittered back-off, and says what it
@@ -48,8 +28,8 @@ func Wait(ctx context.Context, cl *kgo.Client, log *slog.Logger, topics ...strin
 			return ctx.Err()
 		}
 		log.Warn("waiting for Kafka", "err", err, "brokers", cl.OptValue(kgo.SeedBrokers))
-		if err := Sleep(ctx, Backoff(n, 250*time.Millisecond, 15*time.Second)); err != nil {
-			return err
+		if backoff.Sleep(ctx, n) != nil {
+			return ctx.Err()
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // Options of a Requester. Kafka is required.
@@ -159,7 +160,7 @@ func (r *Requester) readReplies(ctx context.Context) {
 			}
 		})
 		if failed {
-			_ = kafka.Sleep(ctx, 250*time.Millisecond)
+			_ = retry.Sleep(ctx, 250*time.Millisecond)
 		}
 	}
 }

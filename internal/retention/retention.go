@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rollcall-platform/rollcall/internal/retry"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
@@ -185,9 +186,7 @@ func (r *Retention) Run(ctx context.Context) error {
 			wait = min(wait, retryAfter)
 			r.o.Logger.WarnContext(ctx, "a pass of retention ended early: it is tried again", "err", err, "retry_in", wait)
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if retry.Sleep(ctx, wait) != nil {
 			return ctx.Err()
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"time"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/identity"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // maxAttempts bounds how often a transaction that lost against others is tried
@@ -61,9 +61,12 @@ func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	return nil
 }
 
+// raceBackoff has full jitter, so that two transactions that met do not meet
+// again.
+var raceBackoff = retry.Backoff{First: 2 * time.Millisecond, Max: 256 * time.Millisecond, Jitter: retry.Full}
+
 // retry runs a transaction, and a fresh one each time it lost against another.
-// Waits are full jitter over a doubling bound, so that two that met do not meet
-// again. The transaction's own BEGIN and COMMIT travel in its batches; what it
+// The transaction's own BEGIN and COMMIT travel in its batches; what it
 // leaves open is rolled back here.
 func (s *Store) retry(ctx context.Context, tx func(*pgxpool.Conn) error) error {
 	for attempt := 1; ; attempt++ {
@@ -78,9 +81,7 @@ func (s *Store) retry(ctx context.Context, tx func(*pgxpool.Conn) error) error {
 		}
 		s.m.retries.WithLabelValues(reason).Inc()
 		s.log.DebugContext(ctx, "transaction lost against another: trying again", "attempt", attempt, "err", err)
-		select {
-		case <-time.After(rand.N(time.Millisecond << min(attempt, 8))):
-		case <-ctx.Done():
+		if raceBackoff.Sleep(ctx, attempt-1) != nil {
 			return ctx.Err()
 		}
 	}

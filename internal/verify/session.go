@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // maxSnapshots is how many snapshots of a session are asked for where it changes
@@ -32,13 +32,9 @@ func (v *Verifier) session(ctx context.Context, s Session) Result {
 	}
 }
 
-// Pauses between two questions to an edge, and between two reads of the cloud.
-// Each doubles from its first to its last value.
-const (
-	retryFirst = time.Second
-	retryLast  = 10 * time.Second
-	pollFirst  = 20 * time.Millisecond
-	pollLast   = time.Second
+var (
+	askBackoff  = retry.Backoff{First: time.Second, Max: 10 * time.Second}      // between two questions to an edge
+	pollBackoff = retry.Backoff{First: 20 * time.Millisecond, Max: time.Second} // between two reads of the cloud
 )
 
 // ask has the edge send a snapshot.
@@ -51,8 +47,8 @@ func (v *Verifier) ask(ctx context.Context, s Session) answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.o.Timeout)
 	defer cancel()
-	wait, last := retryFirst, ""
-	for {
+	last := ""
+	for n := 0; ; n++ {
 		once, cancel := context.WithTimeout(ctx, CommandLife)
 		reply, err := v.o.Edge.Snapshot(once, s)
 		lost := once.Err() != nil
@@ -66,7 +62,7 @@ func (v *Verifier) ask(ctx context.Context, s Session) answer {
 			return answer{unknown: true}
 		case err == nil: // refused or expired
 			last = fmt.Sprintf("%s: %s", reply.Outcome, reply.Detail)
-			pause(ctx, &wait, retryLast)
+			_ = askBackoff.Sleep(ctx, n)
 		case !lost:
 			return answer{noReply: err.Error()}
 		}
@@ -103,8 +99,8 @@ func (v *Verifier) look(ctx context.Context, s Session, a answer) sample {
 	defer cancel()
 	begun := time.Now()
 	var last mark
-	since, failures, wait := begun, 0, pollFirst
-	for {
+	since, failures := begun, 0
+	for n := 0; ; n++ {
 		m, err := v.sampleOnce(ctx, s, a, time.Since(begun))
 		now := m.mark()
 		if err == nil {
@@ -124,7 +120,7 @@ func (v *Verifier) look(ctx context.Context, s Session, a answer) sample {
 		case time.Since(since) > stalledAfter && max(now.databaseSnapshot, now.snapshot) >= a.seq:
 			return m
 		}
-		if pause(ctx, &wait, pollLast); ctx.Err() != nil {
+		if pollBackoff.Sleep(ctx, n) != nil {
 			return sample{failed: v.timeoutText(a, now)}
 		}
 	}
@@ -180,15 +176,4 @@ func (v *Verifier) state(ctx context.Context, session string) (State, error) {
 		err = errors.Join(context.Cause(ctx), err)
 	}
 	return w, err
-}
-
-// pause waits for about wait, and doubles it up to most, or until ctx ends.
-func pause(ctx context.Context, wait *time.Duration, most time.Duration) {
-	t := time.NewTimer(*wait/2 + rand.N(*wait/2+1))
-	defer t.Stop()
-	*wait = min(2**wait, most)
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

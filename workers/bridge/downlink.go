@@ -19,19 +19,21 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // DefaultGroup is the consumer group of the downlinks.
 const DefaultGroup = "rollcall-bridge-commands"
 
-// How long a command that could not be delivered waits for its next try.
-//
-// A command that waits for its RAE holds back the commit of what is done behind
-// it: at most maxSpan records, of which only the offsets are kept.
-const (
-	maxSpan    = 100_000
-	retryFirst = 200 * time.Millisecond
-	retryMost  = 5 * time.Second
+// maxSpan bounds the records from the oldest command that waits for its RAE to
+// the newest that was fetched. Of those that are done only the offsets are kept:
+// the commit waits for the oldest.
+const maxSpan = 100_000
+
+// How long what failed waits for its next try.
+var (
+	deliveryBackoff = retry.Backoff{First: 200 * time.Millisecond, Max: 5 * time.Second} // a command
+	fetchBackoff    = retry.Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second} // a poll of Kafka
 )
 
 const (
@@ -183,7 +185,7 @@ func (d *Downlink) Run(ctx context.Context) error {
 			n = 0
 			continue
 		}
-		_ = kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, retryMost))
+		_ = fetchBackoff.Sleep(ctx, n)
 		n++
 	}
 	d.offsets.Stop()
@@ -360,7 +362,7 @@ func (d *Downlink) deliver(r *offsets.Record) bool {
 		if n == 0 {
 			d.opts.Logger.Warn("command not taken by the broker; trying again until it expires", "session", c.Session, "rae", c.RAE, "command", c.ID, "expires", c.Expires, "err", err)
 		}
-		if kafka.Sleep(ctx, min(kafka.Backoff(n, retryFirst, retryMost), max(0, c.Expires.Sub(d.opts.Now())))) != nil {
+		if retry.Sleep(ctx, min(deliveryBackoff.Delay(n), max(0, c.Expires.Sub(d.opts.Now())))) != nil {
 			return false
 		}
 	}

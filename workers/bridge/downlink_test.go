@@ -24,6 +24,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/metrictest"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
 
@@ -335,7 +336,7 @@ type slowPublisher struct{ sent atomic.Int64 }
 
 func (s *slowPublisher) Publish(ctx context.Context, _ bridge.Message) error {
 	s.sent.Add(1)
-	return kafka.Sleep(ctx, time.Millisecond)
+	return retry.Sleep(ctx, time.Millisecond)
 }
 
 // oversized writes a batch to each of the partitions that would not fit memory.

@@ -11,15 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
-const (
-	// connectTimeout bounds dialling, TLS and CONNECT together.
-	connectTimeout = 15 * time.Second
-	// maxBackoff bounds the time between connections.
-	maxBackoff = 15 * time.Second
-)
+// connectTimeout bounds dialling, TLS and CONNECT together.
+const connectTimeout = 15 * time.Second
+
+var reconnectBackoff = retry.Backoff{First: 100 * time.Millisecond, Max: 15 * time.Second}
 
 // link is how an MQTT broker is reached.
 type link struct {
@@ -85,7 +83,7 @@ func (l *link) keep(ctx context.Context, log *slog.Logger, serve func(context.Co
 			n = 0
 		}
 		log.Warn("MQTT connection ended, trying again (are address, TLS and credentials right?)", "broker", l.address, "err", err)
-		if kafka.Sleep(ctx, kafka.Backoff(n, 100*time.Millisecond, maxBackoff)) != nil {
+		if reconnectBackoff.Sleep(ctx, n) != nil {
 			return nil
 		}
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // ackInterval is how often paho sends the acks that are due, in order.
@@ -290,7 +290,7 @@ func (c *connection) drain() error {
 	go func() {
 		defer close(settled)
 		c.pending.Wait()
-		for !c.acks.written() && kafka.Sleep(ctx, ackInterval) == nil {
+		for !c.acks.written() && retry.Sleep(ctx, ackInterval) == nil {
 		}
 	}()
 	select {

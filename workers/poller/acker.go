@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
-	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // positionsTimeout bounds one read of positions.
@@ -82,7 +82,7 @@ func (k *acker) run(ctx context.Context) {
 		if failures == 0 && slices.ContainsFunc(flights, func(f *flight) bool { return f.signalled.IsZero() }) {
 			pause = min(pause, ackCoalesceDelay)
 		}
-		if kafka.Sleep(ctx, pause) != nil {
+		if retry.Sleep(ctx, pause) != nil {
 			return
 		}
 		landed, err := k.readPositions(ctx, k.watched())

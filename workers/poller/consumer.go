@@ -16,6 +16,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 const (
@@ -189,9 +190,9 @@ func (p *consumer) poll(ctx context.Context) error {
 		p.sched.catchUp(behind)
 		switch { // the next turn sees that ctx ended
 		case stuck:
-			_ = kafka.Sleep(ctx, stuckPause)
+			_ = retry.Sleep(ctx, stuckPause)
 		case fetches.NumRecords() < pollRecords && p.sched.crowded():
-			_ = kafka.Sleep(ctx, pollPause)
+			_ = retry.Sleep(ctx, pollPause)
 		}
 	}
 }

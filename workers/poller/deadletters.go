@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
@@ -82,7 +81,7 @@ func (d *deadLetters) run(ctx context.Context) {
 			failures = 0
 			continue
 		}
-		_ = kafka.Sleep(ctx, kafka.Backoff(failures, 100*time.Millisecond, 15*time.Second)) // the loop looks at ctx
+		_ = kafka.DeadLetterBackoff.Sleep(ctx, failures) // the loop looks at ctx
 		failures++
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // tally counts records over all lives of the consumer. Those that are done are
@@ -87,7 +87,7 @@ func (p *consumer) drain() {
 	defer cancel()
 	for p.hasUndone() && ctx.Err() == nil {
 		p.lastTurn.Store(time.Now().UnixNano())
-		_ = kafka.Sleep(ctx, p.opts.AckMin) // the loop looks at ctx
+		_ = retry.Sleep(ctx, p.opts.AckMin) // the loop looks at ctx
 	}
 	as := p.owned()
 	ctx, cancel = context.WithTimeout(p.work, commitTimeout)

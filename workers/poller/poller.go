@@ -13,12 +13,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 const (
-	// restartMost bounds the back-off between lives of the consumer, and
-	// restartCalm is how long one has to last to begin the back-off anew.
-	restartMost = 30 * time.Second
+	// restartCalm is how long a consumer has to last to begin the back-off anew.
 	restartCalm = time.Minute
 	// turnSlack is how long a turn of the poll loop may take beside what a
 	// rebalance may, before the loop is taken for stuck.
@@ -27,6 +26,9 @@ const (
 	// before the poller is not ready.
 	stallAfter = 30 * time.Second
 )
+
+// restartBackoff is between two lives of the consumer.
+var restartBackoff = retry.Backoff{First: 500 * time.Millisecond, Max: 30 * time.Second}
 
 // Poller is one member of the consumer group. Make it with New; Run it once.
 type Poller struct {
@@ -99,10 +101,10 @@ func (p *Poller) Run(ctx context.Context) error {
 		if time.Since(born) >= restartCalm {
 			n = 0
 		}
-		pause := kafka.Backoff(n, 500*time.Millisecond, restartMost)
+		pause := restartBackoff.Delay(n)
 		p.metrics.restarts.Inc()
 		p.log.Error("the Kafka client failed for good, a new one takes its place", "err", err, "retry_in", pause)
-		_ = kafka.Sleep(ctx, pause) // the loop looks at ctx
+		_ = retry.Sleep(ctx, pause) // the loop looks at ctx
 	}
 	if p.report.Load() == nil { // there was nothing to drain
 		p.reportDrain([]Left{}, 0, nil)

@@ -3,7 +3,7 @@ package poller
 import (
 	"time"
 
-	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // launch takes l's head into flight. Where an earlier owner of the partition
@@ -59,11 +59,11 @@ func (p *consumer) send(f *flight) {
 			p.log.Warn("signals do not get through; partitions pause until they do",
 				"session", f.lane.session, "partition", a.partition, "err", err)
 		}
-		base := 50 * time.Millisecond
+		backoff := retry.Backoff{First: 50 * time.Millisecond, Max: 10 * time.Second}
 		if v != outage {
-			base = 100 * time.Millisecond
+			backoff.First = 100 * time.Millisecond
 		}
-		if kafka.Sleep(a.ctx, kafka.Backoff(n, base, 10*time.Second)) != nil {
+		if backoff.Sleep(a.ctx, n) != nil {
 			p.drop(f)
 			return
 		}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/rollcall-platform/rollcall/activities"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
@@ -51,29 +51,28 @@ func New(o Options) (*Worker, error) {
 	return w, nil
 }
 
+var backoff = retry.Backoff{First: 500 * time.Millisecond, Max: 15 * time.Second}
+
 // Run waits for Temporal, then takes tasks until ctx is cancelled. It returns
 // nil after the tasks in progress are done or StopTimeout is over. When the
 // server ends the worker, as it does when the namespace is deleted, Run waits
 // and begins again.
 func (w *Worker) Run(ctx context.Context) error {
 	log := w.options.Logger
-	for wait := (backoff{}); ctx.Err() == nil; {
+	for n := 0; ctx.Err() == nil; n++ {
 		begun := time.Now()
 		err := w.serve(ctx)
 		if err == nil || ctx.Err() != nil {
 			break
 		}
 		if time.Since(begun) > time.Minute {
-			wait = backoff{}
+			n = 0
 		}
 		w.notReady(err)
-		pause := wait.next()
+		pause := backoff.Delay(n)
 		log.WarnContext(ctx, "waiting for Temporal: is the server running, and are TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE right?",
 			"namespace", w.options.Namespace, "task_queue", w.options.TaskQueue, "retry_in", pause.Round(time.Millisecond), "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		_ = retry.Sleep(ctx, pause) // the loop looks at ctx
 	}
 	w.notReady(errors.New("stopped"))
 	return nil
@@ -158,14 +157,4 @@ func (w *Worker) reach(ctx context.Context) error {
 		w.search.Store(err == nil)
 	}
 	return nil
-}
-
-// backoff is the pause before the next try: it doubles from half a second to 15
-// s, and each pause is drawn from its upper half, so that workers that lost
-// their server together do not come back together.
-type backoff struct{ last time.Duration }
-
-func (b *backoff) next() time.Duration {
-	b.last = min(max(2*b.last, 500*time.Millisecond), 15*time.Second)
-	return b.last/2 + rand.N(b.last/2)
 }

@@ -7,6 +7,8 @@ import (
 
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // change has the routing changed and returns the conflict token that follows. A
@@ -26,7 +28,7 @@ func (r *roll) change(ctx context.Context, set func() ([]byte, error), made func
 			return nil, err
 		}
 		r.Say("the server has not answered: asking again")
-		if err := wait(ctx, time.Second); err != nil {
+		if err := retry.Sleep(ctx, time.Second); err != nil {
 			return nil, err
 		}
 	}

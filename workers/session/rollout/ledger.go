@@ -14,6 +14,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // Known tells which events need not be applied again: *store.Store.
@@ -230,7 +231,7 @@ func (l *Ledger) compare(ctx context.Context, produced map[string]device.SeqSet,
 		if len(left) == 0 || time.Now().After(deadline) {
 			break
 		}
-		if err := wait(ctx, 500*time.Millisecond); err != nil {
+		if err := retry.Sleep(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 	}

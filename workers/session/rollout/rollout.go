@@ -18,6 +18,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 
+	"github.com/rollcall-platform/rollcall/internal/retry"
 	"github.com/rollcall-platform/rollcall/workers/session"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
@@ -195,7 +196,7 @@ func (r *roll) await(ctx context.Context) error {
 		if !said {
 			r.Say("waiting for workers of version %s", r.To)
 		}
-		if wait(ctx, 500*time.Millisecond) != nil {
+		if retry.Sleep(ctx, 500*time.Millisecond) != nil {
 			return errors.Join(context.Cause(ctx), err)
 		}
 	}
@@ -282,7 +283,7 @@ func (r *roll) watch(ctx context.Context) error {
 		if time.Now().After(end) {
 			return nil
 		}
-		if err := wait(ctx, time.Second); err != nil {
+		if err := retry.Sleep(ctx, time.Second); err != nil {
 			return err
 		}
 	}
@@ -333,7 +334,7 @@ func (r *roll) move(ctx context.Context, before []string, deadline time.Time) ([
 			}
 		}
 		none = len(left) == 0
-		if err := wait(ctx, pause); err != nil {
+		if err := retry.Sleep(ctx, pause); err != nil {
 			return nil, err
 		}
 	}
@@ -366,17 +367,8 @@ func (r *roll) drained(ctx context.Context, deadline time.Time) error {
 			r.Say("waiting until the server counts %s as drained: it looks every few minutes", now)
 			said = now
 		}
-		if err := wait(ctx, time.Second); err != nil {
+		if err := retry.Sleep(ctx, time.Second); err != nil {
 			return err
 		}
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
 	}
 }
