@@ -21,6 +21,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/retention"
 	"github.com/rollcall-platform/rollcall/internal/sdkmetrics"
 	"github.com/rollcall-platform/rollcall/internal/store"
@@ -113,7 +114,7 @@ func components(t *testing.T) registered {
 	t.Cleanup(func() { _ = forwarder.Close(context.WithoutCancel(t.Context())) })
 	_, err = bridge.NewDownlink(bridge.DownlinkOptions{Kafka: broker, Publisher: &bridge.Client{}, Registerer: r, Logger: quiet})
 	require.NoError(t, err)
-	_, err = bridge.NewSubscriber(bridge.SubscriberOptions{URL: "mqtt://127.0.0.1:1", Forwarder: forwarder, Registerer: r, Logger: quiet})
+	_, err = bridge.NewSubscriber(bridge.SubscriberOptions{Broker: mqtt.Broker{URL: "mqtt://127.0.0.1:1"}, Forwarder: forwarder, Registerer: r, Logger: quiet})
 	require.NoError(t, err)
 
 	db, err := store.Open(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/none", Registerer: r})
@@ -131,7 +132,7 @@ func components(t *testing.T) registered {
 
 	box, err := edge.New(edge.Options{
 		RAE: "RAE-1", DataDir: t.TempDir(), Logger: quiet, Registerer: r,
-		Capture: filepath.Join(root, "testdata", "lan", "lan.pcap"), MQTTURL: "mqtt://127.0.0.1:1",
+		Capture: filepath.Join(root, "testdata", "lan", "lan.pcap"), Broker: mqtt.Broker{URL: "mqtt://127.0.0.1:1"},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = box.Close() })

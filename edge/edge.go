@@ -65,8 +65,8 @@ func (e *Edge) build() (err error) {
 		return err
 	}
 	e.uplink, err = uplink.New(uplink.Options{
-		URL: o.MQTTURL, RAE: o.RAE, Outbox: e.registry, Commands: e.commands.Handle, Logger: o.Logger, Registerer: o.Registerer,
-		TLS: o.MQTTTLS, Username: o.MQTTUsername, Password: o.MQTTPassword, Insecure: o.MQTTInsecure, Window: o.MQTTWindow, Drain: o.Drain,
+		Broker: o.Broker, RAE: o.RAE, Outbox: e.registry, Commands: e.commands.Handle, Logger: o.Logger, Registerer: o.Registerer,
+		Window: o.Window, Drain: o.Drain,
 	})
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
+	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +26,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/discovery"
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 )
 
 const (
@@ -53,7 +54,7 @@ func TestMain(m *testing.M) {
 func options(dir, broker string, change ...func(*edge.Options)) edge.Options {
 	o := edge.Options{
 		RAE: rae, DataDir: dir, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
-		Capture: capture, MQTTURL: "mqtt://" + broker, SnapshotInterval: -1, ExitAtEnd: true,
+		Capture: capture, Broker: mqtt.Broker{URL: "mqtt://" + broker}, SnapshotInterval: -1, ExitAtEnd: true,
 	}
 	for _, c := range change {
 		c(&o)
@@ -63,19 +64,19 @@ func options(dir, broker string, change ...func(*edge.Options)) edge.Options {
 
 // sink is a broker that keeps all events it acknowledged.
 type sink struct {
-	mqtt.HookBase
+	mochi.HookBase
 	addr   string
 	mu     sync.Mutex
 	events []device.Event
 }
 
-func (*sink) ID() string                                              { return "sink" }
-func (*sink) Provides(byte) bool                                      { return true }
-func (*sink) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return true }
-func (*sink) OnACLCheck(*mqtt.Client, string, bool) bool              { return true }
-func (*sink) OnWill(_ *mqtt.Client, w mqtt.Will) (mqtt.Will, error)   { return w, nil }
+func (*sink) ID() string                                               { return "sink" }
+func (*sink) Provides(byte) bool                                       { return true }
+func (*sink) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
+func (*sink) OnACLCheck(*mochi.Client, string, bool) bool              { return true }
+func (*sink) OnWill(_ *mochi.Client, w mochi.Will) (mochi.Will, error) { return w, nil }
 
-func (s *sink) OnPublish(_ *mqtt.Client, p packets.Packet) (packets.Packet, error) {
+func (s *sink) OnPublish(_ *mochi.Client, p packets.Packet) (packets.Packet, error) {
 	if strings.HasSuffix(p.TopicName, "/presence") {
 		return p, nil
 	}
@@ -111,7 +112,7 @@ func startSink(t *testing.T) *sink {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := &sink{addr: l.Addr().String()}
-	server := mqtt.New(&mqtt.Options{Logger: slog.New(slog.DiscardHandler)})
+	server := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, server.AddHook(s, nil))
 	require.NoError(t, server.AddListener(listeners.NewNet("tcp", l)))
 	require.NoError(t, server.Serve())
@@ -282,7 +283,7 @@ func TestWrongInputIsAnErrorBeforeAnythingRuns(t *testing.T) {
 		"both":          {func(o *edge.Options) { o.Interface = "lo" }, "not both"},
 		"neither":       {func(o *edge.Options) { o.Capture = "" }, "required"},
 		"RAE":           {func(o *edge.Options) { o.RAE = "a/b" }, "holds one of"},
-		"plain MQTT":    {func(o *edge.Options) { o.MQTTURL = "mqtt://broker.example" }, "--insecure"},
+		"plain MQTT":    {func(o *edge.Options) { o.Broker.URL = "mqtt://broker.example" }, "--insecure"},
 		"router":        {func(o *edge.Options) { o.RouterMACs = []string{"x"} }, "router MAC"},
 	} {
 		t.Run(name, func(t *testing.T) {

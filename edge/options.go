@@ -9,7 +9,6 @@
 package edge
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,8 +20,8 @@ import (
 
 	"github.com/rollcall-platform/rollcall/edge/probe"
 	"github.com/rollcall-platform/rollcall/edge/registry"
-	"github.com/rollcall-platform/rollcall/edge/uplink"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 )
 
 // Files in the data directory.
@@ -66,14 +65,10 @@ type Options struct {
 	// or what the capture tells.
 	RouterMACs []string
 
-	// MQTTURL is the broker's; see uplink.Options, also for the following.
-	// Required.
-	MQTTURL      string
-	MQTTTLS      *tls.Config
-	MQTTUsername string
-	MQTTPassword string
-	MQTTInsecure bool
-	MQTTWindow   int
+	// Broker says how the MQTT broker is reached. Required.
+	Broker mqtt.Broker
+	// Window is how many events may be in flight; see uplink.Options.
+	Window int
 	// Drain is how long a stop may take to publish what waits. Default
 	// uplink.DefaultDrain.
 	Drain time.Duration
@@ -117,7 +112,7 @@ func (o *Options) Validate() error {
 		}
 		o.RouterMACs[i] = mac.String()
 	}
-	if _, err := uplink.CheckURL(o.MQTTURL, o.MQTTInsecure); err != nil {
+	if err := o.Broker.Check(); err != nil {
 		return err
 	}
 	if o.OfflineAfter == 0 {

@@ -21,6 +21,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	kafkaclient "github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/internal/request"
 )
@@ -58,9 +59,9 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = broker.Close(context.Background()) })
 
-	mqtt := &process{t: t, log: log, args: args}
-	mqtt.start()
-	t.Cleanup(mqtt.kill)
+	mosquitto := &process{t: t, log: log, args: args}
+	mosquitto.start()
+	t.Cleanup(mosquitto.kill)
 	require.Eventually(t, func() bool {
 		c, err := net.Dial("tcp", loopback(port))
 		if err == nil {
@@ -73,7 +74,7 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 	t.Cleanup(bridge.kill)
 
 	rae, err := edge.New(edge.Options{
-		RAE: "RAE-1", DataDir: t.TempDir(), Logger: quiet, Capture: lan, MQTTURL: "mqtt://" + loopback(port), SnapshotInterval: -1,
+		RAE: "RAE-1", DataDir: t.TempDir(), Logger: quiet, Capture: lan, Broker: mqtt.Broker{URL: "mqtt://" + loopback(port)}, SnapshotInterval: -1,
 	})
 	require.NoError(t, err)
 	s := &stack{failed: make(chan error, 8)}
@@ -99,9 +100,9 @@ func TestKillingTheBridgeLosesNoCommandAndRepeatsNone(t *testing.T) {
 		<-time.After(time.Duration(100+300*round) * time.Millisecond) // somewhere in it
 		bridge.kill()
 		if round == 1 {
-			require.NoError(t, mqtt.cmd.Process.Signal(syscall.SIGTERM)) // it writes its state
-			_ = mqtt.cmd.Wait()
-			mqtt.start()
+			require.NoError(t, mosquitto.cmd.Process.Signal(syscall.SIGTERM)) // it writes its state
+			_ = mosquitto.cmd.Wait()
+			mosquitto.start()
 		}
 		bridge.start()
 	}

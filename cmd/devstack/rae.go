@@ -8,6 +8,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/check"
 	"github.com/rollcall-platform/rollcall/edge"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 )
 
 // rae is one edge that replays a capture.
@@ -26,7 +27,7 @@ func (s *stack) startRAEs(c *demoCmd) ([]*rae, error) {
 			RAE: serial, DataDir: s.dir("rae/" + serial), Logger: s.log.With("rae", serial),
 			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"rae": serial}, s.registry),
 			Capture:    capture, Speed: c.replaySpeed(),
-			MQTTURL: "mqtt://" + loopback(s.flags.MQTTPort), MQTTUsername: serial, MQTTPassword: "demo",
+			Broker:           mqtt.Broker{URL: "mqtt://" + loopback(s.flags.MQTTPort), Username: serial, Password: "demo"},
 			SnapshotInterval: c.SnapshotInterval,
 		})
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/uplink"
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 )
 
 type runCmd struct {
@@ -91,7 +92,7 @@ func (c *runCmd) options(env cli.Env) (edge.Options, error) {
 	if c.Username != "" != c.PasswordFile.IsSet() {
 		return edge.Options{}, errors.New("--username and --password-file go together")
 	}
-	tls, err := uplink.LoadTLS(uplink.TLSFiles{CA: c.TLSCA, Cert: c.TLSCert, Key: c.TLSKey}, c.RAE)
+	tls, err := uplink.LoadTLS(mqtt.TLSFiles{CA: c.TLSCA, Cert: c.TLSCert, Key: c.TLSKey}, c.RAE)
 	if err != nil {
 		return edge.Options{}, err
 	}
@@ -103,8 +104,8 @@ func (c *runCmd) options(env cli.Env) (edge.Options, error) {
 		RAE: c.RAE, DataDir: c.DataDir, Logger: env.Logger,
 		Interface: c.Interface, Capture: c.Capture, Speed: speed, MaxGap: c.MaxGap, Rewind: c.Rewind, ExitAtEnd: c.ExitAtEnd,
 		LAN: c.LAN, RouterMACs: c.RouterMAC, ProbeInterval: c.ProbeInterval,
-		MQTTURL: c.MQTTURL, MQTTTLS: tls, MQTTUsername: c.Username, MQTTPassword: c.PasswordFile.Reveal(), MQTTInsecure: c.Insecure,
-		MQTTWindow: c.MQTTWindow, Drain: drain,
+		Broker: mqtt.Broker{URL: c.MQTTURL, Insecure: c.Insecure, TLS: tls, Username: c.Username, Password: c.PasswordFile.Reveal()},
+		Window: c.MQTTWindow, Drain: drain,
 		SnapshotInterval: c.SnapshotInterval, OfflineAfter: c.OfflineAfter, ForgetAfter: c.ForgetAfter,
 		MaxDevices: c.MaxDevices, MaxOutboxBytes: c.OutboxMiB << 20,
 	}

@@ -2,17 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
 
@@ -45,31 +43,6 @@ type mqttFlags struct {
 	ReceiveMaximum uint16         `name:"mqtt-receive-maximum" help:"Messages that may wait for Kafka's acknowledgement at a time, and that a lost connection repeats." default:"1000" env:"ROLLCALL_MQTT_RECEIVE_MAXIMUM"`
 }
 
-// tls is the configuration that the files make.
-func (m *mqttFlags) tls() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if m.CA != "" {
-		pem, err := os.ReadFile(m.CA)
-		if err != nil {
-			return nil, fmt.Errorf("--mqtt-tls-ca: %w", err)
-		}
-		if config.RootCAs = x509.NewCertPool(); !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--mqtt-tls-ca: %s holds no certificate in PEM", m.CA)
-		}
-	}
-	if (m.Cert == "") != (m.Key == "") {
-		return nil, errors.New("--mqtt-tls-cert and --mqtt-tls-key go together")
-	}
-	if m.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(m.Cert, m.Key)
-		if err != nil {
-			return nil, fmt.Errorf("--mqtt-tls-cert: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
-}
-
 // options are what the flags say of a subscriber.
 func (c *bridgeCmd) options() (bridge.SubscriberOptions, error) {
 	m := &c.MQTT
@@ -82,9 +55,9 @@ func (c *bridgeCmd) options() (bridge.SubscriberOptions, error) {
 	if m.ClientID == "" || m.ReceiveMaximum == 0 {
 		return bridge.SubscriberOptions{}, errors.New("--mqtt-client-id must not be empty, --mqtt-receive-maximum at least 1")
 	}
-	config, err := m.tls()
+	config, err := mqtt.TLSFiles{CA: m.CA, Cert: m.Cert, Key: m.Key}.Load()
 	return bridge.SubscriberOptions{
-		URL: m.URL, Insecure: m.Insecure, TLS: config, Username: m.Username, Password: m.Password.Reveal(),
+		Broker:   mqtt.Broker{URL: m.URL, Insecure: m.Insecure, TLS: config, Username: m.Username, Password: m.Password.Reveal()},
 		ClientID: m.ClientID, Filters: m.Filters, SessionExpiry: m.SessionExpiry, ReceiveMaximum: m.ReceiveMaximum,
 		DrainTimeout: c.DrainTimeout,
 	}, err
@@ -93,8 +66,7 @@ func (c *bridgeCmd) options() (bridge.SubscriberOptions, error) {
 // downlink builds what carries commands: from Kafka, and to the MQTT broker.
 func (c *bridgeCmd) downlink(s *service, o bridge.SubscriberOptions) (*bridge.Downlink, *bridge.Client, error) {
 	client, err := bridge.NewClient(bridge.ClientOptions{
-		URL: o.URL, Insecure: o.Insecure, TLS: o.TLS, Username: o.Username, Password: o.Password,
-		ClientID: o.ClientID + "-commands", Logger: s.logger,
+		Broker: o.Broker, ClientID: o.ClientID + "-commands", Logger: s.logger,
 	})
 	if err != nil {
 		return nil, nil, err

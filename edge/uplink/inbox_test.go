@@ -18,6 +18,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/edge/uplink"
 	"github.com/rollcall-platform/rollcall/internal/metrictest"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 )
 
 const commandTopic = "rollcall/v1/RAE-1/sessions/s1/commands"
@@ -86,7 +87,7 @@ func TestCommandsWaitInTheSessionWhileTheRAEIsAway(t *testing.T) {
 	m.start()
 	publish := m.cloud()
 	reg := prometheus.NewRegistry()
-	o := uplink.Options{URL: "mqtt://" + m.addr, Outbox: newOutbox(), Commands: c.handle, Registerer: reg}
+	o := uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: newOutbox(), Commands: c.handle, Registerer: reg}
 	_, stop := start(t, o)
 	subscribed(t, reg)
 	publish(commandTopic, "1")
@@ -107,7 +108,7 @@ func TestABrokerThatForgotTheSessionIsSubscribedToAgain(t *testing.T) {
 	m, c := newMosquitto(t, ""), &commands{}
 	m.start()
 	reg := prometheus.NewRegistry()
-	_, _ = start(t, uplink.Options{URL: "mqtt://" + m.addr, Outbox: newOutbox(), Commands: c.handle, Registerer: reg})
+	_, _ = start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: newOutbox(), Commands: c.handle, Registerer: reg})
 	subscribed(t, reg)
 	m.stop(syscall.SIGKILL)
 	m.start()
@@ -121,7 +122,7 @@ func TestACommandIsAcknowledgedOnlyWhenItIsDealtWith(t *testing.T) {
 	m.start()
 	publish := m.cloud()
 	reg := prometheus.NewRegistry()
-	o := uplink.Options{URL: "mqtt://" + m.addr, Outbox: newOutbox(), Commands: c.handle, Registerer: reg, Drain: -1}
+	o := uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: newOutbox(), Commands: c.handle, Registerer: reg, Drain: -1}
 	_, stop := start(t, o)
 	subscribed(t, reg)
 	publish(commandTopic, "1")
@@ -139,7 +140,7 @@ func TestMoreCommandsThanTheInboxHolds(t *testing.T) {
 	m.start()
 	publish := m.cloud()
 	reg := prometheus.NewRegistry()
-	u, _ := start(t, uplink.Options{URL: "mqtt://" + m.addr, Outbox: newOutbox(), Commands: c.handle, Registerer: reg})
+	u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: newOutbox(), Commands: c.handle, Registerer: reg})
 	subscribed(t, reg)
 	const total = 300
 	for n := range total {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/edge/uplink"
 	"github.com/rollcall-platform/rollcall/internal/metrictest"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
@@ -117,7 +118,7 @@ func TestMosquittoRestartsMidStream(t *testing.T) {
 			m.start()
 			m.subscribe(t.Context(), got, nil)
 			m.save()
-			u, _ := start(t, uplink.Options{URL: "mqtt://" + m.addr, Outbox: box})
+			u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: box})
 			const total = 6000
 			for range 4 {
 				before := got.len() // what a kill of the broker lost never comes
@@ -148,7 +149,7 @@ func TestMosquittoWithoutASubscriberKeepsTheOutbox(t *testing.T) {
 	m, box, got := newMosquitto(t, ""), newOutbox(), &received{}
 	m.start()
 	box.add(100)
-	u, _ := start(t, uplink.Options{URL: "mqtt://" + m.addr, Outbox: box})
+	u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: box})
 	eventually(t, "says so", func() bool { return contains(u.Ready(), "no one is subscribed") })
 	require.Equal(t, 100, box.pending(), "Mosquitto threw them away")
 	m.subscribe(t.Context(), got, nil)
@@ -165,7 +166,7 @@ func TestMosquittoRefusesByItsAccessRules(t *testing.T) {
 	m.start()
 	box.add(5)
 	reg := prometheus.NewRegistry()
-	u, _ := start(t, uplink.Options{URL: "mqtt://" + m.addr, Outbox: box, Registerer: reg})
+	u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: box, Registerer: reg})
 	eventually(t, "says so", func() bool { return contains(u.Ready(), "0x87") })
 	require.Equal(t, 5, box.pending())
 
@@ -182,7 +183,7 @@ func TestMosquittoHearsOfPresence(t *testing.T) {
 	m, presence := newMosquitto(t, ""), make(chan string, 10)
 	m.start()
 	m.subscribe(t.Context(), &received{}, presence)
-	u, stop := start(t, uplink.Options{URL: "mqtt://" + m.addr, Outbox: newOutbox()})
+	u, stop := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + m.addr}, Outbox: newOutbox()})
 	require.Contains(t, next(t, presence), `"status":"online"`)
 	cut := time.Now()
 	uplink.CutConnection(u)

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/uplink"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
@@ -88,50 +90,35 @@ func TestMosquittoTakesTheIdentityFromTheCertificate(t *testing.T) {
 	m.subscribe(t.Context(), got, nil)
 
 	cert, key = ca.issue(rae)
-	files := uplink.TLSFiles{CA: ca.path("ca.pem"), Cert: cert, Key: key}
+	files := mqtt.TLSFiles{CA: ca.path("ca.pem"), Cert: cert, Key: key}
 	config, err := uplink.LoadTLS(files, rae)
 	require.NoError(t, err)
 	require.Equal(t, uint16(tls.VersionTLS12), config.MinVersion)
 	box.add(200)
-	_, stop := start(t, uplink.Options{URL: "mqtts://" + tlsAddr, TLS: config, Outbox: box})
+	_, stop := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtts://" + tlsAddr, TLS: config}, Outbox: box})
 	eventually(t, "all delivered", func() bool { return got.len() == 200 && box.pending() == 0 })
 	stop()
 
 	_, err = uplink.LoadTLS(files, "RAE-2")
 	require.ErrorContains(t, err, `is of "RAE-1", not of RAE "RAE-2"`)
-	bare, err := uplink.LoadTLS(uplink.TLSFiles{CA: files.CA}, rae)
+	bare, err := uplink.LoadTLS(mqtt.TLSFiles{CA: files.CA}, rae)
 	require.NoError(t, err)
-	u, _ := start(t, uplink.Options{URL: "mqtts://" + tlsAddr, TLS: bare, Outbox: box})
+	u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtts://" + tlsAddr, TLS: bare}, Outbox: box})
 	eventually(t, "says why", func() bool { return contains(u.Ready(), "certificate required") })
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for url, want := range map[string]string{
-		"":                              "not of the form",
-		"mqtt://":                       "not of the form",
-		"http://localhost":              "neither mqtt nor mqtts",
-		"mqtt://user:secret@localhost":  "password file",
-		"mqtt://broker.example":         "--insecure",
-		"mqtt://10.0.0.1:1883":          "--insecure",
-		"mqtts://broker.example:1/path": "nothing may follow",
+	o := uplink.Options{Broker: mqtt.Broker{URL: "mqtt://localhost"}, RAE: rae, Outbox: newOutbox(), Logger: slog.New(slog.DiscardHandler)}
+	_, err := uplink.New(o)
+	require.NoError(t, err)
+	for want, change := range map[string]func(*uplink.Options){
+		"are required": func(o *uplink.Options) { o.Outbox = nil },
+		"RAE":          func(o *uplink.Options) { o.RAE = "no/serial" },
+		"--insecure":   func(o *uplink.Options) { o.Broker.URL = "mqtt://broker.example" },
 	} {
-		_, err := uplink.CheckURL(url, false)
-		require.ErrorContains(t, err, want, url)
-		require.NotContains(t, err.Error(), "secret")
+		o := o
+		change(&o)
+		_, err := uplink.New(o)
+		require.ErrorContains(t, err, want)
 	}
-	for url, want := range map[string]string{
-		"mqtt://localhost":        "mqtt://localhost:1883",
-		"mqtt://[::1]:9":          "mqtt://[::1]:9",
-		"mqtts://broker.example/": "mqtts://broker.example:8883",
-	} {
-		u, err := uplink.CheckURL(url, false)
-		require.NoError(t, err)
-		require.Equal(t, want, u.String())
-	}
-	_, err := uplink.New(uplink.Options{})
-	require.Error(t, err)
-	_, err = uplink.LoadTLS(uplink.TLSFiles{Cert: "x"}, rae)
-	require.ErrorContains(t, err, "needs its key")
-	_, err = uplink.LoadTLS(uplink.TLSFiles{CA: os.DevNull}, rae)
-	require.ErrorContains(t, err, "no PEM certificate")
 }

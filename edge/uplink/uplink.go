@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -47,6 +48,7 @@ const (
 type Uplink struct {
 	o        Options
 	url      *url.URL
+	tls      *tls.Config // nil: none
 	presence string
 	session  *session
 	metrics  *metrics
@@ -69,8 +71,11 @@ type Uplink struct {
 func New(o Options) (*Uplink, error) {
 	u := &Uplink{session: newSession(), err: errors.New("not started")}
 	var err error
-	if u.url, err = o.check(); err != nil {
-		return nil, err
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("uplink: %w", err)
+	}
+	if u.url, u.tls, err = o.Broker.Endpoint(); err != nil {
+		return nil, fmt.Errorf("uplink: %w", err)
 	}
 	u.o = o
 	if u.presence, err = device.PresenceTopic(o.RAE); err != nil {
@@ -146,14 +151,14 @@ func (u *Uplink) config(ctx context.Context) autopaho.ClientConfig {
 	}
 	return autopaho.ClientConfig{
 		ServerUrls:            []*url.URL{u.url},
-		TlsCfg:                u.o.TLS,
+		TlsCfg:                u.tls,
 		KeepAlive:             keepAlive,
 		SessionExpiryInterval: expiry,
 		ConnectTimeout:        connectTimeout,
 		ReconnectBackoff:      u.reconnectBackoff,
 		ConnectPacketBuilder:  u.connectPacket,
-		ConnectUsername:       u.o.Username,
-		ConnectPassword:       []byte(u.o.Password),
+		ConnectUsername:       u.o.Broker.Username,
+		ConnectPassword:       []byte(u.o.Broker.Password),
 		WillMessage:           &paho.WillMessage{Topic: u.presence, Payload: presencePayload(u.o.RAE, statusOffline, time.Time{}), QoS: qos, Retain: true},
 		WillProperties:        &paho.WillProperties{WillDelayInterval: &delay, ContentType: "application/json"},
 		OnConnectionUp:        func(cm *autopaho.ConnectionManager, ack *paho.Connack) { u.onUp(ctx, cm, ack) },

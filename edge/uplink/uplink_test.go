@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
+	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +21,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/edge/uplink"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
@@ -148,18 +149,18 @@ func upTo(n int) []uint64 {
 
 // hook sees every publication and decides what the broker answers.
 type hook struct {
-	mqtt.HookBase
+	mochi.HookBase
 	got      received
 	presence chan string
 	answer   func(topic string, payload []byte) error
 }
 
-func (*hook) ID() string                                              { return "test" }
-func (*hook) Provides(b byte) bool                                    { return true }
-func (*hook) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return true }
-func (*hook) OnACLCheck(*mqtt.Client, string, bool) bool              { return true }
+func (*hook) ID() string                                               { return "test" }
+func (*hook) Provides(b byte) bool                                     { return true }
+func (*hook) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
+func (*hook) OnACLCheck(*mochi.Client, string, bool) bool              { return true }
 
-func (h *hook) OnPublish(_ *mqtt.Client, p packets.Packet) (packets.Packet, error) {
+func (h *hook) OnPublish(_ *mochi.Client, p packets.Packet) (packets.Packet, error) {
 	if p.TopicName == presence {
 		h.tell(p.Payload)
 		return p, nil
@@ -173,7 +174,7 @@ func (h *hook) OnPublish(_ *mqtt.Client, p packets.Packet) (packets.Packet, erro
 	return p, nil
 }
 
-func (h *hook) OnWill(_ *mqtt.Client, w mqtt.Will) (mqtt.Will, error) {
+func (h *hook) OnWill(_ *mochi.Client, w mochi.Will) (mochi.Will, error) {
 	h.tell(w.Payload)
 	return w, nil
 }
@@ -186,12 +187,12 @@ func (h *hook) tell(payload []byte) {
 }
 
 // broker starts mochi-mqtt on addr. It ends with the test or when it is closed.
-func broker(t *testing.T, addr string, h *hook, change func(*mqtt.Options)) (closeBroker func()) {
-	o := &mqtt.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler)}
+func broker(t *testing.T, addr string, h *hook, change func(*mochi.Options)) (closeBroker func()) {
+	o := &mochi.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(o)
 	}
-	s := mqtt.New(o)
+	s := mochi.New(o)
 	require.NoError(t, s.AddHook(h, nil))
 	require.NoError(t, s.AddListener(listeners.NewTCP(listeners.Config{ID: "tcp", Address: addr})))
 	require.NoError(t, s.Serve())
@@ -249,7 +250,7 @@ func TestPublishesInOrderAndRemovesWhatIsAcknowledged(t *testing.T) {
 	broker(t, addr, h, nil)
 	box.add(1000)
 	reg, begun := prometheus.NewRegistry(), time.Now()
-	u, stop := start(t, uplink.Options{URL: "mqtt://" + addr, Outbox: box, Registerer: reg})
+	u, stop := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: box, Registerer: reg})
 	eventually(t, "all published", func() bool { return box.pending() == 0 })
 	eventually(t, "ready", func() bool { return u.Ready() == nil })
 	require.Equal(t, upTo(1000), h.got.firsts())
@@ -270,7 +271,7 @@ func TestPublishesInOrderAndRemovesWhatIsAcknowledged(t *testing.T) {
 func TestDrainsWhenStopped(t *testing.T) {
 	h, box, addr := &hook{}, newOutbox(), porttest.Addr(t)
 	broker(t, addr, h, nil)
-	u, stop := start(t, uplink.Options{URL: "mqtt://" + addr, Outbox: box, Drain: patience})
+	u, stop := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: box, Drain: patience})
 	eventually(t, "connected", func() bool { return u.Ready() == nil })
 	box.add(300)
 	stop()
@@ -281,7 +282,7 @@ func TestDrainsWhenStopped(t *testing.T) {
 func TestStopsAtOnceWithoutABroker(t *testing.T) {
 	box := newOutbox()
 	box.add(1)
-	u, stop := start(t, uplink.Options{URL: "mqtt://" + porttest.Addr(t), Outbox: box, Drain: patience})
+	u, stop := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + porttest.Addr(t)}, Outbox: box, Drain: patience})
 	eventually(t, "says why", func() bool { return contains(u.Ready(), "connection refused") })
 	begin := time.Now()
 	stop()
@@ -300,12 +301,12 @@ func TestWindowKeepsToReceiveMaximum(t *testing.T) {
 			release := sync.OnceFunc(func() { close(held) })
 			defer release()
 			h.answer = func(string, []byte) error { <-held; return nil }
-			broker(t, addr, h, func(o *mqtt.Options) {
-				o.Capabilities = mqtt.NewDefaultServerCapabilities()
+			broker(t, addr, h, func(o *mochi.Options) {
+				o.Capabilities = mochi.NewDefaultServerCapabilities()
 				o.Capabilities.ReceiveMaximum = uint16(c.receiveMaximum)
 			})
 			box.add(200)
-			u, _ := start(t, uplink.Options{URL: "mqtt://" + addr, Outbox: box, Window: c.window})
+			u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: box, Window: c.window})
 			eventually(t, "window is full", func() bool {
 				peak.Store(max(peak.Load(), int32(uplink.InFlight(u))))
 				return int(peak.Load()) == c.most
@@ -336,7 +337,7 @@ func TestRefusedEventsAreKeptAndRetried(t *testing.T) {
 	}
 	broker(t, addr, h, nil)
 	box.add(100)
-	u, _ := start(t, uplink.Options{URL: "mqtt://" + addr, Outbox: box})
+	u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: box})
 	eventually(t, "says so", func() bool { return contains(u.Ready(), "0x97") })
 	eventually(t, "is longer than the window", func() bool { return refusals.Load() > uplink.DefaultWindow+1 })
 	over.Store(true)
@@ -359,7 +360,7 @@ func TestRefusalInTheMiddleIsRepeatedInOrder(t *testing.T) {
 	}
 	broker(t, addr, h, nil)
 	box.add(30)
-	_, _ = start(t, uplink.Options{URL: "mqtt://" + addr, Outbox: box})
+	_, _ = start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: box})
 	eventually(t, "all published", func() bool { return box.pending() == 0 })
 	require.Equal(t, upTo(30)[9:], h.got.last(21), "from the refused one on")
 }
@@ -374,7 +375,7 @@ func TestWithheldAnswersAreWaitedFor(t *testing.T) {
 	h.answer = func(string, []byte) error { <-held; return nil }
 	broker(t, addr, h, nil)
 	box.add(10)
-	u, _ := start(t, uplink.Options{URL: "mqtt://" + addr, Outbox: box})
+	u, _ := start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: box})
 	eventually(t, "in flight", func() bool { return uplink.InFlight(u) == 10 })
 	require.Equal(t, 10, box.pending(), "nothing is removed before its PUBACK")
 	release()
@@ -385,7 +386,7 @@ func TestWithheldAnswersAreWaitedFor(t *testing.T) {
 func TestBrokerThatForgetsEverything(t *testing.T) {
 	box, addr := newOutbox(), porttest.Addr(t)
 	all := &received{}
-	_, _ = start(t, uplink.Options{URL: "mqtt://" + addr, Outbox: box})
+	_, _ = start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: box})
 	const total = 4000
 	box.add(total)
 	for round := 0; box.pending() > 0; round++ {

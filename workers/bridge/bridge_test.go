@@ -19,6 +19,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/metrictest"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
@@ -205,16 +206,16 @@ func TestOptionsAreRefusedBeforeAnythingStarts(t *testing.T) {
 	f := newForwarder(t, []string{"127.0.0.1:1"})
 	for want, change := range map[string]func(*bridge.SubscriberOptions){
 		"no forwarder":      func(o *bridge.SubscriberOptions) { o.Forwarder = nil },
-		"not of the form":   func(o *bridge.SubscriberOptions) { o.URL = "mqtt://user:secret@127.0.0.1" },
-		"neither mqtt":      func(o *bridge.SubscriberOptions) { o.URL = "http://127.0.0.1" },
-		"without TLS":       func(o *bridge.SubscriberOptions) { o.URL = "mqtt://broker.example" },
+		"holds a user":      func(o *bridge.SubscriberOptions) { o.Broker.URL = "mqtt://user:secret@127.0.0.1" },
+		"neither mqtt":      func(o *bridge.SubscriberOptions) { o.Broker.URL = "http://127.0.0.1" },
+		"without TLS":       func(o *bridge.SubscriberOptions) { o.Broker.URL = "mqtt://broker.example" },
 		"shared":            func(o *bridge.SubscriberOptions) { o.Filters = []string{"$share/g/rollcall/v1/#"} },
 		"does not begin":    func(o *bridge.SubscriberOptions) { o.Filters = []string{"#"} },
 		"outside what MQTT": func(o *bridge.SubscriberOptions) { o.KeepAlive = time.Millisecond },
 		"not positive":      func(o *bridge.SubscriberOptions) { o.DrainTimeout = -1 },
 	} {
 		t.Run(want, func(t *testing.T) {
-			o := bridge.SubscriberOptions{URL: "mqtt://127.0.0.1", Forwarder: f}
+			o := bridge.SubscriberOptions{Broker: mqtt.Broker{URL: "mqtt://127.0.0.1"}, Forwarder: f}
 			change(&o)
 			_, err := bridge.NewSubscriber(o)
 			require.ErrorContains(t, err, want)
@@ -229,7 +230,7 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	t.Parallel()
 	fake, metrics := newKafka(t), prometheus.NewRegistry()
 	f := newForwarder(t, fake.ListenAddrs(), func(o *bridge.ForwarderOptions) { o.Registerer = metrics })
-	_, err := bridge.NewSubscriber(bridge.SubscriberOptions{URL: "mqtt://127.0.0.1", Forwarder: f, Registerer: metrics})
+	_, err := bridge.NewSubscriber(bridge.SubscriberOptions{Broker: mqtt.Broker{URL: "mqtt://127.0.0.1"}, Forwarder: f, Registerer: metrics})
 	require.NoError(t, err)
 	require.NoError(t, f.Forward(bounded(t), topicOf(0), make([]byte, 2<<20)))
 	families, err := metrics.Gather()

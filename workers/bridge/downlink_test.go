@@ -24,6 +24,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/metrictest"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/retry"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
@@ -69,7 +70,7 @@ type down struct {
 }
 
 func startDown(t testing.TB, fake *kfake.Cluster, addr string, change ...func(*bridge.DownlinkOptions)) *down {
-	client, err := bridge.NewClient(bridge.ClientOptions{URL: "mqtt://" + addr, Logger: logger(t)})
+	client, err := bridge.NewClient(bridge.ClientOptions{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Logger: logger(t)})
 	require.NoError(t, err)
 	d := &down{reg: prometheus.NewRegistry()}
 	o := bridge.DownlinkOptions{
@@ -373,7 +374,7 @@ func TestDownlinksShareThePartitions(t *testing.T) {
 
 // ownClient runs for the test's time.
 func ownClient(t testing.TB, addr, id string) *bridge.Client {
-	c, err := bridge.NewClient(bridge.ClientOptions{URL: "mqtt://" + addr, ClientID: id, Logger: logger(t)})
+	c, err := bridge.NewClient(bridge.ClientOptions{Broker: mqtt.Broker{URL: "mqtt://" + addr}, ClientID: id, Logger: logger(t)})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

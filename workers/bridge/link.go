@@ -3,14 +3,16 @@ package bridge
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
-	"net/url"
-	"strings"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
@@ -19,45 +21,57 @@ const connectTimeout = 15 * time.Second
 
 var reconnectBackoff = retry.Backoff{First: 100 * time.Millisecond, Max: 15 * time.Second}
 
-// link is how an MQTT broker is reached.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// link is how one MQTT client reaches its broker.
 type link struct {
-	address string
-	tls     *tls.Config // nil: none
-	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	address   string
+	tls       *tls.Config // nil: none
+	broker    mqtt.Broker
+	clientID  string
+	keepAlive uint16 // s
+	dial      dialFunc
 }
 
-// newLink checks a broker's URL, mqtt://host:1883 or mqtts://host:8883.
-func newLink(raw string, insecure bool, config *tls.Config, dial func(context.Context, string, string) (net.Conn, error)) (*link, error) {
-	u, err := url.Parse(raw)
-	if err != nil || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return nil, errors.New("broker URL is not of the form mqtt://host:1883 or mqtts://host:8883, with nothing else in it")
+func newLink(b mqtt.Broker, clientID string, keepAlive time.Duration, dial dialFunc) (*link, error) {
+	u, config, err := b.Endpoint()
+	if err != nil {
+		return nil, err
 	}
-	port := map[string]string{"mqtt": "1883", "mqtts": "8883"}[u.Scheme]
-	if port == "" {
-		return nil, fmt.Errorf("broker URL %s: scheme %q is neither mqtt nor mqtts", u, u.Scheme)
+	if keepAlive < time.Second || keepAlive.Seconds() > math.MaxUint16 {
+		return nil, fmt.Errorf("keep-alive %s is outside what MQTT can say", keepAlive)
 	}
-	if u.Port() != "" {
-		port = u.Port()
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
 	}
-	l := &link{address: net.JoinHostPort(u.Hostname(), port), dial: dial}
-	if l.dial == nil {
-		l.dial = (&net.Dialer{}).DialContext
-	}
-	if u.Scheme == "mqtts" {
-		l.tls = &tls.Config{MinVersion: tls.VersionTLS12}
-		if config != nil {
-			l.tls = config.Clone()
-		}
-		if l.tls.ServerName == "" {
-			l.tls.ServerName = u.Hostname()
-		}
-	} else if ip := net.ParseIP(u.Hostname()); !insecure && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("broker URL %s: without TLS, anybody on the way can read and forge events; use mqtts://, or --insecure if that is acceptable", u)
-	}
-	return l, nil
+	return &link{address: u.Host, tls: config, broker: b, clientID: clientID, keepAlive: uint16(keepAlive.Seconds()), dial: dial}, nil
 }
 
-// open connects, with TLS where it is asked for.
+// connect opens a connection and logs in. It completes config and connect with
+// what is the same for all clients. failed is called with why the connection
+// ends; it may be called more than once.
+func (l *link) connect(ctx context.Context, config paho.ClientConfig, connect paho.Connect, failed func(error)) (*paho.Client, net.Conn, error) {
+	conn, err := l.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	config.ClientID, config.Conn = l.clientID, packets.NewThreadSafeConn(conn)
+	config.OnClientError = failed
+	config.OnServerDisconnect = func(d *paho.Disconnect) {
+		failed(fmt.Errorf("broker disconnected, reason code %#x", d.ReasonCode))
+	}
+	connect.ClientID, connect.KeepAlive = l.clientID, l.keepAlive
+	connect.Username, connect.UsernameFlag = l.broker.Username, l.broker.Username != ""
+	connect.Password, connect.PasswordFlag = []byte(l.broker.Password), l.broker.Password != ""
+	client := paho.NewClient(config)
+	if _, err := client.Connect(ctx, &connect); err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	return client, conn, nil
+}
+
+// open opens the network connection, with TLS where it is asked for.
 func (l *link) open(ctx context.Context) (net.Conn, error) {
 	conn, err := l.dial(ctx, "tcp", l.address)
 	if err != nil || l.tls == nil {
@@ -74,6 +88,7 @@ func (l *link) open(ctx context.Context) (net.Conn, error) {
 // keep has serve run one connection after the other until ctx ends. served tells
 // that there was one, so that the next is tried at once.
 func (l *link) keep(ctx context.Context, log *slog.Logger, serve func(context.Context) (served bool, err error)) error {
+	log = log.With("client", l.clientID)
 	for n := 0; ; n++ {
 		served, err := serve(ctx)
 		if ctx.Err() != nil {

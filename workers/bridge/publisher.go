@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 )
 
 // publishTimeout bounds the wait for a PUBACK. There are brokers that leave a
@@ -29,9 +30,9 @@ type Message struct {
 }
 
 // ErrUnheard is returned by a Publisher for a message that the broker has
-// thrown away, because no session subscribes to its topic: the RAE has never
-// been there, or was away for longer than the broker keeps its session.
-var ErrUnheard = errors.New("no session subscribes to the topic")
+// thrown away, because no MQTT session subscribes to its topic: the RAE has
+// never been there, or was away for longer than the broker keeps its session.
+var ErrUnheard = errors.New("no MQTT session subscribes to the topic")
 
 // Publisher gives messages to an MQTT broker. When Publish returns nil, the
 // broker has taken the message over. It is called by many goroutines.
@@ -39,13 +40,9 @@ type Publisher interface {
 	Publish(ctx context.Context, m Message) error
 }
 
-// ClientOptions of an MQTT client that publishes. URL is required.
+// ClientOptions of an MQTT client that publishes. Broker is required.
 type ClientOptions struct {
-	// URL, Insecure, TLS, Username and Password are as in SubscriberOptions.
-	URL                string
-	Insecure           bool
-	TLS                *tls.Config
-	Username, Password string
+	Broker mqtt.Broker
 	// ClientID must be no other client's: a broker ends the older connection
 	// of two. Default "rollcall-bridge-commands".
 	ClientID string
@@ -75,10 +72,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	or(&o.ClientID, "rollcall-bridge-commands")
 	or(&o.KeepAlive, 30*time.Second)
 	or(&o.Logger, slog.Default())
-	if o.KeepAlive < time.Second || o.KeepAlive.Seconds() > math.MaxUint16 {
-		return nil, fmt.Errorf("bridge: keep-alive %s is outside what MQTT can say", o.KeepAlive)
-	}
-	l, err := newLink(o.URL, o.Insecure, o.TLS, o.Dial)
+	l, err := newLink(o.Broker, o.ClientID, o.KeepAlive, o.Dial)
 	if err != nil {
 		return nil, fmt.Errorf("bridge: %w", err)
 	}
@@ -97,7 +91,7 @@ func (c *Client) Ready() error {
 
 // Run keeps a connection until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
-	return c.link.keep(ctx, c.opts.Logger.With("client", c.opts.ClientID), c.serve)
+	return c.link.keep(ctx, c.opts.Logger, c.serve)
 }
 
 // serve runs one connection. served tells that there was one.
@@ -111,27 +105,13 @@ func (c *Client) serve(ctx context.Context) (served bool, _ error) {
 	}
 	opening, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := c.link.open(opening)
+	client, conn, err := c.link.connect(opening, paho.ClientConfig{PacketTimeout: publishTimeout}, paho.Connect{CleanStart: true}, fail)
 	if err != nil {
-		return false, err
-	}
-	client := paho.NewClient(paho.ClientConfig{
-		ClientID: c.opts.ClientID, Conn: packets.NewThreadSafeConn(conn), PacketTimeout: publishTimeout,
-		OnServerDisconnect: func(d *paho.Disconnect) { fail(fmt.Errorf("broker disconnected, reason code %#x", d.ReasonCode)) },
-		OnClientError:      fail,
-	})
-	o := c.opts
-	connect := &paho.Connect{
-		ClientID: o.ClientID, KeepAlive: uint16(o.KeepAlive.Seconds()), CleanStart: true,
-		Username: o.Username, UsernameFlag: o.Username != "", Password: []byte(o.Password), PasswordFlag: o.Password != "",
-	}
-	if _, err := client.Connect(opening, connect); err != nil {
-		_ = conn.Close()
 		return false, err
 	}
 	c.set(client, fail)
 	defer c.unset()
-	o.Logger.Info("connected to publish commands", "broker", c.link.address)
+	c.opts.Logger.Info("connected to publish commands", "broker", c.link.address)
 	select {
 	case err := <-failed:
 		_ = conn.Close()

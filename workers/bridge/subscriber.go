@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
@@ -31,20 +31,10 @@ type AsyncForwarder interface {
 	ForwardAsync(ctx context.Context, topic string, payload []byte, done func(error))
 }
 
-// SubscriberOptions of a Subscriber. URL and Forwarder are required.
+// SubscriberOptions of a Subscriber. Broker and Forwarder are required.
 type SubscriberOptions struct {
-	// URL of the broker: mqtt://host:1883 or mqtts://host:8883. Without TLS
-	// anybody on the way can read and forge events, so mqtt:// to another
-	// host than this one needs Insecure.
-	URL      string
-	Insecure bool
-	// TLS for mqtts://. Default: the system's roots, TLS 1.2 or later, no
-	// client certificate. The server name defaults to the URL's host.
-	TLS *tls.Config
-	// Username and Password for brokers that do not take the identity from
-	// the client certificate.
-	Username, Password string
-	// ClientID names the persistent session, in which the broker keeps what
+	Broker mqtt.Broker
+	// ClientID names the persistent MQTT session, in which the broker keeps what
 	// comes while the bridge is away: keep it the same over restarts, and
 	// give each bridge its own. Default "rollcall-bridge".
 	ClientID string
@@ -53,7 +43,7 @@ type SubscriberOptions struct {
 	// rollcall/v1/RAE-7/sessions/+/events. $share is refused: no broker we
 	// know keeps a topic's order in a shared subscription.
 	Filters []string
-	// SessionExpiry is how long the broker keeps the session while the bridge
+	// SessionExpiry is how long the broker keeps the MQTT session while the bridge
 	// is away. Default 7 days; whole seconds. When it passes, what came
 	// meanwhile is lost to the cloud until the next snapshots.
 	SessionExpiry time.Duration
@@ -113,7 +103,7 @@ func (s *Subscriber) check() error {
 		return errors.New("no forwarder")
 	}
 	var err error
-	if s.link, err = newLink(o.URL, o.Insecure, o.TLS, o.Dial); err != nil {
+	if s.link, err = newLink(o.Broker, o.ClientID, o.KeepAlive, o.Dial); err != nil {
 		return err
 	}
 	for _, f := range o.Filters {
@@ -124,13 +114,13 @@ func (s *Subscriber) check() error {
 			return fmt.Errorf("filter %q does not begin with rollcall/v1/", f)
 		}
 	}
-	for name, d := range map[string]time.Duration{"session expiry": o.SessionExpiry, "keep-alive": o.KeepAlive, "drain timeout": o.DrainTimeout} {
+	for name, d := range map[string]time.Duration{"session expiry": o.SessionExpiry, "drain timeout": o.DrainTimeout} {
 		if d <= 0 {
 			return fmt.Errorf("%s %s is not positive", name, d)
 		}
 	}
-	if o.SessionExpiry.Seconds() >= math.MaxUint32 || o.KeepAlive.Seconds() > math.MaxUint16 || o.KeepAlive < time.Second {
-		return fmt.Errorf("session expiry %s or keep-alive %s is outside what MQTT can say", o.SessionExpiry, o.KeepAlive)
+	if o.SessionExpiry.Seconds() >= math.MaxUint32 {
+		return fmt.Errorf("session expiry %s is outside what MQTT can say", o.SessionExpiry)
 	}
 	return nil
 }
@@ -144,9 +134,9 @@ func (s *Subscriber) Ready() error {
 }
 
 // Run takes messages until ctx ends. Then it waits for Kafka to acknowledge what
-// it has, acknowledges that to the broker, and disconnects; the session stays.
+// it has, acknowledges that to the broker, and disconnects; the MQTT session stays.
 func (s *Subscriber) Run(ctx context.Context) error {
-	return s.link.keep(ctx, s.log.With("client", s.opts.ClientID), s.serve)
+	return s.link.keep(ctx, s.log, s.serve)
 }
 
 // connection is one connection to the broker. failed has room for the first
@@ -192,26 +182,16 @@ func (c *connection) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	o := c.s.opts
-	conn, err := c.s.link.open(ctx)
-	if err != nil {
-		return err
-	}
-	c.conn = conn
-	c.client = paho.NewClient(paho.ClientConfig{
-		ClientID: o.ClientID, Conn: packets.NewThreadSafeConn(conn), Session: &c.acks,
-		EnableManualAcknowledgment: true, SendAcksInterval: ackInterval,
-		OnPublishReceived:  []func(paho.PublishReceived) (bool, error){c.receive},
-		OnServerDisconnect: func(d *paho.Disconnect) { c.fail(fmt.Errorf("broker disconnected, reason code %#x", d.ReasonCode)) },
-		OnClientError:      c.fail,
-	})
 	expiry, receive := uint32(o.SessionExpiry.Seconds()), o.ReceiveMaximum
-	connect := &paho.Connect{
-		ClientID: o.ClientID, KeepAlive: uint16(o.KeepAlive.Seconds()), CleanStart: false,
-		Username: o.Username, UsernameFlag: o.Username != "", Password: []byte(o.Password), PasswordFlag: o.Password != "",
+	var err error
+	c.client, c.conn, err = c.s.link.connect(ctx, paho.ClientConfig{
+		Session: &c.acks, EnableManualAcknowledgment: true, SendAcksInterval: ackInterval,
+		OnPublishReceived: []func(paho.PublishReceived) (bool, error){c.receive},
+	}, paho.Connect{
+		CleanStart: false, // it continues the MQTT session
 		Properties: &paho.ConnectProperties{SessionExpiryInterval: &expiry, ReceiveMaximum: &receive},
-	}
-	if _, err := c.client.Connect(ctx, connect); err != nil {
-		conn.Close()
+	}, c.fail)
+	if err != nil {
 		return err
 	}
 	subscribe := &paho.Subscribe{}
@@ -270,7 +250,7 @@ func (c *connection) stop() {
 	c.stopping = true
 }
 
-// abandon drops the connection as it is. The session, and what was not
+// abandon drops the connection as it is. The MQTT session, and what was not
 // acknowledged, stay with the broker. The client ends only when receive has
 // returned, hence the cancelling first.
 func (c *connection) abandon() {
@@ -281,20 +261,20 @@ func (c *connection) abandon() {
 }
 
 // drain waits for what was forwarded, lets paho send the acks, and disconnects
-// in an orderly way, which keeps the session.
+// in an orderly way, which keeps the MQTT session.
 func (c *connection) drain() error {
 	c.stop()
 	ctx, cancel := context.WithTimeout(c.ctx, c.s.opts.DrainTimeout)
 	defer cancel()
-	settled := make(chan struct{})
+	answered := make(chan struct{})
 	go func() {
-		defer close(settled)
+		defer close(answered)
 		c.pending.Wait()
 		for !c.acks.written() && retry.Sleep(ctx, ackInterval) == nil {
 		}
 	}()
 	select {
-	case <-settled:
+	case <-answered:
 	case err := <-c.failed:
 		c.abandon()
 		return err
@@ -305,7 +285,7 @@ func (c *connection) drain() error {
 	return c.client.Disconnect(&paho.Disconnect{})
 }
 
-// acks is a client's session, and knows which acks are written: paho sends those
+// acks is a client's MQTT session, and knows which acks are written: paho sends those
 // that are due at an interval, and they are lost if the connection ends first.
 type acks struct {
 	session.SessionManager

@@ -24,6 +24,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
+	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
@@ -195,7 +196,7 @@ type front struct {
 
 func start(t testing.TB, addr string, f bridge.AsyncForwarder, change ...func(*bridge.SubscriberOptions)) *front {
 	s := &front{done: make(chan struct{})}
-	o := bridge.SubscriberOptions{URL: "mqtt://" + addr, Forwarder: f, Logger: logger(t), Dial: s.dial}
+	o := bridge.SubscriberOptions{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Forwarder: f, Logger: logger(t), Dial: s.dial}
 	for _, f := range change {
 		f(&o)
 	}
