@@ -50,7 +50,8 @@ type stackFlags struct {
 	AdminPort    int     `help:"Metrics and readiness of the stack." default:"9464"`
 	Plain        bool    `help:"Print lines even if this is a terminal."`
 
-	bare bool // without poller and worker
+	bare  bool // without poller and worker
+	noRAE bool // nothing is replayed
 }
 
 // open prepares the data directory and a logger that writes into it: the
@@ -78,7 +79,7 @@ type upCmd struct {
 
 // Help is shown by up --help.
 func (upCmd) Help() string {
-	return `Starts Temporal, Kafka, MQTT, PostgreSQL, the poller and the session worker, and prints where they answer. Point an edge at it:
+	return `Starts Temporal, Kafka, MQTT, PostgreSQL, the bridge, the poller and the session worker, and prints where they answer. With --bare you start your own poller and worker, from a debugger for example. Point an edge at it:
 
   rollcall-edge run --rae my-rae --interface br-lan --mqtt-url mqtt://127.0.0.1:1883 --data-dir /var/lib/rollcall-edge
 
@@ -90,13 +91,13 @@ and look with the rollcall CLI:
 // Run implements the command.
 func (c *upCmd) Run(ctx context.Context, env cli.Env) error {
 	d := demoCmd{stackFlags: c.stackFlags}
-	d.bare = c.Bare
+	d.bare, d.noRAE = c.Bare, true
 	return d.run(ctx, env)
 }
 
 type demoCmd struct {
 	stackFlags
-	Capture []string `help:"Capture file to replay (pcap or pcapng), each as a RAE of its own." default:"testdata/lan/lan.pcap" placeholder:"FILE" env:"CAPTURE"`
+	Capture []string `help:"Capture file to replay (pcap or pcapng), each as a RAE of its own. Default: the recorded LAN that this binary brings." placeholder:"FILE" env:"CAPTURE"`
 	Speed   *float64 `help:"Replay speed: 1 as recorded (the default), 10 ten times as fast, 0 as fast as it goes (the default with --once)." placeholder:"N" env:"SPEED"`
 	Once    bool     `help:"Replay, wait until all is applied, compare edge, workflows and tables, and exit 0 if they are equal, else 1."`
 	Report  string   `help:"With --once: write the verdict and the devices to this JSON file." placeholder:"FILE" env:"REPORT"`

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/check"
 	"github.com/rollcall-platform/rollcall/edge"
 	"github.com/rollcall-platform/rollcall/internal/mqtt"
+	recording "github.com/rollcall-platform/rollcall/testdata/lan"
 )
 
 // rae is one edge that replays a capture.
@@ -18,10 +21,33 @@ type rae struct {
 	stop            func(context.Context) error // waits; its records can still be read
 }
 
+// captures are the files to replay: those that were given, or the recorded LAN
+// with its truth, which are written into the data directory.
+func (s *stack) captures(c *demoCmd) ([]string, error) {
+	if c.noRAE || len(c.Capture) > 0 {
+		return c.Capture, nil
+	}
+	dir := s.dir(recordingDir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("recorded LAN: %w", err)
+	}
+	capture := filepath.Join(dir, "lan.pcap")
+	for path, content := range map[string][]byte{capture: recording.Capture, filepath.Join(dir, check.TruthFile): recording.Truth} {
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			return nil, fmt.Errorf("recorded LAN: %w", err)
+		}
+	}
+	return []string{capture}, nil
+}
+
 // startRAEs starts an edge for each capture.
 func (s *stack) startRAEs(c *demoCmd) ([]*rae, error) {
+	captures, err := s.captures(c)
+	if err != nil {
+		return nil, err
+	}
 	var raes []*rae
-	for _, capture := range c.Capture {
+	for _, capture := range captures {
 		serial := serialOf(capture)
 		e, err := edge.New(edge.Options{
 			RAE: serial, DataDir: s.dir("rae/" + serial), Logger: s.log.With("rae", serial),

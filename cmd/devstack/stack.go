@@ -163,7 +163,11 @@ func (s *stack) own() error {
 }
 
 // stateDirs are what the data directory holds, beside the log and the lock.
-var stateDirs = []string{"postgres", "kafka", "temporal", "rae"}
+var stateDirs = []string{"postgres", "kafka", "temporal", "rae", recordingDir}
+
+// recordingDir has the capture that is replayed where none is given. Its name is
+// in the serial of the RAE.
+const recordingDir = "lan"
 
 func (s *stack) dir(name string) string { return filepath.Join(s.flags.DataDir, name) }
 

@@ -3,7 +3,6 @@ package cli
 import (
 	"io"
 	"log/slog"
-	"runtime/debug"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -31,39 +30,6 @@ func (f *Flags) Logger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
-}
-
-// version is set by the linker where the Go tool cannot know it: a container
-// build sees no repository.
-var version string
-
-// Version is the version of the running binary as the Go tool recorded it: the
-// module's version, or the commit it was built from ("+changes" when the work
-// tree differed), and the Go release.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "(unknown)"
-	}
-	if version != "" {
-		return version + " " + info.GoVersion
-	}
-	module, revision, changed := info.Main.Version, "", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			changed = "+changes"
-		}
-	}
-	if module == "" || module == "(devel)" {
-		module = "(devel)"
-		if revision != "" {
-			module = revision + changed
-		}
-	}
-	return module + " " + info.GoVersion
 }
 
 // formatHelp is a flag's help with its default, where a placeholder hides it,

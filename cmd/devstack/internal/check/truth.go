@@ -19,7 +19,11 @@ type Truth struct {
 	Found   int    `json:"found"`
 }
 
-// truthFile is the part of truth.json that the check needs.
+// TruthFile is the name of the file beside a capture that says what its devices
+// are.
+const TruthFile = "truth.json"
+
+// truthFile is the part of it that the check needs.
 type truthFile struct {
 	Router struct {
 		MAC string `json:"mac"`
@@ -34,10 +38,10 @@ type truthFile struct {
 	} `json:"devices"`
 }
 
-// CompareTruth adds to r how the devices of one RAE compare with truth.json in
+// CompareTruth adds to r how the devices of one RAE compare with TruthFile in
 // the capture's folder. Without such a file it does nothing.
 func (r *Report) CompareTruth(capture, rae string) error {
-	path := filepath.Join(filepath.Dir(capture), "truth.json")
+	path := filepath.Join(filepath.Dir(capture), TruthFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
