@@ -24,7 +24,7 @@ func TestCommandsEndToEnd(t *testing.T) {
 	raes, err := s.startRAEs(demo)
 	require.NoError(t, err)
 	replayed(t, raes[0].edge)
-	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), patience))
+	require.NoError(t, newWatch(s, raes, time.Now()).awaitApplied(t.Context(), patience))
 	before := raes[0].edge.Devices()[0]
 
 	cli := func(subcommand string, args ...string) (requested map[string]any, code int, text string) {

@@ -58,24 +58,24 @@ func (c *demoCmd) run(ctx context.Context, env cli.Env) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	settled := make(chan error, 1)
+	applied := make(chan error, 1)
 	if c.Once {
 		go func() {
-			settled <- w.settle(ctx, c.Timeout)
-			stop(errSettled)
+			applied <- w.awaitApplied(ctx, c.Timeout)
+			stop(errApplied)
 		}()
 	}
 	if err := c.show(ctx, env.Stdout, w); err != nil {
 		return err
 	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errSettled) && !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errApplied) && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	if !c.Once {
 		return nil
 	}
 	select {
-	case err = <-settled:
+	case err = <-applied:
 	default:
 		return errors.New("stopped before all was applied: nothing was compared")
 	}
@@ -85,7 +85,7 @@ func (c *demoCmd) run(ctx context.Context, env cli.Env) (err error) {
 	return c.verdict(context.WithoutCancel(ctx), env.Stdout, s, raes)
 }
 
-var errSettled = errors.New("all is applied")
+var errApplied = errors.New("all is applied")
 
 // show shows the stack until ctx is cancelled or the person quits.
 func (c *demoCmd) show(ctx context.Context, out io.Writer, w *watch) error {

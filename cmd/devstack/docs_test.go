@@ -81,7 +81,7 @@ func TestConsoleOfREADME(t *testing.T) {
 	raes, err := s.startRAEs(&demoCmd{stackFlags: flags, Capture: []string{lan}, Speed: &speed, Once: true, SnapshotInterval: -1})
 	require.NoError(t, err)
 	replayed(t, raes[0].edge)
-	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), patience))
+	require.NoError(t, newWatch(s, raes, time.Now()).awaitApplied(t.Context(), patience))
 
 	db, err := pgx.Connect(t.Context(), s.databaseURL)
 	require.NoError(t, err)

@@ -142,7 +142,7 @@ func TestKillingPollerAndWorkerLosesNothing(t *testing.T) {
 	require.NoError(t, raes[0].stop(t.Context()))
 
 	w := newWatch(s, raes, time.Now())
-	require.NoError(t, w.settle(t.Context(), patience))
+	require.NoError(t, w.awaitApplied(t.Context(), patience))
 	db, err := pgx.Connect(t.Context(), s.databaseURL)
 	require.NoError(t, err)
 	defer func() { _ = db.Close(context.Background()) }()

@@ -61,7 +61,7 @@ func TestVerifyEndToEnd(t *testing.T) {
 	raes, err := s.startRAEs(&demoCmd{stackFlags: flags, Capture: []string{lan}, Once: true, SnapshotInterval: -1})
 	require.NoError(t, err)
 	replayed(t, raes[0].edge)
-	require.NoError(t, newWatch(s, raes, time.Now()).settle(t.Context(), patience))
+	require.NoError(t, newWatch(s, raes, time.Now()).awaitApplied(t.Context(), patience))
 
 	command := func(args ...string) (code int, stdout, stderr string) {
 		cmd := exec.CommandContext(t.Context(), rollcall, args...)

@@ -171,11 +171,11 @@ func (w *watch) links() []view.Link {
 	}
 }
 
-// settle returns nil when every capture has been replayed and everything that came
+// awaitApplied returns nil when every capture has been replayed and everything that came
 // of it is applied: nothing waits at an edge, and no record in Kafka is
 // uncommitted. The poller commits only what is in the database. A capture that
 // breaks off is an error at once.
-func (w *watch) settle(ctx context.Context, most time.Duration) error {
+func (w *watch) awaitApplied(ctx context.Context, most time.Duration) error {
 	timeout := time.NewTimer(most)
 	defer timeout.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)

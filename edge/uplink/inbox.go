@@ -29,7 +29,7 @@ const (
 // inbox takes the commands for this RAE from the broker and gives them, one
 // after the other, to Options.Commands. A command is acknowledged when that has
 // returned nil, so that what a crash interrupts comes again: the broker keeps
-// it in the session.
+// it in the MQTT session.
 //
 // What finds the inbox full is left without an acknowledgement, and when the
 // inbox is empty the connection is dropped once: the broker then sends it again.
@@ -97,7 +97,7 @@ func (in *inbox) handle(ctx context.Context, m *paho.Publish) bool {
 
 // subscribe asks for this RAE's commands, again and again until the broker
 // grants it or ctx is done. It asks on each connection: a broker that lost the
-// session has lost the subscription, and to others it changes nothing.
+// MQTT session has lost the subscription, and to others it changes nothing.
 func (in *inbox) subscribe(ctx context.Context, cm *autopaho.ConnectionManager) {
 	for attempt := 1; ctx.Err() == nil; attempt++ {
 		try, cancel := context.WithTimeout(ctx, subscribeTimeout)

@@ -38,9 +38,9 @@ const (
 	// to be made without back-off: a broker may accept and then hang up.
 	steady = 10 * time.Second
 	// cleanAfter is how many connections in a row may be short before the
-	// next one starts a new session: some brokers close the connection on
+	// next one starts a new MQTT session: some brokers close the connection on
 	// which they have refused something, and paho would repeat that at once.
-	// The outbox has all that the session had.
+	// The outbox has all that the MQTT session had.
 	cleanAfter = 3
 )
 
@@ -50,26 +50,26 @@ type Uplink struct {
 	url      *url.URL
 	tls      *tls.Config // nil: none
 	presence string
-	session  *session
+	session  *mqttSession
 	metrics  *metrics
 	inbox    *inbox // nil: no commands are subscribed to
 
 	greeting  sync.WaitGroup
 	withdrawn atomic.Bool // the broker has our goodbye: it needs no will
 
-	mu       sync.Mutex
-	ungreet  context.CancelFunc // ends the greeting of the last connection
-	err      error              // why there is no connection, nil while there is one
-	refusal  error              // why the broker does not take events, nil while it does
-	clean    bool               // the next connection starts a new session
-	upSince  time.Time
-	short    int // connections in a row that did not last
-	reported string
+	mu        sync.Mutex
+	stopGreet context.CancelFunc // ends the greeting of the last connection
+	err       error              // why there is no connection, nil while there is one
+	refusal   error              // why the broker does not take events, nil while it does
+	clean     bool               // the next connection starts a new MQTT session
+	upSince   time.Time
+	short     int // connections in a row that did not last
+	reported  string
 }
 
 // New validates the options.
 func New(o Options) (*Uplink, error) {
-	u := &Uplink{session: newSession(), err: errors.New("not started")}
+	u := &Uplink{session: newMQTTSession(), err: errors.New("not started")}
 	var err error
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("uplink: %w", err)
@@ -188,7 +188,7 @@ func (u *Uplink) onUp(ctx context.Context, cm *autopaho.ConnectionManager, ack *
 	u.stopGreeting()
 	ctx, cancel := context.WithCancel(ctx)
 	u.mu.Lock()
-	u.err, u.upSince, u.reported, u.ungreet = nil, time.Now(), "", cancel
+	u.err, u.upSince, u.reported, u.stopGreet = nil, time.Now(), "", cancel
 	u.clean = false
 	u.mu.Unlock()
 	u.metrics.connected.Set(1)
@@ -203,8 +203,8 @@ func (u *Uplink) onUp(ctx context.Context, cm *autopaho.ConnectionManager, ack *
 func (u *Uplink) stopGreeting() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.ungreet != nil {
-		u.ungreet()
+	if u.stopGreet != nil {
+		u.stopGreet()
 	}
 }
 
@@ -238,14 +238,14 @@ func (u *Uplink) onConnectError(err error) {
 	}
 }
 
-// stuck sets why the broker does not take events; nil if it does.
-func (u *Uplink) stuck(err error) {
+// setRefusal sets why the broker does not take events; nil if it does.
+func (u *Uplink) setRefusal(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.refusal = err
 }
 
-// startClean lets the next connection start a new session.
+// startClean lets the next connection start a new MQTT session.
 func (u *Uplink) startClean() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -253,12 +253,12 @@ func (u *Uplink) startClean() {
 }
 
 // reconnect drops the connection for reasons of our own, which do not count
-// against the session: it is continued.
+// against the MQTT session: it is continued.
 func (u *Uplink) reconnect() {
 	u.mu.Lock()
 	u.upSince = time.Time{}
 	u.mu.Unlock()
-	u.session.cut()
+	u.session.closeConn()
 }
 
 func (u *Uplink) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, error) {

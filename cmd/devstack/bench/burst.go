@@ -65,7 +65,7 @@ func (b *bench) burst(ctx context.Context, p burst) (aftermath, error) {
 	if err = errors.Join(err, l.halt(ctx)); err != nil {
 		return out, err
 	}
-	if err := w.settled(ctx, 2*time.Minute); err != nil {
+	if err := w.awaitNoLag(ctx, 2*time.Minute); err != nil {
 		return out, err
 	}
 	if err := x.finish(ctx, w, time.Minute); err != nil {

@@ -32,7 +32,7 @@ func (b *bench) measureOutage(ctx context.Context) error {
 	if err = errors.Join(err, l.halt(ctx)); err != nil {
 		return err
 	}
-	if err := w.settled(ctx, 5*time.Minute); err != nil {
+	if err := w.awaitNoLag(ctx, 5*time.Minute); err != nil {
 		return err
 	}
 	dead, err := w.dead(ctx)

@@ -51,7 +51,7 @@ func (w *world) round(ctx context.Context, f *fleet, round int) (float64, error)
 	}
 	rate := float64(len(f.duts)) / time.Since(begun).Seconds()
 	w.b.say("%s: processor time: %s", w.name, w.spent())
-	return rate, w.settled(ctx, time.Minute)
+	return rate, w.awaitNoLag(ctx, time.Minute)
 }
 
 // measurePaired is the rounds of sessions for two binaries by turns, so that

@@ -50,7 +50,7 @@ func (b *bench) pace(ctx context.Context, p pace) (paced, error) {
 		return out, err
 	}
 	halted := time.Now()
-	if err := w.settled(ctx, 2*time.Minute); err != nil {
+	if err := w.awaitNoLag(ctx, 2*time.Minute); err != nil {
 		return out, err
 	}
 	out.toZero = time.Since(halted)
@@ -80,7 +80,7 @@ func (w *world) opened(ctx context.Context, f *fleet) error {
 			return err
 		}
 	}
-	return w.settled(ctx, 2*time.Minute)
+	return w.awaitNoLag(ctx, 2*time.Minute)
 }
 
 // commitBytes is the poller's counter of the bytes of its offset commits.

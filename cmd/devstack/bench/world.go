@@ -357,8 +357,8 @@ func (w *world) reached(ctx context.Context, ends offsets, most time.Duration) e
 	})
 }
 
-// settled waits until there is no lag.
-func (w *world) settled(ctx context.Context, most time.Duration) error {
+// awaitNoLag waits until there is no lag.
+func (w *world) awaitNoLag(ctx context.Context, most time.Duration) error {
 	ends, err := w.ends(ctx)
 	if err != nil {
 		return err

@@ -60,12 +60,14 @@ func (s Status) counters() []counter {
 	}
 }
 
-// name is what people would call d.
+// name is d's name, by which rollcall finds it, or the model in parentheses
+// where it has said none.
 func (d Device) name() string {
-	for _, s := range []string{d.Name, d.Model} {
-		if s != "" {
-			return s
-		}
+	switch {
+	case d.Name != "":
+		return d.Name
+	case d.Model != "":
+		return "(" + d.Model + ")"
 	}
 	return "—"
 }

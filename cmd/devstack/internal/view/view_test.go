@@ -13,12 +13,13 @@ import (
 
 func TestLinesTellWhatAppearsAndWhatChanges(t *testing.T) {
 	tv := view.Device{Session: "s1", MAC: "00:11:22:33:44:55", Address: "192.168.77.30", Name: "tv", Status: "online"}
+	nameless := view.Device{Session: "s2", MAC: "00:11:22:33:44:66", Model: "Lumora TV", Status: "online"}
 	gone := tv
 	gone.Status = "offline"
 	looks := []view.Status{
 		{Phase: "replaying"},
 		{Phase: "replaying", Up: time.Second, Devices: []view.Device{tv}},
-		{Phase: "replaying", Up: 2 * time.Second, Devices: []view.Device{tv}, EventsIn: 4},
+		{Phase: "replaying", Up: 2 * time.Second, Devices: []view.Device{tv, nameless}, EventsIn: 4},
 		{Phase: "applied", Up: 3 * time.Second, Devices: []view.Device{gone}, EventsIn: 5},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -35,7 +36,8 @@ func TestLinesTellWhatAppearsAndWhatChanges(t *testing.T) {
 	require.NoError(t, view.Lines(ctx, &out, next))
 	require.Equal(t, `    0.0s  replaying
     1.0s  + 00:11:22:33:44:55  192.168.77.30    online    tv
-    2.0s  devices 1 · sessions 0 · outbox 0 · events in 4 · lag 0 · signals 0 · upserts 0 · dead letters 0
+    2.0s  + 00:11:22:33:44:66  —                online    (Lumora TV)
+    2.0s  devices 2 · sessions 0 · outbox 0 · events in 4 · lag 0 · signals 0 · upserts 0 · dead letters 0
     3.0s  applied
     3.0s  ~ 00:11:22:33:44:55  192.168.77.30    offline   tv
     3.0s  devices 1 · sessions 0 · outbox 0 · events in 5 · lag 0 · signals 0 · upserts 0 · dead letters 0

@@ -26,36 +26,36 @@ type flight struct {
 	took   time.Duration
 }
 
-// session is paho's session state, which keeps and repeats what is in flight,
+// mqttSession is paho's session state, which keeps and repeats what is in flight,
 // with two things more: it sends a publication without waiting for its PUBACK,
 // in the order of the calls, and it says what became of each. It needs no
 // goroutine a publication, and no time limit on the broker's answer: a broker
 // that withholds PUBACK while what is behind it is down must not be pressed.
-type session struct {
+type mqttSession struct {
 	*state.State
 
-	// link is held while a packet is sent and while a connection takes over,
+	// sending is held while a packet is sent and while a connection takes over,
 	// so that no packet is given to one session and written to another.
-	link sync.Mutex
+	sending sync.Mutex
 
 	// changed has a token when flights were answered, or the connection came
 	// up or went down, since it was taken.
 	changed chan struct{}
 
-	mu      sync.Mutex
-	flights []*flight // in the order they were sent
-	conn    io.Writer // nil while there is no connection
-	epoch   int       // counts connections
-	window  int       // of this connection: the broker's Receive Maximum, less one for presence
-	refuses string    // why events cannot be published on this connection, or ""
-	lost    bool      // the broker lost the session: flights is no longer what it will answer
+	mu       sync.Mutex
+	flights  []*flight // in the order they were sent
+	conn     io.Writer // nil while there is no connection
+	epoch    int       // counts connections
+	window   int       // of this connection: the broker's Receive Maximum, less one for presence
+	unusable string    // why events cannot be published on this connection, or ""
+	lost     bool      // the broker lost the MQTT session: flights is no longer what it will answer
 }
 
-func newSession() *session {
-	return &session{State: state.NewInMemory(), changed: make(chan struct{}, 1)}
+func newMQTTSession() *mqttSession {
+	return &mqttSession{State: state.NewInMemory(), changed: make(chan struct{}, 1)}
 }
 
-func (s *session) notify() {
+func (s *mqttSession) notify() {
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -64,38 +64,38 @@ func (s *session) notify() {
 
 // ConAckReceived implements paho's SessionManager. paho calls it once for each
 // connection, before anything else is sent on it.
-func (s *session) ConAckReceived(conn io.Writer, cp *packets.Connect, ca *packets.Connack) error {
+func (s *mqttSession) ConAckReceived(conn io.Writer, cp *packets.Connect, ca *packets.Connack) error {
 	most := 65535
-	refuses := ""
+	unusable := ""
 	if p := ca.Properties; p != nil {
 		if p.ReceiveMaximum != nil {
 			most = int(*p.ReceiveMaximum)
 		}
 		switch {
 		case p.MaximumQOS != nil && *p.MaximumQOS < 1:
-			refuses = "the broker takes no QoS 1 messages"
+			unusable = "the broker takes no QoS 1 messages"
 		case p.MaximumPacketSize != nil && *p.MaximumPacketSize < minPacketSize:
-			refuses = "the broker's maximum packet size is too small for an event"
+			unusable = "the broker's maximum packet size is too small for an event"
 		}
 	}
-	s.link.Lock()
-	defer s.link.Unlock()
+	s.sending.Lock()
+	defer s.sending.Unlock()
 	s.mu.Lock()
-	unanswered := s.unanswered()
+	unanswered := s.unansweredLocked()
 	s.mu.Unlock()
 	if ca.SessionPresent && unanswered > most {
 		// The broker allows less than is in flight; paho would repeat it
 		// all the same. Let it forget: the outbox sends it anew.
-		forgetful := *ca
-		forgetful.SessionPresent = false
-		ca = &forgetful
+		withoutSession := *ca
+		withoutSession.SessionPresent = false
+		ca = &withoutSession
 	}
 	if err := s.State.ConAckReceived(conn, cp, ca); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn, s.window, s.refuses = conn, max(1, most-1), refuses
+	s.conn, s.window, s.unusable = conn, max(1, most-1), unusable
 	s.epoch++
 	if !ca.SessionPresent {
 		s.lost = true
@@ -105,7 +105,7 @@ func (s *session) ConAckReceived(conn io.Writer, cp *packets.Connect, ca *packet
 }
 
 // ConnectionLost implements paho's SessionManager.
-func (s *session) ConnectionLost(dp *packets.Disconnect) error {
+func (s *mqttSession) ConnectionLost(dp *packets.Disconnect) error {
 	s.mu.Lock()
 	s.conn = nil
 	s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *session) ConnectionLost(dp *packets.Disconnect) error {
 }
 
 // PacketReceived implements paho's SessionManager.
-func (s *session) PacketReceived(recv *packets.ControlPacket, publications chan<- *packets.Publish) error {
+func (s *mqttSession) PacketReceived(recv *packets.ControlPacket, publications chan<- *packets.Publish) error {
 	if ack, ok := recv.Content.(*packets.Puback); ok {
 		s.mu.Lock()
 		for _, f := range s.flights {
@@ -129,8 +129,8 @@ func (s *session) PacketReceived(recv *packets.ControlPacket, publications chan<
 	return s.State.PacketReceived(recv, publications)
 }
 
-// unanswered counts flights without an answer. The caller holds s.mu.
-func (s *session) unanswered() int {
+// unansweredLocked counts flights without an answer.
+func (s *mqttSession) unansweredLocked() int {
 	n := 0
 	for _, f := range s.flights {
 		if !f.done {
@@ -144,27 +144,27 @@ func (s *session) unanswered() int {
 type status struct {
 	up         bool
 	epoch      int
-	lost       bool // since the last call the broker lost the session
+	lost       bool // since the last call the broker lost the MQTT session
 	window     int
 	flights    int
 	unanswered int
-	refuses    string
+	unusable   string
 	answered   []flight // the front of flights that is answered, taken off
 	refused    *flight  // the oldest that was refused; it stays, unless lost
 }
 
 // poll takes the acknowledged front off the flights.
-func (s *session) poll() status {
+func (s *mqttSession) poll() status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := status{up: s.conn != nil, epoch: s.epoch, lost: s.lost, window: s.window, refuses: s.refuses}
+	st := status{up: s.conn != nil, epoch: s.epoch, lost: s.lost, window: s.window, unusable: s.unusable}
 	s.lost = false
-	for len(s.flights) > 0 && s.flights[0].done && !refusal(s.flights[0].reason) {
+	for len(s.flights) > 0 && s.flights[0].done && !isRefusal(s.flights[0].reason) {
 		st.answered = append(st.answered, *s.flights[0])
 		s.flights = s.flights[1:]
 	}
 	for _, f := range s.flights {
-		if f.done && refusal(f.reason) {
+		if f.done && isRefusal(f.reason) {
 			refused := *f
 			st.refused = &refused
 			break
@@ -173,35 +173,35 @@ func (s *session) poll() status {
 	if st.lost {
 		s.flights = nil
 	}
-	st.flights, st.unanswered = len(s.flights), s.unanswered()
+	st.flights, st.unanswered = len(s.flights), s.unansweredLocked()
 	return st
 }
 
 // peek is what poll would say, and changes nothing.
-func (s *session) peek() status {
+func (s *mqttSession) peek() status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return status{up: s.conn != nil, epoch: s.epoch, window: s.window, refuses: s.refuses, flights: len(s.flights), unanswered: s.unanswered()}
+	return status{up: s.conn != nil, epoch: s.epoch, window: s.window, unusable: s.unusable, flights: len(s.flights), unanswered: s.unansweredLocked()}
 }
 
-// flying reports whether key is in flight.
-func (s *session) flying(key uint64) bool {
+// inFlight reports whether key is in flight.
+func (s *mqttSession) inFlight(key uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.flights) > 0 && s.flights[len(s.flights)-1].key == key
 }
 
 // reset forgets the flights.
-func (s *session) reset() {
+func (s *mqttSession) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flights = nil
 }
 
-// refusal reports whether a PUBACK's reason means that nobody has the event:
+// isRefusal reports whether a PUBACK's reason means that nobody has the event:
 // an error (0x80 and above), or "no matching subscribers" (0x10), with which
 // the broker has thrown it away.
-func refusal(reason byte) bool {
+func isRefusal(reason byte) bool {
 	return reason >= 0x80 || reason == packets.PubackNoMatchingSubscribers
 }
 
@@ -209,9 +209,9 @@ var errDown = errors.New("connection is down")
 
 // send writes one event to the connection that poll saw at epoch. It does not
 // wait for its PUBACK.
-func (s *session) send(ctx context.Context, epoch int, key uint64, topic string, payload []byte) error {
-	s.link.Lock()
-	defer s.link.Unlock()
+func (s *mqttSession) send(ctx context.Context, epoch int, key uint64, topic string, payload []byte) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
 	s.mu.Lock()
 	conn, now := s.conn, s.epoch
 	s.mu.Unlock()
@@ -221,14 +221,14 @@ func (s *session) send(ctx context.Context, epoch int, key uint64, topic string,
 	p := &packets.Publish{QoS: 1, Topic: topic, Payload: payload, Properties: &packets.Properties{ContentType: contentType, CorrelationData: correlation(topic, payload)}}
 	// paho sends the answer there; PacketReceived has told it before.
 	answer := make(chan packets.ControlPacket, 1)
-	if err := s.AddToSession(ctx, identified{p, func(id uint16) { s.fly(key, id) }}, answer); err != nil {
+	if err := s.AddToSession(ctx, identified{p, func(id uint16) { s.addFlight(key, id) }}, answer); err != nil {
 		return err
 	}
 	return write(conn, p)
 }
 
-// cut closes the network connection without a word.
-func (s *session) cut() {
+// closeConn closes the network connection, without a DISCONNECT.
+func (s *mqttSession) closeConn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c, ok := s.conn.(io.Closer); ok {
@@ -236,8 +236,8 @@ func (s *session) cut() {
 	}
 }
 
-// fly notes that key is in flight as id.
-func (s *session) fly(key uint64, id uint16) {
+// addFlight notes that key is in flight as id.
+func (s *mqttSession) addFlight(key uint64, id uint16) {
 	if id == 0 {
 		return
 	}
@@ -262,7 +262,7 @@ func (p identified) SetIdentifier(id uint16) {
 	p.set(id)
 }
 
-var _ pahosession.SessionManager = (*session)(nil)
+var _ pahosession.SessionManager = (*mqttSession)(nil)
 
 // write writes p within writeTimeout, or closes the connection: a packet that
 // was written in part cannot be followed by another.
