@@ -204,9 +204,13 @@ func (s *session) newApplyRequest(state *device.State, positions []device.Positi
 	return r
 }
 
+// advancePositions keeps the session's own positions. Foreign ones are the
+// database's alone, for the poller to read: here nothing would bound them.
 func (s *session) advancePositions(positions []device.Position) {
 	for _, p := range positions {
-		s.Positions = device.Advance(s.Positions, p)
+		if !p.IsForeign() {
+			s.Positions = device.Advance(s.Positions, p)
+		}
 	}
 }
 
@@ -233,7 +237,7 @@ func (s *session) quarantineRefusals(ctx workflow.Context) {
 		s.rememberRefusal(r)
 		s.count(ctx, metricRefused, "cause", r.Cause)
 		s.log.Error("batch refused for good: its events are missing from the session until a snapshot heals it",
-			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "err", r.Detail)
+			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "foreign_rae", r.Foreign, "err", r.Detail)
 	}
 	s.PendingRefusals = nil
 }

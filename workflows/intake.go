@@ -86,26 +86,34 @@ func (s *session) decodeBatch(payload *commonpb.Payload, now time.Time) (device.
 	if batch.Fold.Session != s.id {
 		return refuse(CauseForeign, "batch of session %s", batch.Fold.Session)
 	}
-	if batch.Fold.RAE != s.rae {
-		return refuse(CauseForeign, foreignRAEFormat, batch.Fold.RAE, s.rae)
+	if err := device.CheckRAE(batch.Fold.RAE); err != nil {
+		return refuse(CauseInvalid, "%v", err)
+	}
+	if s.Sync != SyncLoading && batch.Fold.RAE != s.rae {
+		r := s.foreignRefusal(batch, now)
+		return device.Batch{}, &r
 	}
 	return batch, nil
 }
 
-const foreignRAEFormat = "batch of RAE %q: the session is of RAE %q"
+// foreignRefusal refuses a batch of another RAE than the session's.
+func (s *session) foreignRefusal(b device.Batch, now time.Time) Refusal {
+	return Refusal{
+		Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last, Foreign: b.Fold.RAE,
+		Cause: CauseForeign, Detail: clip(fmt.Sprintf("batch of RAE %q: the session is of RAE %q", b.Fold.RAE, s.rae)), At: now,
+	}
+}
 
 // rejectForeignBatches refuses the batches of another RAE that were received before
-// the load said which RAE the session is of.
+// the load said which RAE the session is of. Until then the run knows only who
+// started it, and that may be the other RAE.
 func (s *session) rejectForeignBatches(now time.Time) {
 	s.Waiting = slices.DeleteFunc(s.Waiting, func(w WaitingBatch) bool {
 		b := w.Batch
 		if b.Fold.RAE == s.rae {
 			return false
 		}
-		s.PendingRefusals = append(s.PendingRefusals, Refusal{
-			Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
-			Cause: CauseForeign, Detail: clip(fmt.Sprintf(foreignRAEFormat, b.Fold.RAE, s.rae)), At: now,
-		})
+		s.PendingRefusals = append(s.PendingRefusals, s.foreignRefusal(b, now))
 		return true
 	})
 }
@@ -141,7 +149,11 @@ func isTopicName(s string) bool {
 }
 
 func (r Refusal) position() device.Position {
-	return device.Position{Topic: r.Topic, Partition: r.Partition, Next: r.Last + 1}
+	p := device.Position{Topic: r.Topic, Partition: r.Partition, Next: r.Last + 1}
+	if r.Foreign != "" {
+		return p.Foreign(r.Foreign)
+	}
+	return p
 }
 
 // checkSeqs checks what the state relies on: the ranges are in order, and no

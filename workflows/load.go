@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -25,7 +26,7 @@ func (s *session) loadSession(ctx workflow.Context) {
 	}
 	s.raiseLevel(ctx)
 	s.setTestState(loaded.TestState)
-	s.Positions = loaded.Positions
+	s.Positions = slices.DeleteFunc(loaded.Positions, device.Position.IsForeign)
 	s.Counters.addStored(loaded.Counters)
 	if loaded.Found && loaded.State.AsOf > 0 {
 		// A row without an event holds positions only: it was written to quarantine a
@@ -34,15 +35,15 @@ func (s *session) loadSession(ctx workflow.Context) {
 		if s.State.RAE != s.rae {
 			s.log.Warn("session was started with another RAE than its own", "session_rae", s.State.RAE)
 			s.rae = s.State.RAE
-			s.rejectForeignBatches(workflow.Now(ctx))
 		}
 	}
 	s.Sync, s.SyncSince = SyncLive, workflow.Now(ctx)
 	s.updateSyncState(ctx)
 	if answered && !loaded.Found {
-		s.Waiting = nil
+		s.Waiting = slices.Delete(s.Waiting, 0, 1)
 		s.recordApply(ctx, first)
 	}
+	s.rejectForeignBatches(workflow.Now(ctx))
 	s.resolveRivals(ctx, loaded.OlderSessions, loaded.NewerSession)
 }
 
@@ -51,7 +52,7 @@ func (s *session) loadSession(ctx workflow.Context) {
 // usual case of a single batch. A refusal is left to applyWaiting, which tries the
 // batch again and records it.
 func (s *session) applyAsNewSession(loaded *LoadedSession) (plannedApply, bool) {
-	if len(s.Waiting) != 1 || len(s.PendingRefusals) > 0 {
+	if len(s.Waiting) != 1 || len(s.PendingRefusals) > 0 || s.Waiting[0].Batch.Fold.RAE != s.rae {
 		return plannedApply{}, false
 	}
 	first := s.planApply(foldBatches([]device.Batch{s.Waiting[0].Batch}), workflow.Now(s.uncancelled))

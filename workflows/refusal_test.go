@@ -151,7 +151,11 @@ func TestBadSignals(t *testing.T) {
 			require.Equal(t, v.RecentRefusals[0].Detail, db.applies[1].Quarantined[0].Detail)
 			if tc.passed {
 				require.Equal(t, topic, v.RecentRefusals[0].Topic)
-				require.Equal(t, position(8), db.applies[1].Positions)
+				want := position(8)
+				if foreign := v.RecentRefusals[0].Foreign; foreign != "" {
+					want[0] = want[0].Foreign(foreign)
+				}
+				require.Equal(t, want, db.applies[1].Positions)
 			} else {
 				require.Empty(t, db.applies[1].Positions)
 			}

@@ -356,7 +356,8 @@ func TestKnownSessionIsLoadedBeforeItIsWritten(t *testing.T) {
 		require.Equal(t, rae, v.RAE)
 		require.EqualValues(t, 3, v.AsOf)
 		require.Equal(t, workflows.CauseForeign, v.RecentRefusals[0].Cause)
-		require.Equal(t, position(5), v.Positions, "and is stepped over")
+		require.Equal(t, position(4), v.Positions, "the owner's position is the owner's")
+		require.Contains(t, db.positions, position(5)[0].Foreign(in.RAE), "and is stepped over")
 	})
 }
 

@@ -75,6 +75,8 @@ type Refusal struct {
 	Cause     string    `json:"cause"` // one word, for counting: see the Cause constants
 	Detail    string    `json:"detail"`
 	At        time.Time `json:"at"`
+	// Foreign is the RAE that sent the batch, where the session is another's.
+	Foreign string `json:"foreign_rae,omitempty"`
 }
 
 // Causes of a Refusal.

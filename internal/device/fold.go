@@ -1,6 +1,7 @@
 package device
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -52,14 +53,21 @@ func FoldOf(e Event) Fold {
 	return f
 }
 
-// Merge returns the fold of the events of both, which must be of one session.
-// It may use a's and b's maps: forget them.
+// Merge returns the fold of the events of both. It may use a's and b's maps:
+// forget them.
+//
+// Requires: both are of one RAE and one session. Merge panics where they are not:
+// one RAE's events must never become another's, and whoever merges has compared
+// them before.
 func Merge(a, b Fold) Fold {
 	if len(a.Seqs) == 0 {
 		return b
 	}
 	if len(b.Seqs) == 0 {
 		return a
+	}
+	if a.RAE != b.RAE || a.Session != b.Session {
+		panic(fmt.Sprintf("device: merge of folds of RAE %q session %q and RAE %q session %q", a.RAE, a.Session, b.RAE, b.Session))
 	}
 	hi, lo := a, b
 	if lo.Snapshot > hi.Snapshot {

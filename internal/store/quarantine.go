@@ -22,6 +22,7 @@ type Quarantined struct {
 	Cause       string
 	Detail      string
 	At          time.Time
+	Foreign     string // RAE that sent the batch, where the session is another's
 }
 
 // maxQuarantineText bounds what a row keeps of a text, in bytes.
@@ -53,7 +54,7 @@ func (c *quarantineColumns) add(session uuid.UUID, u Update) {
 	})
 	for _, q := range all {
 		c.ids, c.sessions = append(c.ids, uuidOf(q.id(session))), append(c.sessions, uuidOf(session))
-		c.raes, c.topics = append(c.raes, u.RAE), append(c.topics, storable(q.Topic))
+		c.raes, c.topics = append(c.raes, cmp.Or(q.Foreign, u.RAE)), append(c.topics, storable(q.Topic))
 		c.partitions, c.firsts, c.lasts = append(c.partitions, q.Partition), append(c.firsts, q.First), append(c.lasts, q.Last)
 		c.causes, c.detail = append(c.causes, storable(q.Cause)), append(c.detail, storable(q.Detail))
 		c.ats = append(c.ats, q.At.UTC())

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
@@ -137,7 +136,7 @@ func (k *acker) readPositions(ctx context.Context, flights []*flight) (landed in
 	k.metrics.ackReads.WithLabelValues("ok").Inc()
 	for _, f := range flights {
 		switch {
-		case device.Reached(positions[f.lane.session], f.batch.Position()):
+		case f.batch.DoneWith(positions[f.lane.session]):
 			landed++
 			k.unwatch(f)
 			k.land(f)

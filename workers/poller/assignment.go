@@ -34,7 +34,7 @@ type assignment struct {
 
 	mu          sync.Mutex
 	span        offsets.Span
-	lanes       map[string]*lane
+	lanes       map[laneKey]*lane
 	seqs        *seqs
 	bytes       int
 	outstanding int           // flights and dead letters that have not ended
@@ -54,7 +54,7 @@ type assignment struct {
 // the partition's end at the first fetch, bound what may be a replay.
 func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget, tally *tally) *assignment {
 	a := &assignment{
-		topic: topic, partition: partition, total: total, tally: tally, span: offsets.NewSpan(), lanes: map[string]*lane{}, seqs: newSeqs(),
+		topic: topic, partition: partition, total: total, tally: tally, span: offsets.NewSpan(), lanes: map[laneKey]*lane{}, seqs: newSeqs(),
 		idle: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
@@ -139,10 +139,11 @@ func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *
 }
 
 func (a *assignment) laneLocked(f device.Fold) *lane {
-	l := a.lanes[f.Session]
+	key := laneKey{f.RAE, f.Session}
+	l := a.lanes[key]
 	if l == nil {
-		l = &lane{a: a, session: f.Session, rae: f.RAE}
-		a.lanes[f.Session] = l
+		l = &lane{a: a, laneKey: key}
+		a.lanes[key] = l
 	}
 	return l
 }
@@ -186,7 +187,7 @@ func (a *assignment) applied(f *flight) (records int, again bool) {
 	if again = len(l.waiting) > 0; again {
 		l.ready()
 	} else {
-		delete(a.lanes, l.session)
+		delete(a.lanes, l.laneKey)
 	}
 	a.landedLocked()
 	return records, again && !a.leaving

@@ -11,7 +11,7 @@
 //
 // The parts, each with its invariant over it:
 //
-//	lane        a session's folds: at most one in flight, the last one filling
+//	lane        a topic's folds: at most one in flight, the last one filling
 //	assignment  one partition while it is ours: lock, offsets.Span, lanes, bytes
 //	scheduler   which lane is next, and how many may be in flight
 //	acker       reads positions of what is in flight

@@ -12,16 +12,20 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
 )
 
-// lane is one session's place in an assignment.
+// laneKey is an MQTT topic, taken apart: the key of its records, which says who
+// may write them. The session alone would let one RAE's record into the fold of
+// another's.
+type laneKey struct{ rae, session string }
+
+// lane is one topic's place in an assignment.
 //
 // Invariant: records enter in offset order, folds leave in the same order, and
 // at most one of them is in flight. Only the last waiting fold takes records. A
 // lane that is in flight or stopped is not ready; its assignment's lock guards
 // all of it but place.
 type lane struct {
-	a        *assignment
-	session  string
-	rae      string
+	a *assignment
+	laneKey
 	waiting  []*chunk // the last one fills
 	inFlight bool
 	stopped  time.Time // when it may be tried again; zero: it is not stopped

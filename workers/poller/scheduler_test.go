@@ -40,7 +40,7 @@ func (l *line) land(x *lane) {
 }
 
 func newLane(a *assignment, rae string, at int64, changes bool) *lane {
-	l := &lane{a: a, rae: rae, oldest: noon.Add(time.Duration(at) * time.Second), offset: at}
+	l := &lane{a: a, laneKey: laneKey{rae: rae}, oldest: noon.Add(time.Duration(at) * time.Second), offset: at}
 	l.changes.Store(changes)
 	return l
 }

@@ -178,8 +178,15 @@ type tables struct {
 	signals   int
 	waiting   []func() // held back while shut
 
-	shut    atomic.Bool                                // accept, but do not apply
-	delay   atomic.Int64                               // from acceptance to application
+	shut  atomic.Bool  // accept, but do not apply
+	delay atomic.Int64 // from acceptance to application
+	// As the workflow does it: batches of another RAE than the session's owner are
+	// quarantined, after foreignDelay.
+	owners       map[string]string
+	foreign      map[string]device.Batch // by coordinates
+	foreignQueue []device.Batch
+	foreignDelay atomic.Int64
+
 	refuse  atomic.Pointer[func(b device.Batch) error] // answer of a signal
 	lose    atomic.Pointer[func(n int) bool]           // accepted, but never applied: by the count of signals
 	readErr atomic.Pointer[error]                      // answer of a read of positions
@@ -187,7 +194,7 @@ type tables struct {
 }
 
 func newTables() *tables {
-	return &tables{states: map[string]*device.State{}, positions: map[string][]device.Position{}, unapplied: map[string]int{}}
+	return &tables{states: map[string]*device.State{}, positions: map[string][]device.Position{}, unapplied: map[string]int{}, owners: map[string]string{}, foreign: map[string]device.Batch{}}
 }
 
 func (s *tables) setRefuse(f func(device.Batch) error) { s.refuse.Store(&f) }
@@ -205,6 +212,13 @@ func (s *tables) accept(b device.Batch) error {
 	defer s.mu.Unlock()
 	s.signals++
 	if f := s.lose.Load(); f != nil && (*f)(s.signals) {
+		return nil
+	}
+	if owner := s.owners[b.Fold.Session]; owner != "" && owner != b.Fold.RAE {
+		s.foreignQueue = append(s.foreignQueue, b)
+		if s.foreignDelay.Load() == 0 {
+			s.refuseForeignLocked()
+		}
 		return nil
 	}
 	if s.unapplied[b.Fold.Session] > 0 {
@@ -240,6 +254,46 @@ func (s *tables) applyLocked(b device.Batch) {
 	}
 	s.states[id].Apply(b.Fold)
 	s.positions[id] = device.Advance(s.positions[id], b.Position())
+}
+
+func (s *tables) own(session, rae string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owners[session] = rae
+}
+
+// refuseForeign quarantines the foreign batches that wait.
+func (s *tables) refuseForeign() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuseForeignLocked()
+}
+
+func (s *tables) refuseForeignLocked() {
+	for _, b := range s.foreignQueue {
+		id := b.Fold.Session
+		s.foreign[fmt.Sprint(b.Partition, b.First, b.Last)] = b
+		s.positions[id] = device.Advance(s.positions[id], b.Position().Foreign(b.Fold.RAE))
+	}
+	s.foreignQueue = nil
+}
+
+func (s *tables) foreignRecords() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.foreign {
+		n += b.Records
+	}
+	return n
+}
+
+func (s *tables) seqOf(session string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.states[session] == nil {
+		return 0
+	}
+	return s.states[session].AsOf
 }
 
 // open applies what was held back, and holds nothing back any more.
