@@ -154,7 +154,14 @@ func TestKillingPollerAndWorkerLosesNothing(t *testing.T) {
 	require.Zero(t, report.DeadLetters)
 	t.Logf("%d kills; %s", kills, report)
 
-	for session, m := range models(t, s.kafkaAddr) {
+	requireTablesAsInKafka(t, cloud, s.kafkaAddr)
+}
+
+// requireTablesAsInKafka compares the tables with what a model makes of the
+// records in Kafka.
+func requireTablesAsInKafka(t *testing.T, cloud check.Stack, kafkaAddr string) {
+	t.Helper()
+	for session, m := range models(t, kafkaAddr) {
 		tables, ok, err := cloud.Tables(t.Context(), session)
 		require.NoError(t, err)
 		require.True(t, ok, session)

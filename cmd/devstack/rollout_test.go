@@ -228,15 +228,5 @@ func (r *rig) compare() {
 	letters, err := cloud.DeadLetters(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, letters)
-	for session, m := range models(t, r.kafkaAddr) {
-		tables, ok, err := cloud.Tables(t.Context(), session)
-		require.NoError(t, err)
-		require.True(t, ok, session)
-		require.Equal(t, m.Seq, tables.Seq)
-		require.Len(t, tables.Attributes, len(m.Attributes))
-		for name, a := range m.Attributes {
-			require.JSONEq(t, string(a.Value), string(tables.Attributes[name].Value), "%s %s", session, name)
-			require.Equal(t, a.Seq, tables.Attributes[name].Seq, "%s %s", session, name)
-		}
-	}
+	requireTablesAsInKafka(t, cloud, r.kafkaAddr)
 }

@@ -37,11 +37,7 @@ func (c *temporalCmd) Run(ctx context.Context, env cli.Env) error {
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(env.Stdout, server.Addr())
-	<-ctx.Done()
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	return server.Close(stopping)
+	return serve(ctx, env, server)
 }
 
 type kafkaCmd struct {
@@ -54,11 +50,19 @@ func (c *kafkaCmd) Run(ctx context.Context, env cli.Env) error {
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(env.Stdout, broker.Addr())
+	return serve(ctx, env, broker)
+}
+
+// serve prints where e answers, and closes it when ctx ends.
+func serve(ctx context.Context, env cli.Env, e interface {
+	Addr() string
+	Close(context.Context) error
+}) error {
+	_, _ = fmt.Fprintln(env.Stdout, e.Addr())
 	<-ctx.Done()
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return broker.Close(stopping)
+	return e.Close(stopping)
 }
 
 type plainCmd struct {

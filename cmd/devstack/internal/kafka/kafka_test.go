@@ -3,10 +3,7 @@ package kafka_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,12 +14,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/childtest"
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 const (
-	childEnv = "DEVSTACK_TEST_KAFKA"
 	topic    = "rollcall.device-events"
 	group    = "poller"
 	patience = time.Minute // bounds failures only
@@ -30,30 +27,17 @@ const (
 
 // TestMain lets the test binary be the process that gets killed.
 func TestMain(m *testing.M) {
-	if spec := os.Getenv(childEnv); spec != "" {
-		dir, addr, _ := strings.Cut(spec, "|")
-		if _, err := kafka.Start(context.Background(), kafka.Options{DataDir: dir, Addr: addr}); err != nil {
-			slog.Error("child", "err", err)
-			os.Exit(1)
-		}
-		_, _ = os.Stdout.WriteString("ready\n")
-		select {}
-	}
-	os.Exit(m.Run())
+	childtest.Main(m, func(arg string) error {
+		dir, addr, _ := strings.Cut(arg, "|")
+		_, err := kafka.Start(context.Background(), kafka.Options{DataDir: dir, Addr: addr})
+		return err
+	})
 }
 
+// startChild runs a server in a process of its own and returns what kills it.
 func startChild(t *testing.T, dir, addr string) (kill func()) {
 	t.Helper()
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), childEnv+"="+dir+"|"+addr)
-	child.Stderr = os.Stderr
-	out, err := child.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, child.Start())
-	kill = sync.OnceFunc(func() { _, _ = child.Process.Kill(), child.Wait() })
-	t.Cleanup(kill)
-	_, err = io.ReadFull(out, make([]byte, len("ready\n")))
-	require.NoError(t, err, "the child ended before it was ready")
+	_, kill = childtest.Start(t, dir+"|"+addr)
 	return kill
 }
 

@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
+	"github.com/rollcall-platform/rollcall/internal/cputest"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
@@ -63,7 +64,7 @@ func run(b *testing.B, open func(*testing.B) sink, fresh bool) {
 		drive(b, s, sessions, func(i int) (string, int64) { return ids[i], 1 })
 	}
 	b.ResetTimer()
-	before := cpuTime(b)
+	self, children := cputest.Self(b), cputest.Children()
 	drive(b, s, b.N, func(i int) (string, int64) {
 		if fresh {
 			return uuid.NewString(), 1
@@ -71,9 +72,8 @@ func run(b *testing.B, open func(*testing.B) sink, fresh bool) {
 		return ids[i%sessions], int64(i/sessions) + 2
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "sessions/s")
-	after := cpuTime(b)
-	b.ReportMetric(float64((after.self-before.self).Microseconds())/1000/float64(b.N), "cpu-ms")
-	b.ReportMetric(float64((after.children-before.children).Microseconds())/1000/float64(b.N), "database-cpu-ms")
+	b.ReportMetric(float64((cputest.Self(b)-self).Microseconds())/1000/float64(b.N), "cpu-ms")
+	b.ReportMetric(float64((cputest.Children()-children).Microseconds())/1000/float64(b.N), "database-cpu-ms")
 }
 
 // drive makes n cycles, of which no two in flight are of one session.

@@ -2,31 +2,23 @@ package ports_test
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/childtest"
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/ports"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
-const childEnv = "DEVSTACK_TEST_LOCK"
-
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childEnv); dir != "" {
-		if _, err := ports.LockDir(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		fmt.Print("locked")
-		select {}
-	}
-	os.Exit(m.Run())
+	childtest.Main(m, func(dir string) error {
+		_, err := ports.LockDir(dir)
+		return err
+	})
 }
 
 func TestTakenPortNamesItsFlag(t *testing.T) {
@@ -75,21 +67,13 @@ func TestOneStackToADirectory(t *testing.T) {
 
 func TestLockEndsWithItsProcess(t *testing.T) {
 	dir := t.TempDir()
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), childEnv+"="+dir)
-	child.Stderr = os.Stderr
-	out, err := child.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, child.Start())
-	_, err = io.ReadFull(out, make([]byte, len("locked")))
-	require.NoError(t, err)
+	pid, kill := childtest.Start(t, dir)
 
-	_, err = ports.LockDir(dir)
+	_, err := ports.LockDir(dir)
 	require.ErrorIs(t, err, ports.ErrLocked)
-	require.ErrorContains(t, err, fmt.Sprintf("by process %d", child.Process.Pid))
+	require.ErrorContains(t, err, fmt.Sprintf("by process %d", pid))
 
-	require.NoError(t, child.Process.Kill())
-	_ = child.Wait()
+	kill()
 	lock, err := ports.LockDir(dir)
 	require.NoError(t, err)
 	require.NoError(t, lock.Release())

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,13 +23,13 @@ import (
 	"go.temporal.io/sdk/workflow"
 	_ "modernc.org/sqlite"
 
+	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/childtest"
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 const (
 	taskQueue = "test"
-	childEnv  = "DEVSTACK_TEST_TEMPORAL"
 	patience  = time.Minute // bounds failures only
 )
 
@@ -38,16 +37,11 @@ var raeSerial = sdk.NewSearchAttributeKeyKeyword("RaeSerial")
 
 // TestMain lets the test binary be the process that gets killed.
 func TestMain(m *testing.M) {
-	if spec := os.Getenv(childEnv); spec != "" {
-		dir, addr, _ := strings.Cut(spec, "|")
-		if _, err := temporal.Start(context.Background(), temporal.Options{DataDir: dir, FrontendAddr: addr}); err != nil {
-			slog.Error("child", "err", err)
-			os.Exit(1)
-		}
-		_, _ = os.Stdout.WriteString("ready\n")
-		select {}
-	}
-	os.Exit(m.Run())
+	childtest.Main(m, func(arg string) error {
+		dir, addr, _ := strings.Cut(arg, "|")
+		_, err := temporal.Start(context.Background(), temporal.Options{DataDir: dir, FrontendAddr: addr})
+		return err
+	})
 }
 
 // counter counts its signals until told to finish, and answers a query.
@@ -247,24 +241,7 @@ func TestWorkerDeployments(t *testing.T) {
 // startChild runs a server in a process of its own and returns what kills it.
 func startChild(t *testing.T, dir, addr string) (kill func()) {
 	t.Helper()
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), childEnv+"="+dir+"|"+addr)
-	child.Stderr = os.Stderr
-	out, err := child.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, child.Start())
-	killed := false
-	kill = func() {
-		if !killed {
-			killed = true
-			_ = child.Process.Kill()
-			_ = child.Wait()
-		}
-	}
-	t.Cleanup(kill)
-	ready := make([]byte, len("ready\n"))
-	_, err = io.ReadFull(out, ready)
-	require.NoError(t, err, "the child ended before it was ready")
+	_, kill = childtest.Start(t, dir+"|"+addr)
 	return kill
 }
 
