@@ -51,7 +51,7 @@ func (s *session) applyGroup(ctx workflow.Context, batches []device.Batch) {
 		}
 		if refusal != nil {
 			s.PendingRefusals = append(s.PendingRefusals, Refusal{
-				Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last,
+				Topic: b.Topic, TopicID: b.TopicID, Partition: b.Partition, First: b.First, Last: b.Last,
 				Cause: CauseDatabase, Detail: clip(fmt.Sprintf("seq %s: %v", b.Fold.Seqs, refusal)), At: workflow.Now(ctx),
 			})
 		}
@@ -59,8 +59,9 @@ func (s *session) applyGroup(ctx workflow.Context, batches []device.Batch) {
 }
 
 // newBatches returns the waiting batches that are not duplicates. A batch is a
-// duplicate only when its position was reached and all its events are known: in a
-// topic that was created again, offsets begin at 0 again.
+// duplicate only when its position was reached and all its events are known. In a
+// topic that was created again the position is of another incarnation, and the
+// seqs alone decide what is new.
 func (s *session) newBatches(ctx workflow.Context) []device.Batch {
 	var batches []device.Batch
 	var duplicates int64
@@ -237,7 +238,7 @@ func (s *session) quarantineRefusals(ctx workflow.Context) {
 		s.rememberRefusal(r)
 		s.count(ctx, metricRefused, "cause", r.Cause)
 		s.log.Error("batch refused for good: its events are missing from the session until a snapshot heals it",
-			"topic", r.Topic, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "foreign_rae", r.Foreign, "err", r.Detail)
+			"topic", r.Topic, "topic_id", r.TopicID, "partition", r.Partition, "offset", r.First, "last_offset", r.Last, "cause", r.Cause, "foreign_rae", r.Foreign, "err", r.Detail)
 	}
 	s.PendingRefusals = nil
 }

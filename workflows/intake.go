@@ -99,7 +99,7 @@ func (s *session) decodeBatch(payload *commonpb.Payload, now time.Time) (device.
 // foreignRefusal refuses a batch of another RAE than the session's.
 func (s *session) foreignRefusal(b device.Batch, now time.Time) Refusal {
 	return Refusal{
-		Topic: b.Topic, Partition: b.Partition, First: b.First, Last: b.Last, Foreign: b.Fold.RAE,
+		Topic: b.Topic, TopicID: b.TopicID, Partition: b.Partition, First: b.First, Last: b.Last, Foreign: b.Fold.RAE,
 		Cause: CauseForeign, Detail: clip(fmt.Sprintf("batch of RAE %q: the session is of RAE %q", b.Fold.RAE, s.rae)), At: now,
 	}
 }
@@ -123,15 +123,16 @@ func (s *session) rejectForeignBatches(now time.Time) {
 func readCoordinates(data []byte) Refusal {
 	var c struct {
 		Topic     string `json:"topic"`
+		TopicID   string `json:"topic_id"`
 		Partition int32  `json:"partition"`
 		First     int64  `json:"first"`
 		Last      int64  `json:"last"`
 	}
 	err := json.Unmarshal(data, &c)
-	if err != nil || !isTopicName(c.Topic) || c.Partition < 0 || c.First < 0 || c.Last < c.First || c.Last > device.MaxSeq {
+	if err != nil || !isTopicName(c.Topic) || !device.IsTopicID(c.TopicID) || c.Partition < 0 || c.First < 0 || c.Last < c.First || c.Last > device.MaxSeq {
 		return Refusal{}
 	}
-	return Refusal{Topic: c.Topic, Partition: c.Partition, First: c.First, Last: c.Last}
+	return Refusal{Topic: c.Topic, TopicID: c.TopicID, Partition: c.Partition, First: c.First, Last: c.Last}
 }
 
 // isTopicName checks Kafka's own rule. The apply that quarantines a refused batch must
@@ -149,7 +150,7 @@ func isTopicName(s string) bool {
 }
 
 func (r Refusal) position() device.Position {
-	p := device.Position{Topic: r.Topic, Partition: r.Partition, Next: r.Last + 1}
+	p := device.Position{Topic: r.Topic, TopicID: r.TopicID, Partition: r.Partition, Next: r.Last + 1}
 	if r.Foreign != "" {
 		return p.Foreign(r.Foreign)
 	}

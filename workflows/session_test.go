@@ -113,6 +113,35 @@ func TestDuplicates(t *testing.T) {
 		require.EqualValues(t, 2, db.applies[1].Duplicates)
 		require.Zero(t, db.applies[1].Events)
 	})
+	bubble(t, "a topic made anew begins at nothing applied", func(t *testing.T) {
+		const old, anew = "0b6cfa4e-6d7e-4b43-9d53-59f7f39a0a01", "0b6cfa4e-6d7e-4b43-9d53-59f7f39a0a02"
+		of := func(id string, b device.Batch) device.Batch { b.TopicID = id; return b }
+		db := &database{}
+		h := newHarness(t, db)
+		in := input()
+		in.Options.SignalsPerRun = 3
+		h.at(0, func() { h.signal(of(old, batch(5000, delta(1, "a")))) })
+		h.at(time.Second, func() { h.signal(of(anew, batch(0, delta(2, "b")))) })
+		h.at(2*time.Second, func() { h.signal(of(anew, batch(0, delta(2, "b")))) })
+		h.run(in)
+		require.Len(t, db.applies, 2, "the same again is a duplicate, by its own position")
+		require.Equal(t, []device.Position{{Topic: topic, TopicID: anew, Partition: 3, Next: 1}}, db.positions)
+
+		next := h.next() // the incarnation goes from run to run
+		h = newHarness(t, db)
+		h.at(0, func() { h.signal(of(anew, batch(0, delta(2, "b")))) })
+		h.at(time.Second, func() { h.signal(of(old, batch(5000, delta(1, "a")))) }) // a late one of the old log
+		h.at(2*time.Second, func() { h.signal(of(anew, batch(1, delta(3, "c")))) })
+		h.at(3*time.Second, func() { h.signal("not a batch") })
+		h.stop(time.Minute)
+		h.run(next)
+		v := h.view()
+		require.Equal(t, []device.Position{{Topic: topic, TopicID: anew, Partition: 3, Next: 2}}, v.Positions)
+		require.Equal(t, map[string]string{"a": "1", "b": "2", "c": "3"}, values(v.Attributes))
+		require.EqualValues(t, 3, v.Counters.Events)
+		require.EqualValues(t, 3, v.Counters.Duplicates)
+		require.Empty(t, v.Missing)
+	})
 	bubble(t, "a topic made anew loses nothing", func(t *testing.T) {
 		db := &database{}
 		h := newHarness(t, db)

@@ -68,7 +68,8 @@ type SnapshotCheck struct {
 // session until a snapshot heals it. Its coordinates say where in Kafka its records
 // are.
 type Refusal struct {
-	Topic     string    `json:"topic,omitempty"` // empty: the payload had no readable coordinates
+	Topic     string    `json:"topic,omitempty"`    // empty: the payload had no readable coordinates
+	TopicID   string    `json:"topic_id,omitempty"` // of the topic's incarnation: see device.Position
 	Partition int32     `json:"partition"`
 	First     int64     `json:"first"`
 	Last      int64     `json:"last"`

@@ -171,6 +171,27 @@ func TestQuarantineReplayOfWhatIsGone(t *testing.T) {
 	require.Len(t, w.list(), 4)
 }
 
+// The offsets of a topic that was deleted and made again are of other records.
+func TestQuarantineReplayOfAnotherIncarnation(t *testing.T) {
+	w := newQuarantineFixture(t)
+	db, err := store.Open(t.Context(), store.Options{URL: w.url})
+	require.NoError(t, err)
+	defer db.Close()
+	require.NoError(t, db.Apply(t.Context(), []store.Update{{RAE: "RAE-1", Session: tv, Quarantined: []store.Quarantined{
+		{Topic: device.KafkaEvents, TopicID: "0b6cfa4e-6d7e-4b43-9d53-59f7f39a0a01", Partition: 2, First: 0, Last: 2, Cause: "version", At: w.made},
+	}}}))
+	before := w.count(device.KafkaEvents)
+	batches := w.list("--cause=version")
+	require.Len(t, batches, 1)
+	for _, how := range []string{"--dry-run", "--yes"} {
+		code, _, stderr := w.run("replay", batches[0].ID, how)
+		require.Equal(t, cli.ExitFailed, code)
+		require.Contains(t, stderr, "was deleted and made again")
+		require.Contains(t, stderr, "0b6cfa4e-6d7e-4b43-9d53-59f7f39a0a01")
+	}
+	require.Equal(t, before, w.count(device.KafkaEvents), "nothing was replayed")
+}
+
 // An outage is not taken for what is gone, and settles nothing.
 func TestQuarantineReplayInAnOutage(t *testing.T) {
 	t.Parallel()

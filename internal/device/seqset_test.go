@@ -37,14 +37,3 @@ func TestSeqSetIsBounded(t *testing.T) {
 	require.Len(t, s, 64)
 	require.EqualValues(t, 999, s.Last(), "the newest are kept")
 }
-
-func TestAdvanceNeverGoesBack(t *testing.T) {
-	p := device.Position{Topic: "t", Partition: 1, Next: 10}
-	positions := device.Advance(nil, p)
-	positions = device.Advance(positions, device.Position{Topic: "t", Partition: 1, Next: 4})
-	positions = device.Advance(positions, device.Position{Topic: "t", Partition: 2, Next: 4})
-	require.Equal(t, []device.Position{p, {Topic: "t", Partition: 2, Next: 4}}, positions)
-	require.True(t, device.Reached(positions, p))
-	require.False(t, device.Reached(positions, device.Position{Topic: "t", Partition: 2, Next: 5}))
-	require.False(t, device.Reached(positions, device.Position{Topic: "u", Partition: 1, Next: 1}))
-}

@@ -8,6 +8,7 @@
 package quarantine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,9 @@ func Each(ctx context.Context, log *replay.Log, q store.QuarantinedBatch, f func
 		found = true
 		return f(r)
 	})
+	if errors.Is(err, replay.ErrReplaced) { // after the bounds were read
+		err = fmt.Errorf("%w: %w", ErrGone, err)
+	}
 	if err == nil && !found {
 		err = fmt.Errorf("%w: %s has none with the key %s", ErrGone, where(q), key)
 	}
@@ -73,12 +77,15 @@ func spanOf(q store.QuarantinedBatch, bounds []replay.Span) (replay.Span, error)
 	switch {
 	case i < 0:
 		return replay.Span{}, fmt.Errorf("%w: topic %s has no partition %d", ErrGone, q.Topic, q.Partition)
+	case q.TopicID != "" && q.TopicID != bounds[i].TopicID:
+		return replay.Span{}, fmt.Errorf("%w: topic %s was deleted and made again: %s is of the topic with ID %s, and the one there is now has %s",
+			ErrGone, q.Topic, where(q), q.TopicID, cmp.Or(bounds[i].TopicID, "none"))
 	case q.First < bounds[i].From:
 		return replay.Span{}, fmt.Errorf("%w: Kafka's retention has deleted offsets %d to %d of %s", ErrGone, q.First, min(q.Last, bounds[i].From-1), where(q))
 	case q.Last >= bounds[i].To:
 		return replay.Span{}, fmt.Errorf("%w: the partition ends at offset %d, before the end of %s: was the topic made anew?", ErrGone, bounds[i].To-1, where(q))
 	}
-	return replay.Span{Partition: q.Partition, From: q.First, To: q.Last + 1}, nil
+	return replay.Span{TopicID: q.TopicID, Partition: q.Partition, From: q.First, To: q.Last + 1}, nil
 }
 
 func where(q store.QuarantinedBatch) string {

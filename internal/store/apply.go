@@ -179,7 +179,7 @@ func scanPositions(rows pgx.Rows, each func(uuid.UUID, device.Position)) error {
 	for rows.Next() {
 		var id uuid.UUID
 		var p device.Position
-		if err := rows.Scan(&id, &p.Topic, &p.Partition, &p.Next); err != nil {
+		if err := rows.Scan(&id, &p.Topic, &p.TopicID, &p.Partition, &p.Next); err != nil {
 			return err
 		}
 		each(id, p)
@@ -324,7 +324,7 @@ func (a *apply) write(ctx context.Context, conn *pgxpool.Conn) error {
 	}
 	if len(a.positionsReached.ids) > 0 {
 		p := &a.positionsReached
-		b.Queue(sqlUpsertPositions, p.ids, p.topics, p.partitions, p.nexts)
+		b.Queue(sqlUpsertPositions, p.ids, p.topics, p.topicIDs, p.partitions, p.nexts)
 	}
 	if len(a.quarantined.ids) > 0 {
 		b.Queue(sqlQuarantine, a.quarantined.args()...)

@@ -103,6 +103,21 @@ func TestPositionsOnlyAdvance(t *testing.T) {
 		f.id: {{Topic: topic, Partition: 0, Next: 8}, {Topic: topic, Partition: 1, Next: 12}},
 	}, got)
 
+	// A topic that was made again: its position takes the place of the old one's,
+	// wherever that was, and the other way round where a late batch comes.
+	for _, id := range []string{session(90), session(91), session(90)} {
+		u.Positions = []device.Position{{Topic: topic, TopicID: id, Partition: 1, Next: 3}}
+		apply(t, s, u)
+		got, err = s.Positions(t.Context(), []string{f.id})
+		require.NoError(t, err)
+		require.Equal(t, []device.Position{{Topic: topic, Partition: 0, Next: 8}, u.Positions[0]}, got[f.id])
+	}
+	u.Positions[0].Next = 2
+	apply(t, s, u)
+	got, err = s.Positions(t.Context(), []string{f.id})
+	require.NoError(t, err)
+	require.EqualValues(t, 3, got[f.id][1].Next)
+
 	none, err := s.Positions(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, none)
@@ -161,6 +176,7 @@ func TestRefusals(t *testing.T) {
 		"session":   func(u *store.Update) { u.Session = "x" },
 		"empty RAE": func(u *store.Update) { u.RAE = "" },
 		"other RAE": func(u *store.Update) { u.RAE = "rae-2" },
+		"topic ID":  func(u *store.Update) { u.Positions = []device.Position{{Topic: topic, TopicID: "x", Next: 1}} },
 		"position":  func(u *store.Update) { u.Positions = []device.Position{{Topic: "", Next: 1}} },
 		"not JSON":  func(u *store.Update) { u.Write = map[string]device.Attribute{"a": value(2, `{`)} },
 		"not UTF-8": func(u *store.Update) { u.AsOf, u.Closed, u.Reason = 3, 3, "\xff" },

@@ -80,6 +80,7 @@ func (c *correctionColumns) add(id uuid.UUID, u Update) {
 type positionColumns struct {
 	ids        uuidArray
 	topics     []string
+	topicIDs   []string
 	partitions []int32
 	nexts      []int64
 }
@@ -89,7 +90,7 @@ func (c *positionColumns) add(id uuid.UUID, positions []device.Position) {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
 	for _, p := range positions {
-		c.ids, c.topics = append(c.ids, uuidOf(id)), append(c.topics, p.Topic)
+		c.ids, c.topics, c.topicIDs = append(c.ids, uuidOf(id)), append(c.topics, p.Topic), append(c.topicIDs, p.TopicID)
 		c.partitions, c.nexts = append(c.partitions, p.Partition), append(c.nexts, p.Next)
 	}
 }

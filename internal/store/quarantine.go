@@ -17,6 +17,7 @@ import (
 // the Kafka coordinates to replay it from.
 type Quarantined struct {
 	Topic       string // empty: the payload had no coordinates that could be read
+	TopicID     string // of the topic's incarnation: see device.Position
 	Partition   int32
 	First, Last int64 // offsets; those between may be of other sessions
 	Cause       string
@@ -31,7 +32,7 @@ const maxQuarantineText = 2000
 // id names the batch by where it is, so that a replay is the same row. What has
 // no coordinates is told apart by when it came.
 func (q Quarantined) id(session uuid.UUID) uuid.UUID {
-	name := fmt.Sprintf("%s\x00%d\x00%d\x00%d", q.Topic, q.Partition, q.First, q.Last)
+	name := fmt.Sprintf("%s\x00%s\x00%d\x00%d\x00%d", q.Topic, q.TopicID, q.Partition, q.First, q.Last)
 	if q.Topic == "" {
 		name += q.At.UTC().Format("\x00" + time.RFC3339Nano)
 	}
@@ -39,22 +40,24 @@ func (q Quarantined) id(session uuid.UUID) uuid.UUID {
 }
 
 type quarantineColumns struct {
-	ids, sessions                uuidArray
-	raes, topics, causes, detail []string
-	partitions                   []int32
-	firsts, lasts                []int64
-	ats                          []time.Time
+	ids, sessions          uuidArray
+	raes, topics, topicIDs []string
+	causes, detail         []string
+	partitions             []int32
+	firsts, lasts          []int64
+	ats                    []time.Time
 }
 
 // add takes what u quarantines, in key order.
 func (c *quarantineColumns) add(session uuid.UUID, u Update) {
 	all := slices.Clone(u.Quarantined)
 	slices.SortFunc(all, func(a, b Quarantined) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.First, b.First))
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.TopicID, b.TopicID), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.First, b.First))
 	})
 	for _, q := range all {
 		c.ids, c.sessions = append(c.ids, uuidOf(q.id(session))), append(c.sessions, uuidOf(session))
-		c.raes, c.topics = append(c.raes, cmp.Or(q.Foreign, u.RAE)), append(c.topics, storable(q.Topic))
+		c.raes = append(c.raes, cmp.Or(q.Foreign, u.RAE))
+		c.topics, c.topicIDs = append(c.topics, storable(q.Topic)), append(c.topicIDs, storable(q.TopicID))
 		c.partitions, c.firsts, c.lasts = append(c.partitions, q.Partition), append(c.firsts, q.First), append(c.lasts, q.Last)
 		c.causes, c.detail = append(c.causes, storable(q.Cause)), append(c.detail, storable(q.Detail))
 		c.ats = append(c.ats, q.At.UTC())
@@ -62,7 +65,7 @@ func (c *quarantineColumns) add(session uuid.UUID, u Update) {
 }
 
 func (c *quarantineColumns) args() []any {
-	return []any{c.ids, c.sessions, c.raes, c.topics, c.partitions, c.firsts, c.lasts, c.causes, c.detail, c.ats}
+	return []any{c.ids, c.sessions, c.raes, c.topics, c.topicIDs, c.partitions, c.firsts, c.lasts, c.causes, c.detail, c.ats}
 }
 
 // storable makes any text one that the database takes: a row about a batch that
@@ -84,7 +87,8 @@ type QuarantinedBatch struct {
 	ID        string    `json:"id"`
 	Session   string    `json:"session_id"`
 	RAE       string    `json:"rae"`
-	Topic     string    `json:"topic"` // of Kafka; empty: the payload had no coordinates that could be read
+	Topic     string    `json:"topic"`              // of Kafka; empty: the payload had no coordinates that could be read
+	TopicID   string    `json:"topic_id,omitempty"` // of the topic's incarnation: see device.Position
 	Partition int32     `json:"partition"`
 	First     int64     `json:"first_offset"`
 	Last      int64     `json:"last_offset"` // offsets between may be of other sessions
@@ -195,7 +199,7 @@ func scanQuarantined(r pgx.CollectableRow) (QuarantinedBatch, error) {
 	var q QuarantinedBatch
 	var id, session uuid.UUID
 	var resolved *time.Time
-	err := r.Scan(&id, &session, &q.RAE, &q.Topic, &q.Partition, &q.First, &q.Last, &q.Cause, &q.Detail, &q.At,
+	err := r.Scan(&id, &session, &q.RAE, &q.Topic, &q.TopicID, &q.Partition, &q.First, &q.Last, &q.Cause, &q.Detail, &q.At,
 		&resolved, &q.ResolvedBy, &q.Outcome)
 	q.ID, q.Session, q.At, q.ResolvedAt = id.String(), session.String(), q.At.UTC(), utc(resolved)
 	return q, err

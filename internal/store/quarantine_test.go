@@ -29,9 +29,13 @@ func TestQuarantinedIsWrittenOnce(t *testing.T) {
 	require.Equal(t, "rae-1 4-9 database", query[string](t, url, `SELECT rae || ' ' || first_offset || '-' || last_offset || ' ' || cause FROM quarantined_batch WHERE topic <> ''`))
 	require.LessOrEqual(t, query[int](t, url, `SELECT max(octet_length(detail)) FROM quarantined_batch`), 2000)
 
+	q.TopicID = session(90) // the same offsets of a topic that was made again are another batch
+	apply(t, s, store.Update{RAE: f.rae, Session: f.id, Quarantined: []store.Quarantined{q}})
+	require.Equal(t, session(90), query[string](t, url, `SELECT max(topic_id) FROM quarantined_batch`))
+
 	q.First = 5
 	apply(t, s, store.Update{RAE: f.rae, Session: f.id, Quarantined: []store.Quarantined{q}})
-	require.Equal(t, 4, query[int](t, url, `SELECT count(*) FROM quarantined_batch`), "no position advances")
+	require.Equal(t, 5, query[int](t, url, `SELECT count(*) FROM quarantined_batch`), "no position advances")
 }
 
 // What is received with a batch is said of each value in it; where the batch's

@@ -16,7 +16,7 @@ SELECT ` + sessionColumns + `
 FROM device_session WHERE session_id = ANY($1::UUID[]) ORDER BY session_id FOR UPDATE`
 
 	sqlPositions = `
-SELECT session_id, topic, partition, next_offset
+SELECT session_id, topic, topic_id, partition, next_offset
 FROM ingest_position WHERE session_id = ANY($1::UUID[]) ORDER BY session_id, topic, partition`
 
 	sqlInsertRAEs = `
@@ -99,11 +99,12 @@ INSERT INTO attribute_change (session_id, seq, name, value, observed_at, receive
 SELECT session_id, seq, name, value, observed_at, received_at, applied_at FROM written
 ON CONFLICT (session_id, seq, name) DO NOTHING`
 
+	// device.Advance's rule: a position of another incarnation takes the place.
 	sqlUpsertPositions = `
-INSERT INTO ingest_position (session_id, topic, partition, next_offset)
-SELECT unnest($1::UUID[]), unnest($2::TEXT[]), unnest($3::INT4[]), unnest($4::INT8[])
-ON CONFLICT (session_id, topic, partition) DO UPDATE SET next_offset = excluded.next_offset
-WHERE ingest_position.next_offset < excluded.next_offset`
+INSERT INTO ingest_position (session_id, topic, topic_id, partition, next_offset)
+SELECT unnest($1::UUID[]), unnest($2::TEXT[]), unnest($3::TEXT[]), unnest($4::INT4[]), unnest($5::INT8[])
+ON CONFLICT (session_id, topic, partition) DO UPDATE SET topic_id = excluded.topic_id, next_offset = excluded.next_offset
+WHERE ingest_position.topic_id <> excluded.topic_id OR ingest_position.next_offset < excluded.next_offset`
 
 	sqlOpenGaps = `
 INSERT INTO session_gap (session_id, from_seq, to_seq, opened_at)
@@ -118,9 +119,9 @@ WHERE session_gap.session_id = u.session_id AND session_gap.from_seq = u.from_se
 	AND session_gap.ended_at IS NULL`
 
 	sqlQuarantine = `
-INSERT INTO quarantined_batch (quarantine_id, session_id, rae, topic, partition, first_offset, last_offset, cause, detail, quarantined_at)
-SELECT unnest($1::UUID[]), unnest($2::UUID[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::INT4[]),
-	unnest($6::INT8[]), unnest($7::INT8[]), unnest($8::TEXT[]), unnest($9::TEXT[]), unnest($10::TIMESTAMPTZ[])
+INSERT INTO quarantined_batch (quarantine_id, session_id, rae, topic, topic_id, partition, first_offset, last_offset, cause, detail, quarantined_at)
+SELECT unnest($1::UUID[]), unnest($2::UUID[]), unnest($3::TEXT[]), unnest($4::TEXT[]), unnest($5::TEXT[]), unnest($6::INT4[]),
+	unnest($7::INT8[]), unnest($8::INT8[]), unnest($9::TEXT[]), unnest($10::TEXT[]), unnest($11::TIMESTAMPTZ[])
 ON CONFLICT (quarantine_id) DO NOTHING`
 
 	// An interface is made of what is stored, in the transaction that stores

@@ -2,7 +2,7 @@ package store
 
 // What people ask and decide about quarantined batches.
 const (
-	batchColumns = `quarantine_id, session_id, rae, topic, partition, first_offset, last_offset, cause, detail, quarantined_at,
+	batchColumns = `quarantine_id, session_id, rae, topic, topic_id, partition, first_offset, last_offset, cause, detail, quarantined_at,
 	settled_at, settled_by, outcome`
 
 	// The oldest first, from after ($5, $6).

@@ -118,8 +118,8 @@ func (u Update) validate() error {
 		return refused("session %s: the update sets New or Opens, and Answer is nil", u.Session)
 	}
 	for _, p := range u.Positions {
-		if p.Topic == "" || p.Partition < 0 || p.Next < 0 {
-			return refused("session %s: position of topic %q, partition %d, offset %d", u.Session, p.Topic, p.Partition, p.Next)
+		if p.Topic == "" || !device.IsTopicID(p.TopicID) || p.Partition < 0 || p.Next < 0 {
+			return refused("session %s: position of topic %q (ID %q), partition %d, offset %d", u.Session, p.Topic, p.TopicID, p.Partition, p.Next)
 		}
 	}
 	return nil

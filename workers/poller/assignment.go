@@ -64,13 +64,14 @@ func newAssignment(ctx context.Context, topic string, partition int32, maxSpan i
 // incoming is a record as it was decoded.
 type incoming struct {
 	record  *kgo.Record
+	topicID string // of the incarnation that it was fetched from
 	arrived time.Time
 	fold    device.Fold
 	bad     *device.Invalid // not nil: it becomes a dead letter
 }
 
-func decode(r *kgo.Record, arrived time.Time) incoming {
-	in := incoming{record: r, arrived: arrived}
+func decode(r *kgo.Record, topicID string, arrived time.Time) incoming {
+	in := incoming{record: r, topicID: topicID, arrived: arrived}
 	e, err := device.DecodeRecord(string(r.Key), r.Value)
 	if err == nil {
 		in.fold = device.FoldOf(e)
@@ -118,7 +119,7 @@ func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *
 		} else {
 			l := a.laneLocked(i.fold)
 			changes := !a.seqs.confirms(i.fold)
-			c, more := l.add(i.fold, r, i.arrived)
+			c, more := l.add(i.fold, r, i.topicID, i.arrived)
 			u, grown = &c.Unit, grown+more
 			c.changes = c.changes || changes
 			switch {

@@ -120,7 +120,7 @@ func (p *consumer) run(ctx context.Context) error {
 	if err = p.poll(ctx); err == nil {
 		p.drain()
 	} else {
-		p.abandon()
+		p.abandon(err)
 	}
 	p.lastTurn.Store(0)
 	p.joined.Store(false)
@@ -211,10 +211,14 @@ func (p *consumer) unread() int64 {
 func (p *consumer) take(fetches kgo.Fetches) (ends map[int32]int64) {
 	records, total, now := map[int32][]*kgo.Record{}, 0, time.Now()
 	ends = map[int32]int64{}
-	fetches.EachPartition(func(tp kgo.FetchTopicPartition) {
-		records[tp.Partition] = append(records[tp.Partition], tp.Records...)
-		ends[tp.Partition] = max(ends[tp.Partition], tp.HighWatermark)
-		total += len(tp.Records)
+	topicID := ""
+	fetches.EachTopic(func(t kgo.FetchTopic) { // there is one
+		topicID = device.TopicIDOf(t.TopicID)
+		for _, tp := range t.Partitions {
+			records[tp.Partition] = append(records[tp.Partition], tp.Records...)
+			ends[tp.Partition] = max(ends[tp.Partition], tp.HighWatermark)
+			total += len(tp.Records)
+		}
 	})
 	if total > 0 {
 		p.metrics.pollRecords.Observe(float64(total))
@@ -226,7 +230,7 @@ func (p *consumer) take(fetches kgo.Fetches) (ends map[int32]int64) {
 			g.Go(func() error {
 				in := make([]incoming, len(rs))
 				for i, r := range rs {
-					in[i] = decode(r, now)
+					in[i] = decode(r, topicID, now)
 				}
 				p.accept(a, in, ends[partition])
 				return nil

@@ -3,9 +3,12 @@ package poller
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/rollcall-platform/rollcall/internal/retry"
 )
@@ -109,12 +112,15 @@ func (p *consumer) hasUndone() bool {
 }
 
 // abandon gives up after a fatal error: it commits what is done, if that can
-// be, and hands over the rest.
-func (p *consumer) abandon() {
+// be, and hands over the rest. Of a topic that was made again nothing is
+// committed: a group's offsets are by the topic's name, and these are another log's.
+func (p *consumer) abandon(why error) {
 	ctx, cancel := context.WithTimeout(p.work, commitTimeout)
 	defer cancel()
 	as := p.owned()
-	if err := p.commits.close(ctx, as); err != nil {
+	if errors.Is(why, kerr.UnknownTopicID) {
+		p.commits.lose(as)
+	} else if err := p.commits.close(ctx, as); err != nil {
 		p.log.Warn("commit after a fatal error failed: what was done is read again", "err", err)
 	}
 	p.release(as, true)

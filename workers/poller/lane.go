@@ -46,6 +46,7 @@ type lane struct {
 type chunk struct {
 	offsets.Unit
 	fold        device.Fold
+	topicID     string    // of the incarnation that its records are of
 	first, last int64     // offsets
 	newest      time.Time // the highest Kafka timestamp
 	bytes       int       // fold.Size(), as counted against the budgets
@@ -85,12 +86,12 @@ const (
 
 // add folds an event into the lane that arrived now. It returns the chunk that
 // took it and by how many bytes the lane grew.
-func (l *lane) add(f device.Fold, r *kgo.Record, arrived time.Time) (*chunk, int) {
+func (l *lane) add(f device.Fold, r *kgo.Record, topicID string, arrived time.Time) (*chunk, int) {
 	var c *chunk
-	if n := len(l.waiting); n > 0 && l.waiting[n-1].takes(f) {
+	if n := len(l.waiting); n > 0 && l.waiting[n-1].topicID == topicID && l.waiting[n-1].takes(f) {
 		c = l.waiting[n-1]
 	} else {
-		c = &chunk{Unit: offsets.Unit{Fetched: arrived, Written: r.Timestamp}, first: r.Offset}
+		c = &chunk{Unit: offsets.Unit{Fetched: arrived, Written: r.Timestamp}, topicID: topicID, first: r.Offset}
 		l.waiting = append(l.waiting, c)
 	}
 	c.fold = device.Merge(c.fold, f)
@@ -131,7 +132,7 @@ func encodedSize(f device.Fold) int {
 
 func (c *chunk) batch(topic string, partition int32) device.Batch {
 	return device.Batch{
-		Version: device.BatchVersion, Topic: topic, Partition: partition, First: c.first, Last: c.last,
+		Version: device.BatchVersion, Topic: topic, TopicID: c.topicID, Partition: partition, First: c.first, Last: c.last,
 		Records: c.Records(), Received: c.newest.UTC(), Fold: c.fold,
 	}
 }

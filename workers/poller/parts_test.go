@@ -132,7 +132,7 @@ func TestFoldedBatchFitsTheSignal(t *testing.T) {
 				require.NoError(t, err)
 				e.Attributes[name] = device.Attribute{Value: v, Seq: seq, At: at}
 			}
-			c, _ := l.add(device.FoldOf(e), &kgo.Record{Offset: seq, Timestamp: at}, at)
+			c, _ := l.add(device.FoldOf(e), &kgo.Record{Offset: seq, Timestamp: at}, "0b6cfa4e-6d7e-4b43-9d53-59f7f39a0a01", at)
 			span.Fetched(seq, 0, &c.Unit)
 		}
 		for _, c := range l.waiting {
@@ -178,6 +178,7 @@ func TestIsFatal(t *testing.T) {
 		"behind, new protocol":   {kerr.StaleMemberEpoch, false},
 		"out of range":           {kerr.OffsetOutOfRange, false},
 		"leader moved":           {kerr.NotLeaderForPartition, false},
+		"topic was made again":   {kerr.UnknownTopicID, true},
 		"no ACL":                 {kerr.GroupAuthorizationFailed, true},
 		"wrapped":                {fmt.Errorf("join: %w", kerr.TopicAuthorizationFailed), true},
 		"another has the name":   {kerr.FencedInstanceID, true},

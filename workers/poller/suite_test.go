@@ -26,7 +26,8 @@ var suite = map[string]func(t *testing.T, make func(partitions int32) *cluster){
 	"rebalance in mid-flight":                     rebalance,
 	"offset gaps":                                 offsetGaps,
 	"kcat writes events and reads dead letters":   kcat,
-	"drain": drains,
+	"topic made again":                            madeAgain,
+	"drain":                                       drains,
 }
 
 func TestOnFake(t *testing.T) {
@@ -225,3 +226,34 @@ func drains(t *testing.T, make func(int32) *cluster) {
 }
 
 var errUnavailable = serviceerror.NewUnavailable("down")
+
+// A topic that is deleted and made again is another log: its offsets say nothing of
+// what was applied of the old one. A session goes on in it with other seqs.
+func madeAgain(t *testing.T, make func(int32) *cluster) {
+	c, s := make(1), newTables()
+	h := newHistory(t, c.topic, 4, 8)
+	whole := h.models
+	old, rest := h.records[:len(h.records)/2], h.records[len(h.records)/2:]
+	c.produce(t, old...)
+	r := start(t, c, s)
+	eventually(t, func() bool { return c.left(t) == 0 }, "the old log is applied")
+	_, before := s.logs()
+
+	_, err := c.admin.DeleteTopic(t.Context(), c.topic)
+	require.NoError(t, err)
+	eventually(t, func() bool {
+		_, err := c.admin.CreateTopic(t.Context(), 1, 1, nil, c.topic)
+		return err == nil
+	}, "the topic is made again")
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.brokers...)) // a producer keeps to the old one too
+	require.NoError(t, err)
+	defer cl.Close()
+	eventually(t, func() bool { return cl.ProduceSync(t.Context(), rest[0]).FirstErr() == nil }, "the new topic takes a record")
+	require.NoError(t, cl.ProduceSync(t.Context(), rest[1:]...).FirstErr())
+
+	eventually(t, func() bool { return c.committed(t) == int64(len(rest)) && r.Ready() == nil }, "the new log is applied")
+	s.equal(t, history{models: whole})
+	ids, after := s.logs()
+	require.Equal(t, 2, ids)
+	require.Greater(t, after, before, "what is new was signalled, and not taken for applied")
+}

@@ -176,7 +176,8 @@ type tables struct {
 	unapplied map[string]int // batches accepted and not applied, by session
 	overlaps  int            // batches that came while one of their session was not applied
 	signals   int
-	waiting   []func() // held back while shut
+	topicIDs  map[string]bool // of the batches that were accepted
+	waiting   []func()        // held back while shut
 
 	shut  atomic.Bool  // accept, but do not apply
 	delay atomic.Int64 // from acceptance to application
@@ -194,7 +195,10 @@ type tables struct {
 }
 
 func newTables() *tables {
-	return &tables{states: map[string]*device.State{}, positions: map[string][]device.Position{}, unapplied: map[string]int{}, owners: map[string]string{}, foreign: map[string]device.Batch{}}
+	return &tables{
+		states: map[string]*device.State{}, positions: map[string][]device.Position{}, unapplied: map[string]int{}, topicIDs: map[string]bool{},
+		owners: map[string]string{}, foreign: map[string]device.Batch{},
+	}
 }
 
 func (s *tables) setRefuse(f func(device.Batch) error) { s.refuse.Store(&f) }
@@ -211,6 +215,7 @@ func (s *tables) accept(b device.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.signals++
+	s.topicIDs[b.TopicID] = true
 	if f := s.lose.Load(); f != nil && (*f)(s.signals) {
 		return nil
 	}
@@ -357,6 +362,14 @@ func (s *tables) equal(t testing.TB, h history) {
 			require.Equal(t, a.Seq, live[name].Seq)
 		}
 	}
+}
+
+// logs is how many incarnations of the topic there were batches of, and how many
+// batches.
+func (s *tables) logs() (ids, signals int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.topicIDs), s.signals
 }
 
 // line is one poller's connection to everything; cut is its power cord.

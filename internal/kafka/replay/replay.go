@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 )
 
@@ -104,6 +105,9 @@ func (l *Log) Retention(ctx context.Context, topic string) (keeps time.Duration,
 
 // Span is what to read of a partition: offsets from, and up to and without To.
 type Span struct {
+	// TopicID is of which incarnation of the topic: see device.Position. Empty:
+	// of whichever there is.
+	TopicID   string
 	Partition int32
 	From, To  int64
 }
@@ -111,6 +115,11 @@ type Span struct {
 // Bounds are the offsets that each partition has now, by partition.
 func (l *Log) Bounds(ctx context.Context, topic string) (spans []Span, err error) {
 	err = l.patiently(ctx, func(ctx context.Context) error {
+		details, err := l.admin.ListTopics(ctx, topic)
+		if err != nil {
+			return err
+		}
+		topicID := device.TopicIDOf(details[topic].ID)
 		starts, err := l.admin.ListStartOffsets(ctx, topic)
 		if err != nil {
 			return err
@@ -128,7 +137,7 @@ func (l *Log) Bounds(ctx context.Context, topic string) (spans []Span, err error
 		spans = spans[:0]
 		ends.Each(func(end kadm.ListedOffset) {
 			if start, ok := starts.Lookup(end.Topic, end.Partition); ok {
-				spans = append(spans, Span{end.Partition, start.Offset, end.Offset})
+				spans = append(spans, Span{topicID, end.Partition, start.Offset, end.Offset})
 			}
 		})
 		return nil
@@ -156,11 +165,16 @@ func (l *Log) Since(ctx context.Context, topic string, at time.Time) (map[int32]
 	return first, err
 }
 
+// ErrReplaced is wrapped where the topic was deleted and made again: what was at
+// the span's offsets is not what is there now.
+var ErrReplaced = errors.New("the topic was deleted and made again since")
+
 // ErrEnough ends a Read early, without error.
 var ErrEnough = errors.New("enough")
 
 // Read calls f for each record of the span, in order. What retention took
-// before it was read is left out without a word.
+// before it was read is left out without a word. A topic of another incarnation
+// than the span's is ErrReplaced, before f is called for any of its records.
 func (l *Log) Read(ctx context.Context, topic string, s Span, f func(*kgo.Record) error) error {
 	if s.From >= s.To {
 		return nil
@@ -189,6 +203,11 @@ func (l *Log) Read(ctx context.Context, topic string, s Span, f func(*kgo.Record
 		})
 		if err != nil {
 			return fmt.Errorf("read %s partition %d from offset %d: %w", topic, s.Partition, s.From, err)
+		}
+		replaced := false
+		fetches.EachTopic(func(t kgo.FetchTopic) { replaced = s.TopicID != "" && device.TopicIDOf(t.TopicID) != s.TopicID })
+		if replaced {
+			return fmt.Errorf("read %s partition %d from offset %d: %w", topic, s.Partition, s.From, ErrReplaced)
 		}
 		for _, r := range fetches.Records() {
 			if r.Offset < s.To && !r.Attrs.IsControl() {

@@ -92,9 +92,11 @@ CREATE TABLE IF NOT EXISTS attribute_change (
 
 -- The next Kafka offset that is not yet applied to a session. It is kept with
 -- the session: one row a partition would make all its sessions wait in line.
+-- topic_id says of which log: a topic that was deleted and made again is another.
 CREATE TABLE IF NOT EXISTS ingest_position (
     session_id  UUID NOT NULL,
     topic       TEXT NOT NULL,
+    topic_id    TEXT NOT NULL DEFAULT '', -- UUID; '': the broker has none
     partition   INT4 NOT NULL,
     next_offset INT8 NOT NULL,
     PRIMARY KEY (session_id, topic, partition)
@@ -188,6 +190,7 @@ CREATE TABLE IF NOT EXISTS quarantined_batch (
     session_id     UUID        NOT NULL,
     rae            TEXT        NOT NULL,
     topic          TEXT        NOT NULL, -- '': the payload had no coordinates that could be read
+    topic_id       TEXT        NOT NULL DEFAULT '', -- as in ingest_position
     partition      INT4        NOT NULL,
     first_offset   INT8        NOT NULL,
     last_offset    INT8        NOT NULL, -- offsets between may be of other sessions
