@@ -46,12 +46,12 @@ func (c *devicesCmd) Run(ctx context.Context, env cli.Env) error {
 		return err
 	}
 	if c.Output == "json" {
-		return printJSON(env.Stdout, devices)
+		return cli.WriteJSON(env.Stdout, devices)
 	}
 	t := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
-	row(t, "MAC", "STATUS", "IPV4", "NAME", "SEQ", "SEEN", "SESSION")
+	cli.WriteRow(t, "MAC", "STATUS", "IPV4", "NAME", "SEQ", "SEEN", "SESSION")
 	for _, d := range devices {
-		row(t, d.MAC, d.Status, text(d, device.AttrIPv4), text(d, device.AttrHostname, device.AttrMDNSName, device.AttrSSDPServer),
+		cli.WriteRow(t, d.MAC, d.Status, text(d, device.AttrIPv4), text(d, device.AttrHostname, device.AttrMDNSName, device.AttrSSDPServer),
 			fmt.Sprint(d.Seq), d.Last.UTC().Format("2006-01-02 15:04:05Z"), d.Session)
 	}
 	return t.Flush()

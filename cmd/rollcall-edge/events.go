@@ -50,16 +50,16 @@ func (c *eventsCmd) Run(ctx context.Context, env cli.Env) error {
 		for i, e := range p.Events {
 			events[i] = e.Payload
 		}
-		return printJSON(env.Stdout, events)
+		return cli.WriteJSON(env.Stdout, events)
 	}
 	t := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
-	row(t, "KEY", "TIME", "TYPE", "SEQ", "SESSION", "ATTRIBUTES")
+	cli.WriteRow(t, "KEY", "TIME", "TYPE", "SEQ", "SESSION", "ATTRIBUTES")
 	for _, entry := range p.Events {
 		e, err := device.DecodeRecord(entry.Topic, entry.Payload)
 		if err != nil {
 			return err
 		}
-		row(t, fmt.Sprint(entry.Key), e.Time.Format(time.RFC3339), string(e.Type), fmt.Sprint(e.Seq), e.Session, fmt.Sprint(len(e.Attributes)))
+		cli.WriteRow(t, fmt.Sprint(entry.Key), e.Time.Format(time.RFC3339), string(e.Type), fmt.Sprint(e.Seq), e.Session, fmt.Sprint(len(e.Attributes)))
 	}
 	if err := t.Flush(); err != nil {
 		return err

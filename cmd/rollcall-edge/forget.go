@@ -36,7 +36,7 @@ func (c *forgetCmd) Run(ctx context.Context, env cli.Env) error {
 		err = c.forgetInFile(ctx, mac)
 	}
 	if errors.Is(err, registry.ErrUnknownDevice) {
-		return cli.NotFoundf("no device %s; rollcall-edge devices lists them", mac)
+		return cli.NotFoundf("no device %q; rollcall-edge devices lists them", mac)
 	}
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge/registry"
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/printable/printabletest"
 )
 
 const tv = "02:00:00:00:00:01"
@@ -60,7 +61,7 @@ func TestCommandsReadTheFileOfAStoppedEdge(t *testing.T) {
 	require.Equal(t, "forgotten: "+tv+"\n", out)
 	code, _, errs := call(t, "forget", "--data-dir", dir, tv)
 	require.Equal(t, cli.ExitNotFound, code)
-	require.Contains(t, errs, "no device "+tv)
+	require.Contains(t, errs, "no device \""+tv+"\"")
 	_, out, _ = call(t, "events", "--data-dir", dir, "-o", "json")
 	require.Contains(t, out, "rollcall.device.closed.v1")
 }
@@ -106,5 +107,43 @@ func TestHelpHasExamples(t *testing.T) {
 		code, out, _ := call(t, command, "--help")
 		require.Zero(t, code)
 		require.Regexp(t, `Examples?:\n\n +rollcall-edge `+command, out)
+	}
+}
+
+// What devices say, and what is typed, does not reach the terminal, whatever the
+// command.
+func TestTextFromOutsideDoesNotReachTheTerminal(t *testing.T) {
+	for kind, text := range printabletest.Hostile {
+		t.Run(kind, func(t *testing.T) {
+			dir := t.TempDir()
+			r, err := registry.Open(registry.Options{Path: filepath.Join(dir, edge.DatabaseFile), RAE: "RAE-1", Logger: discard})
+			require.NoError(t, err)
+			require.NoError(t, r.Observe(t.Context(), registry.Step{Observations: []discovery.Observation{{
+				MAC: tv, Time: time.Now(), Set: map[string]any{device.AttrHostname: text, device.AttrMDNSName: text, device.AttrSSDPServer: text},
+			}}}))
+			require.NoError(t, r.Close())
+			ways := map[string][][]string{
+				"run":         {{"--rae=" + text}, {"--interface=" + text, "--rae=R", "--mqtt-url=mqtt://h"}, {"--capture=" + text, "--rae=R", "--mqtt-url=mqtt://h", "--check-config"}, {"--mqtt-url=" + text}},
+				"devices":     {{}, {"-o", "json"}, {"--output=" + text}},
+				"events":      {{}, {"-o", "json"}, {"-n", text}},
+				"forget":      {{text, "--yes"}, {tv, "--reason=" + text}},
+				"healthcheck": {{"--admin-addr=" + text}},
+				"version":     {{text}},
+			}
+			a := app()
+			k, err := a.Kong()
+			require.NoError(t, err)
+			for _, leaf := range k.Model.Leaves(false) {
+				require.Contains(t, ways, leaf.Name, "say in the table how the command prints text from outside")
+				for _, args := range ways[leaf.Name] {
+					args = append([]string{leaf.Name}, args...)
+					if leaf.Name == "devices" || leaf.Name == "events" || leaf.Name == "forget" {
+						args = append(args, "--data-dir="+dir)
+					}
+					_, out, errs := call(t, args...)
+					printabletest.RequireClean(t, out+errs)
+				}
+			}
+		})
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -11,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/printable"
 	"github.com/rollcall-platform/rollcall/workers/session"
 	"github.com/rollcall-platform/rollcall/workers/session/rollout"
 )
@@ -149,7 +149,9 @@ func (c *deploymentRollCmd) Run(ctx context.Context, env cli.Env) error {
 		Client: temporal, Namespace: namespace, TaskQueue: c.TaskQueue,
 		To:   session.Version{Deployment: c.Deployment, BuildID: c.BuildID},
 		Ramp: c.Ramp, Hold: c.Hold, PollerTimeout: c.WorkerTimeout, DrainTimeout: c.DrainTimeout, NudgeRate: c.NudgeRate,
-		Say: func(format string, args ...any) { _, _ = fmt.Fprintf(env.Stderr, format+"\n", args...) },
+		Say: func(format string, args ...any) {
+			_, _ = fmt.Fprintln(env.Stderr, printable.Text(fmt.Sprintf(format, args...)))
+		},
 	}
 	if c.Prove {
 		db, err := c.Database.open(ctx, env.Logger)
@@ -163,7 +165,5 @@ func (c *deploymentRollCmd) Run(ctx context.Context, env cli.Env) error {
 		}
 	}
 	report, err := rollout.Roll(ctx, o)
-	e := json.NewEncoder(env.Stdout)
-	e.SetIndent("", "  ")
-	return errors.Join(err, e.Encode(report))
+	return errors.Join(err, cli.WriteJSON(env.Stdout, report))
 }

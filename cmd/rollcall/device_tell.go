@@ -9,6 +9,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/printable"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session/control"
 	"github.com/rollcall-platform/rollcall/workflows"
@@ -77,5 +78,5 @@ func notTold(env cli.Env, session string, err error) {
 }
 
 func warn(env cli.Env, format string, args ...any) {
-	_, _ = fmt.Fprintf(env.Stderr, "rollcall: warning: "+format+"\n", args...)
+	_, _ = fmt.Fprintf(env.Stderr, "rollcall: warning: %s\n", printable.Text(fmt.Sprintf(format, args...)))
 }

@@ -136,7 +136,7 @@ func TestTestStates(t *testing.T) {
 	require.Regexp(t, `in_test +jana +2\d{3}-\S+ \S+Z +smoke`, stdout)
 	code, _, stderr = set("reserve", "living-room-tv", "--holder=karl", "--for=2h")
 	require.Equal(t, cli.ExitFailed, code)
-	require.Regexp(t, `^rollcall: reserve: device [0-9a-f-]{36} is held by jana until 2\S+Z \(smoke\): rollcall device list --available has others; its holder can renew it\n$`, stderr)
+	require.Regexp(t, `^rollcall: reserve: device [0-9a-f-]{36} is held by "jana" until 2\S+Z \("smoke"\): rollcall device list --available has others; its holder can renew it\n$`, stderr)
 	_, stdout, _ = ask("device", "list", "--available")
 	require.NotContains(t, stdout, tv)
 	_, stdout, _ = ask("device", "list")

@@ -149,7 +149,7 @@ func letters(w io.Writer, all []dlq.Letter) {
 	row(w, "LETTER", "MADE", "WAS AT", "KEY", "REASON", "DETAIL", "SIZE", "STATE")
 	for _, l := range all {
 		row(w, l.At, orElse(stamp(l.Time), "-"), wasAt(l), orElse(clip(l.Key), "-"),
-			orElse(l.Reason, "-"), orElse(clip(l.Detail), "-"), l.Size, state(l))
+			orElse(clip(l.Reason), "-"), orElse(clip(l.Detail), "-"), l.Size, state(l))
 	}
 }
 

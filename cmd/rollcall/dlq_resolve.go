@@ -10,6 +10,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/dlq"
+	"github.com/rollcall-platform/rollcall/internal/printable"
 	"github.com/rollcall-platform/rollcall/internal/resolve"
 )
 
@@ -118,7 +119,7 @@ func describe(p dlqPlan) string {
 func counts(m map[string]int) string {
 	var parts []string
 	for name, n := range sorted(m) {
-		parts = append(parts, fmt.Sprintf("%s %d", printable(orElse(name, "no reason")), n))
+		parts = append(parts, fmt.Sprintf("%s %d", printable.Text(orElse(name, "no reason")), n))
 	}
 	return strings.Join(parts, ", ")
 }

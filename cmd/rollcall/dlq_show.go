@@ -14,6 +14,7 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/dlq"
+	"github.com/rollcall-platform/rollcall/internal/printable"
 )
 
 type dlqShowCmd struct {
@@ -44,7 +45,7 @@ func (c *dlqShowCmd) Validate() error {
 
 // Run shows.
 func (c *dlqShowCmd) Run(ctx context.Context, env cli.Env) error {
-	if c.Raw && isTerminal(env.Stdout) {
+	if c.Raw && isTerminal(env.Raw) {
 		return cli.Usagef("--raw: send the output to a file or a pipe: the bytes of a value could control the terminal")
 	}
 	return c.open(ctx, env, func(topic *dlq.Topic) error {
@@ -54,7 +55,7 @@ func (c *dlqShowCmd) Run(ctx context.Context, env cli.Env) error {
 		}
 		_, err = selection.Each(ctx, func(l dlq.Letter) error {
 			if c.Raw {
-				_, err := env.Stdout.Write(l.Record.Value)
+				_, err := env.Raw.Write(l.Record.Value)
 				return err
 			}
 			if err := c.Output.write(env.Stdout, whole(l), func(w *tabwriter.Writer) { letter(w, l) }); err != nil {
@@ -132,11 +133,11 @@ func value(w io.Writer, v []byte) error {
 	case json.Indent(&indented, v, "", "  ") == nil:
 		text = indented.String()
 	default:
-		text = string(v)
+		text = "  " + strings.ReplaceAll(string(v), "\n", "\n  ") // no line of it looks like the command's
 	}
 	var out []string
 	for _, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
-		out = append(out, printable(strings.ReplaceAll(line, "\t", "    ")))
+		out = append(out, printable.Text(strings.ReplaceAll(line, "\t", "    ")))
 	}
 	_, err := io.WriteString(w, "\nVALUE\n"+strings.Join(out, "\n")+"\n")
 	return err

@@ -169,7 +169,7 @@ func TestDLQShow(t *testing.T) {
 	require.Contains(t, out, "VALUE\n{\n  \"a\": \"\\u001b\",\n  \"b\": [\n    1\n  ]\n}\n")
 	require.Contains(t, o.ok("show", "0/1"), "VALUE\n(none)\n")
 	require.Contains(t, o.ok("show", "0/2"), "00000000  00 ff 1b 5b 32 4a")
-	require.Contains(t, o.ok("show", "1/0"), "VALUE\ntext\n�[2Jmore\n")
+	require.Contains(t, o.ok("show", "1/0"), "VALUE\n  text\n  �[2Jmore\n")
 	for _, at := range []string{"0/0", "0/1", "0/2", "1/0"} {
 		require.NotContains(t, o.ok("show", at), "\x1b")
 	}

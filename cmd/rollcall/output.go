@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
@@ -23,27 +21,14 @@ type outputFlag string
 // write writes v as JSON, or what table writes.
 func (o outputFlag) write(w io.Writer, v any, table func(*tabwriter.Writer)) error {
 	if o == "json" {
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
+		return cli.WriteJSON(w, v)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	table(t)
 	return t.Flush()
 }
 
-// row writes cells. Their text may come from devices: characters that control a
-// terminal or would break the table are replaced.
-func row(w io.Writer, cells ...any) {
-	for i, cell := range cells {
-		if i > 0 {
-			_, _ = w.Write([]byte{'\t'})
-		}
-		_, _ = io.WriteString(w, printable(fmt.Sprint(cell)))
-	}
-	_, _ = w.Write([]byte{'\n'})
-}
+func row(w io.Writer, cells ...any) { cli.WriteRow(w, cells...) }
 
 // section begins another table below.
 func section(w *tabwriter.Writer, heads ...any) {
@@ -77,23 +62,7 @@ func ranges(set device.SeqSet) string {
 }
 
 // clip shortens a long text for a table; JSON output has it whole.
-func clip(s string) string {
-	const most = 60
-	if r := []rune(s); len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return s
-}
-
-// printable is s with every character that does not print replaced.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
-}
+func clip(s string) string { return cli.Clip(s, 60) }
 
 // stamp is a time as tables show it: UTC to the second, or nothing.
 func stamp(t time.Time) string {

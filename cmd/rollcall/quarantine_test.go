@@ -97,7 +97,7 @@ func TestQuarantineShow(t *testing.T) {
 	_, out, stderr = w.run("show", all[0].ID, "--records")
 	require.Equal(t, 3, strings.Count(out, "RECORD 2/"), stderr)
 	require.Contains(t, out, "RECORD 2/4 of ")
-	require.Contains(t, out, "VALUE\nv4\n")
+	require.Contains(t, out, "VALUE\n  v4\n")
 	require.NotContains(t, out, "v1", "of another session")
 
 	code, out, stderr = w.run("show", all[1].ID, "--records")

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/printable"
 )
 
 // terminal is whoever sits before the command, or nobody.
@@ -44,7 +45,7 @@ func (t *terminal) confirm(env cli.Env, yes bool) func(question string) error {
 		if !t.person {
 			return cli.Usagef("%s nobody is there to confirm it: give --yes, or look first with --dry-run", question)
 		}
-		_, _ = fmt.Fprintf(env.Stderr, "%s [y/N] ", question)
+		_, _ = fmt.Fprintf(env.Stderr, "%s [y/N] ", printable.Text(question))
 		answer, _ := bufio.NewReader(t.in).ReadString('\n')
 		switch strings.ToLower(strings.TrimSpace(answer)) {
 		case "y", "yes":

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/printable"
 	"github.com/rollcall-platform/rollcall/internal/verify"
 )
 
@@ -12,12 +13,12 @@ import (
 // differs and what could not be asked.
 func resultText(r verify.Result) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-11s  %s  %s", r.Verdict, r.Session, printable(r.RAE))
+	fmt.Fprintf(&b, "%-11s  %s  %s", r.Verdict, r.Session, printable.Text(r.RAE))
 	for i, c := range r.Compared {
 		b.WriteString([]string{"  ", "; "}[min(i, 1)] + comparisonText(c))
 	}
 	b.WriteByte('\n')
-	line := func(parts ...string) { b.WriteString("    " + printable(strings.Join(parts, "")) + "\n") }
+	line := func(parts ...string) { b.WriteString("    " + printable.Text(strings.Join(parts, "")) + "\n") }
 	for _, d := range r.Differences {
 		line(d.Attribute, ": ", valuesText(d))
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rollcall-platform/rollcall/internal/printable"
 )
 
 // Flag is the flag that sets Options.Addr in every command. Errors name it.
@@ -199,7 +201,7 @@ func (s *Server) ask(which map[string]func() error) (map[string]string, bool) {
 	for name, check := range checks {
 		result[name] = "ok"
 		if err := check(); err != nil {
-			result[name], all = err.Error(), false
+			result[name], all = printable.Text(err.Error()), false
 		}
 	}
 	return result, all

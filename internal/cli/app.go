@@ -12,9 +12,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/rollcall-platform/rollcall/internal/printable"
 )
 
 // Exit codes of every command.
@@ -53,9 +54,14 @@ func NotFoundf(format string, args ...any) error {
 // Env is what a command's Run method may ask for, beside a context.Context:
 //
 //	func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error
+//
+// Stdout and Stderr replace what could control a terminal, so that no command has
+// to remember it. Line breaks pass: text from outside goes through WriteRow,
+// WriteJSON or printable.Text, or is quoted.
 type Env struct {
 	Stdout io.Writer // results: for people, or for programs with -o json
 	Stderr io.Writer // progress and errors
+	Raw    io.Writer // standard output byte for byte, for what is not text; never a terminal
 	Logger *slog.Logger
 }
 
@@ -141,7 +147,7 @@ func (a App) Run(ctx context.Context, args []string) (code int) {
 		return ExitOK
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
-	kctx.Bind(Env{Stdout: stdout, Stderr: stderr, Logger: flags.Logger(stderr)})
+	kctx.Bind(Env{Stdout: printable.NewWriter(stdout), Stderr: printable.NewWriter(stderr), Raw: stdout, Logger: flags.Logger(stderr)})
 	err = kctx.Run()
 	if err == nil || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return ExitOK
@@ -205,6 +211,9 @@ func failedAt(k *kong.Kong, err error) string {
 
 var password = regexp.MustCompile(`(://[^:/@\s]*):[^/@\s]+@`)
 
+// maxError is how much of an error is printed, in characters.
+const maxError = 4000
+
 // OneLine is the text of err as a command prints it: one line, URLs in it without
 // their passwords, and characters that do not print replaced, because they could
 // control the terminal.
@@ -215,13 +224,5 @@ func OneLine(err error) string {
 	}
 	lines = slices.Compact(lines)
 	text := password.ReplaceAllString(strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": "), "$1:xxxxx@")
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case !unicode.IsPrint(r):
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
+	return Clip(printable.Text(strings.ReplaceAll(text, "\t", " ")), maxError)
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/rollcall-platform/rollcall/internal/printable"
 )
 
 // Flags are the flags that every command has. Embed them in the grammar.
@@ -19,7 +21,8 @@ type Flags struct {
 
 func (f *Flags) flags() *Flags { return f }
 
-// Logger returns a logger that writes to w as the flags say.
+// Logger returns a logger that writes to w as the flags say. What a terminal would
+// obey is quoted or escaped.
 func (f *Flags) Logger(w io.Writer) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
@@ -27,9 +30,9 @@ func (f *Flags) Logger(w io.Writer) *slog.Logger {
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(slog.NewJSONHandler(printable.NewJSONWriter(w), options))
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(slog.NewTextHandler(printable.NewWriter(w), options))
 }
 
 // formatHelp is a flag's help with its default, where a placeholder hides it,

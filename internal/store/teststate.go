@@ -54,18 +54,18 @@ type HeldError struct {
 func (e *HeldError) Error() string {
 	switch e.State {
 	case StateInTest:
-		return fmt.Sprintf("device %s is held by %s until %s%s", e.Device, e.Holder, e.LeaseUntil.Format(time.RFC3339), reasonSuffix(e.Reason))
+		return fmt.Sprintf("device %s is held by %q until %s%s", e.Device, e.Holder, e.LeaseUntil.Format(time.RFC3339), reasonSuffix(e.Reason))
 	case StateAvailable:
 		return fmt.Sprintf("device %s is held by nobody", e.Device)
 	}
-	return fmt.Sprintf("device %s is in state %s since %s, set by %s%s", e.Device, e.State, e.Since.Format(time.RFC3339), e.Holder, reasonSuffix(e.Reason))
+	return fmt.Sprintf("device %s is in state %s since %s, set by %q%s", e.Device, e.State, e.Since.Format(time.RFC3339), e.Holder, reasonSuffix(e.Reason))
 }
 
 func reasonSuffix(reason string) string {
 	if reason == "" {
 		return ""
 	}
-	return " (" + reason + ")"
+	return fmt.Sprintf(" (%q)", reason)
 }
 
 // Reserve gives an available device to holder until the lease ends. Of several

@@ -43,7 +43,7 @@ func TestReserve(t *testing.T) {
 		if errors.As(err, &held) {
 			require.Equal(t, winner, held.Holder)
 			require.WithinDuration(t, time.Now().Add(time.Hour), held.LeaseUntil, time.Minute)
-			require.ErrorContains(t, err, "is held by "+winner+" until ")
+			require.ErrorContains(t, err, fmt.Sprintf("is held by %q until ", winner))
 		}
 	}
 	require.Zero(t, available())

@@ -12,6 +12,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/rollcall-platform/rollcall/internal/printable"
 )
 
 // Attribute is a value and the seq of the event that set it.
@@ -212,7 +214,7 @@ func (r Record) texts(names ...string) []string {
 func (r Report) String() string {
 	var b strings.Builder
 	for _, d := range r.Differences {
-		fmt.Fprintf(&b, "DIFFERS  %s\n", d)
+		fmt.Fprintf(&b, "DIFFERS  %s\n", printable.Text(d))
 	}
 	if r.Truth != nil {
 		fmt.Fprintf(&b, "%d of %d devices of the capture's truth were found with the address, name and status they ended with.\n", r.Truth.Found, r.Truth.Devices)

@@ -19,10 +19,10 @@ func Lines(ctx context.Context, w io.Writer, source Source) error {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		l.show(source())
+		l.show(source.look())
 		select {
 		case <-ctx.Done():
-			l.summary(source())
+			l.summary(source.look())
 			return l.err
 		case <-tick.C:
 		}

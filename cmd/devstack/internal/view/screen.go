@@ -19,7 +19,7 @@ const refresh = 250 * time.Millisecond
 // Screen draws the status until ctx is cancelled or the person quits (q, Esc or
 // Ctrl-C). The last picture stays on the terminal.
 func Screen(ctx context.Context, out *os.File, source Source) error {
-	m := screen{source: source, status: source(), width: 100, height: 40}
+	m := screen{source: source, status: source.look(), width: 100, height: 40}
 	_, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithOutput(out), tea.WithoutSignalHandler()).Run()
 	if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
 		return nil
@@ -39,7 +39,7 @@ type screen struct {
 // look asks for the next status: off the event loop, because a look may take a
 // moment when the stack is busy.
 func (m screen) look() tea.Cmd {
-	return tea.Tick(refresh, func(time.Time) tea.Msg { return m.source() })
+	return tea.Tick(refresh, func(time.Time) tea.Msg { return m.source.look() })
 }
 
 // Init implements tea.Model.

@@ -4,8 +4,11 @@
 package view
 
 import (
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/rollcall-platform/rollcall/internal/printable"
 )
 
 // Link is an address that a person may open.
@@ -39,6 +42,24 @@ type Status struct {
 
 // Source takes a look. It must return within a second or so.
 type Source func() Status
+
+// look takes a look that a terminal can show: texts that came from devices lose
+// what it would obey, and what is longer than a row.
+func (s Source) look() Status {
+	status := s()
+	status.Phase = printable.Text(status.Phase)
+	status.Devices = slices.Clone(status.Devices)
+	for i := range status.Devices {
+		d := &status.Devices[i]
+		for _, text := range []*string{&d.RAE, &d.Session, &d.MAC, &d.Address, &d.Name, &d.Model, &d.Status} {
+			*text = cut(printable.Text(*text), maxText)
+		}
+	}
+	return status
+}
+
+// maxText is how much of a text is shown, in characters.
+const maxText = 60
 
 // counter is a name and its value in a Status.
 type counter struct {

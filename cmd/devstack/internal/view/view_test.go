@@ -3,12 +3,14 @@ package view_test
 import (
 	"bytes"
 	"context"
+	"regexp"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/view"
+	"github.com/rollcall-platform/rollcall/internal/printable/printabletest"
 )
 
 func TestLinesTellWhatAppearsAndWhatChanges(t *testing.T) {
@@ -42,4 +44,33 @@ func TestLinesTellWhatAppearsAndWhatChanges(t *testing.T) {
     3.0s  ~ 00:11:22:33:44:55  192.168.77.30    offline   tv
     3.0s  devices 1 · sessions 0 · outbox 0 · events in 5 · lag 0 · signals 0 · upserts 0 · dead letters 0
 `, out.String())
+}
+
+// sgr are the colours, which are the view's own.
+var sgr = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+// A device chooses its name and model: it does not speak to the terminal, in
+// either view.
+func TestDevicesDoNotSpeakToTheTerminal(t *testing.T) {
+	for kind, hostile := range printabletest.Hostile {
+		t.Run(kind, func(t *testing.T) {
+			for _, d := range []view.Device{
+				{Session: hostile, MAC: hostile, Address: hostile, Name: hostile, Status: hostile},
+				{Session: "s", RAE: hostile, Model: hostile, Status: "online"},
+			} {
+				source := func() view.Status {
+					return view.Status{Phase: hostile, Devices: []view.Device{d}, Up: time.Second}
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				var out bytes.Buffer
+				require.NoError(t, view.Lines(ctx, &out, source))
+				printabletest.RequireClean(t, out.String())
+				require.Less(t, out.Len(), 8<<10)
+
+				screen := sgr.ReplaceAllString(view.Picture(source), "")
+				printabletest.RequireClean(t, screen)
+			}
+		})
+	}
 }
