@@ -4,8 +4,9 @@ import "time"
 
 // Times that tests need to know.
 const (
-	AckDelay  = ackDelay
-	WillDelay = willDelay * time.Second
+	AckDelay    = ackDelay
+	AckInterval = ackInterval
+	WillDelay   = willDelay * time.Second
 )
 
 // InFlight counts the events without an answer.

@@ -4,21 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/eclipse/paho.golang/autopaho"
 	"github.com/eclipse/paho.golang/paho"
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/listeners"
+	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge/uplink"
 	"github.com/rollcall-platform/rollcall/internal/metrictest"
 	"github.com/rollcall-platform/rollcall/internal/mqtt"
+	"github.com/rollcall-platform/rollcall/internal/porttest"
 )
 
 const commandTopic = "rollcall/v1/RAE-1/sessions/s1/commands"
@@ -133,6 +139,43 @@ func TestACommandIsAcknowledgedOnlyWhenItIsDealtWith(t *testing.T) {
 	c.fail = 2
 	_, _ = start(t, o)
 	eventually(t, "it came again, and a failure did not lose it", func() bool { return c.seen() == 1 })
+}
+
+// pubacks counts the acknowledgements that reach the broker.
+type pubacks struct {
+	hook
+	n atomic.Int64
+}
+
+func (p *pubacks) OnPacketRead(_ *mochi.Client, packet packets.Packet) (packets.Packet, error) {
+	if packet.FixedHeader.Type == packets.Puback {
+		p.n.Add(1)
+	}
+	return packet, nil
+}
+
+// A crash must not lose a command that is not done: so no acknowledgement of it is
+// written before it is.
+func TestNoAcknowledgementIsWrittenBeforeTheCommandIsDone(t *testing.T) {
+	seen, addr := &pubacks{hook: hook{presence: make(chan string, 9)}}, porttest.Addr(t)
+	s := mochi.New(&mochi.Options{InlineClient: true, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, s.AddHook(seen, nil))
+	require.NoError(t, s.AddListener(listeners.NewTCP(listeners.Config{ID: "tcp", Address: addr})))
+	require.NoError(t, s.Serve())
+	t.Cleanup(func() { _ = s.Close() })
+	steps := make(chan struct{}, 1)
+	c, reg := &commands{wait: steps}, prometheus.NewRegistry()
+	_, _ = start(t, uplink.Options{Broker: mqtt.Broker{URL: "mqtt://" + addr}, Outbox: newOutbox(), Commands: c.handle, Registerer: reg})
+	subscribed(t, reg)
+	for n := range 2 {
+		require.NoError(t, s.Publish(commandTopic, []byte(fmt.Sprint(n)), false, 1))
+	}
+	eventually(t, "both came", func() bool { return metrictest.Value(t, reg, "rollcall_edge_commands_received_total") == 2 })
+	for done := range int64(2) {
+		require.Never(t, func() bool { return seen.n.Load() > done }, 25*uplink.AckInterval, uplink.AckInterval, "acknowledged before it is done")
+		steps <- struct{}{}
+		eventually(t, "its acknowledgement", func() bool { return seen.n.Load() == done+1 })
+	}
 }
 
 func TestMoreCommandsThanTheInboxHolds(t *testing.T) {

@@ -320,3 +320,29 @@ func TestBudgetsFitTheMemory(t *testing.T) {
 	o := Options{Memory: 100 << 20}
 	require.ErrorContains(t, o.Validate(), "raise it or lower them")
 }
+
+// What Temporal refused goes before what came later: else a lane would be applied
+// out of order when it goes on.
+func TestRefusedBatchStaysAtTheHeadOfItsLane(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total, new(tally))
+	closed := incomingDelta(5, 2)
+	closed.fold = device.FoldOf(device.Event{RAE: "r", Session: someSession, Type: device.Closed, Seq: 2, Time: closed.record.Timestamp})
+	ready, _, _ := a.add([]incoming{closed, incomingDelta(6, 3)}, 0, nil)
+	require.Len(t, ready, 1)
+	f := a.take(ready[0], nil)
+	require.EqualValues(t, 5, f.batch.First)
+	until := time.UnixMilli(1_700_000_000_000)
+	a.refused(f, until)
+	ready, stopped, _ := a.sweep(until.Add(-1))
+	require.Empty(t, ready, "its stop is not over")
+	require.Equal(t, 1, stopped)
+	ready, _, _ = a.sweep(until)
+	require.Len(t, ready, 1)
+	again := a.take(ready[0], nil)
+	require.EqualValues(t, 5, again.batch.First)
+	require.Equal(t, f.batch, again.batch)
+	_, more := a.applied(again)
+	require.True(t, more)
+	require.EqualValues(t, 6, a.take(ready[0], nil).batch.First)
+}
