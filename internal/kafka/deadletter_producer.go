@@ -37,6 +37,9 @@ func NewDeadLetterProducer(topic string, client Producer, log *slog.Logger) *Dea
 	return &DeadLetterProducer{topic: topic, client: client, log: log}
 }
 
+// Topic is where the letters go.
+func (p *DeadLetterProducer) Topic() string { return p.topic }
+
 // Letter is a dead letter that is to be produced. Not safe for concurrent use.
 type Letter struct {
 	record    *kgo.Record // never given to the client: it writes to what it produces

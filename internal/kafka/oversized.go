@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -227,16 +226,15 @@ func (s *stopping) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byt
 	return out, nil
 }
 
-// Locate gives each partition without a committed offset the offset at which the
-// partition begins. Call it in kgo.AdjustFetchOffsetsFn. Pass needs it where the
-// batch to pass is a partition's very first: the client has no position there.
-func Locate(ctx context.Context, cl *kgo.Client, log *slog.Logger, offsets map[string]map[int32]kgo.Offset) {
+// Locate gives each partition without a committed offset, and each whose committed
+// offset retention has passed, the offset at which the partition begins. It returns
+// how many offsets were lost so, by topic and partition. Call it in
+// kgo.AdjustFetchOffsetsFn. Pass needs it where the batch to pass is a partition's
+// very first: the client has no position there.
+func Locate(ctx context.Context, cl *kgo.Client, log *slog.Logger, offsets map[string]map[int32]kgo.Offset) (lost map[string]map[int32]int64) {
+	lost = map[string]map[int32]int64{}
 	for topic, partitions := range offsets {
-		unplaced := maps.Clone(partitions)
-		maps.DeleteFunc(unplaced, func(_ int32, o kgo.Offset) bool { return o.EpochOffset().Offset >= 0 })
-		if len(unplaced) == 0 {
-			continue
-		}
+		lost[topic] = map[int32]int64{}
 		ctx, cancel := context.WithTimeout(ctx, locateTimeout)
 		starts, err := kadm.NewClient(cl).ListStartOffsets(ctx, topic)
 		cancel()
@@ -247,10 +245,16 @@ func Locate(ctx context.Context, cl *kgo.Client, log *slog.Logger, offsets map[s
 			log.Warn("cannot ask where partitions begin: a first batch too large to decompress would stop its partition until the next rebalance",
 				"topic", topic, "err", Explain(err))
 		}
-		for n := range unplaced {
-			if start, ok := starts.Lookup(topic, n); ok && start.Err == nil {
-				partitions[n] = kgo.NewOffset().At(start.Offset)
+		for n, committed := range partitions {
+			start, ok := starts.Lookup(topic, n)
+			if !ok || start.Err != nil || committed.EpochOffset().Offset >= start.Offset {
+				continue
 			}
+			if at := committed.EpochOffset().Offset; at >= 0 {
+				lost[topic][n] = start.Offset - at
+			}
+			partitions[n] = kgo.NewOffset().At(start.Offset)
 		}
 	}
+	return lost
 }

@@ -45,7 +45,8 @@ type assignment struct {
 	replayed  int64 // an earlier owner may have sent what is below; see newAssignment
 	maxSpan   int64
 	committed int64 // last offset committed by us, -1 before
-	end       int64 // the partition's high watermark when last fetched
+	end       int64 // where what can be fetched ended when last fetched
+	next      int64 // the offset that the next fetch is to begin with; -1: any
 	left      Left  // what was not done when it was closed
 }
 
@@ -55,7 +56,7 @@ type assignment struct {
 func newAssignment(ctx context.Context, topic string, partition int32, maxSpan int, total *budget, tally *tally) *assignment {
 	a := &assignment{
 		topic: topic, partition: partition, total: total, tally: tally, span: offsets.NewSpan(), lanes: map[laneKey]*lane{}, seqs: newSeqs(),
-		idle: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1,
+		idle: make(chan struct{}), started: -1, maxSpan: int64(maxSpan), committed: -1, next: -1,
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	return a
@@ -72,6 +73,9 @@ type incoming struct {
 
 func decode(r *kgo.Record, topicID string, arrived time.Time) incoming {
 	in := incoming{record: r, topicID: topicID, arrived: arrived}
+	if r.Attrs.IsControl() {
+		return in
+	}
 	e, err := device.DecodeRecord(string(r.Key), r.Value)
 	if err == nil {
 		in.fold = device.FoldOf(e)
@@ -95,18 +99,29 @@ type flight struct {
 
 // add takes decoded records, in offset order. It returns the lanes to offer to
 // the scheduler, because they became ready or have a change now, the dead
-// letters, and how often the offsets went back.
-func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *kafka.Letter) (ready []*lane, letters []*deadLetter, rewinds int) {
+// letters, how often the offsets went back, and how many of in are markers of
+// transactions, which are done at once.
+func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *kafka.Letter) (ready []*lane, letters []*deadLetter, rewinds, markers int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.span.Closed() || a.leaving {
-		return nil, nil, 0
+		return nil, nil, 0, 0
 	}
 	a.end = end
 	for _, i := range in {
 		r := i.record
 		if a.started < 0 {
 			a.started, a.replayed = r.Offset, min(r.Offset+a.maxSpan, end)
+		}
+		a.next = r.Offset + 1
+		if r.Attrs.IsControl() {
+			markers++
+			u := &offsets.Unit{Fetched: i.arrived, Written: r.Timestamp}
+			if !a.span.Fetched(r.Offset, r.LeaderEpoch, u) {
+				rewinds++
+			}
+			a.span.Complete(u)
+			continue
 		}
 		grown := recordBytes
 		u := &offsets.Unit{Fetched: i.arrived, Written: r.Timestamp}
@@ -136,7 +151,25 @@ func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *
 		}
 		a.growLocked(grown)
 	}
-	return ready, letters, rewinds
+	return ready, letters, rewinds, markers
+}
+
+// begin notes that offset is the first to be fetched.
+func (a *assignment) begin(offset int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.next = offset
+}
+
+// skipped is how many offsets are gone of those before first, the offset that was
+// fetched, because the log now begins at start.
+func (a *assignment) skipped(first, start int64) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next < 0 {
+		return 0
+	}
+	return max(0, min(first, start)-a.next)
 }
 
 func (a *assignment) laneLocked(f device.Fold) *lane {

@@ -41,6 +41,9 @@ const (
 	// read on before it applies; see scheduler.catchUp. It goes on with both
 	// when fewer than a turn takes are left.
 	farBehind = 20 * pollRecords
+	// metadataAge is how old the client's picture of the topic may become:
+	// partitions that are added are read when it is renewed.
+	metadataAge = 10 * time.Second
 	// commitTimeout bounds the commits at a revoke and at the end.
 	commitTimeout = 10 * time.Second
 )
@@ -59,6 +62,8 @@ type consumer struct {
 	work        context.Context // ends when draining has ended
 	workers     sync.WaitGroup  // everything that ends with work
 	warned      time.Time       // of a fetch that failed
+	watch       *kafka.TopicWatch
+	recreated   chan struct{} // holds one: the topic was made anew
 
 	mu          sync.Mutex
 	assignments map[int32]*assignment
@@ -67,7 +72,7 @@ type consumer struct {
 }
 
 func newConsumer(p *Poller) *consumer {
-	return &consumer{Poller: p, assignments: map[int32]*assignment{}, built: make(chan struct{})}
+	return &consumer{Poller: p, assignments: map[int32]*assignment{}, built: make(chan struct{}), recreated: make(chan struct{}, 1)}
 }
 
 func (p *consumer) clientOpts() []kgo.Opt {
@@ -79,10 +84,12 @@ func (p *consumer) clientOpts() []kgo.Opt {
 		kgo.HeartbeatInterval(min(3*time.Second, o.SessionTimeout/3)),
 		kgo.DisableAutoCommit(),
 		kgo.MetadataMinAge(500 * time.Millisecond), // how soon a partition is tried again after an error; default 5 s
+		kgo.MetadataMaxAge(metadataAge),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // a transaction's marker is read, and done, as what it is: else it looks like lag, or like a loss
 		kgo.FetchMaxBytes(int32(o.FetchBytes)),
 		kgo.FetchMaxPartitionBytes(1 << 20),
 		kgo.FetchMaxWait(fetchWait),
@@ -114,7 +121,7 @@ func (p *consumer) run(ctx context.Context) error {
 		return err
 	}
 	defer own.unregisterAll()
-	for _, run := range []func(context.Context){p.acks.run, p.deadLetters.run, p.commits.run, p.tick} {
+	for _, run := range []func(context.Context){p.acks.run, p.deadLetters.run, p.commits.run, p.tick, p.watch.Run} {
 		p.workers.Go(func() { run(work) })
 	}
 	if err = p.poll(ctx); err == nil {
@@ -160,9 +167,30 @@ func (p *consumer) build(work context.Context) (*clientRegisterer, error) {
 		return nil, fmt.Errorf("poller: Kafka client: %w", err)
 	}
 	p.client, p.commits.client = cl, cl
+	p.watch = kafka.NewTopicWatch(cl, p.log, p.topicMetrics, p.topicRecreated, o.Topic, o.DeadLetterTopic)
+	p.topics.Store(p.watch)
 	p.deadLetters.producer = kafka.NewDeadLetterProducer(o.DeadLetterTopic, cl, p.log)
+	p.deadLetters.failed = p.watch.Failed
 	close(p.built)
 	return own, nil
+}
+
+// errRecreated ends the life of a consumer whose topic was made anew.
+var errRecreated = errors.New("the topic was made anew")
+
+// topicRecreated is called when topic is another one under its name. Of the events
+// the next consumer begins at the start of the new one; dead letters are produced
+// to the new one.
+func (p *consumer) topicRecreated(topic string) {
+	if topic == p.opts.DeadLetterTopic {
+		p.client.PurgeTopicsFromProducing(topic)
+		return
+	}
+	p.joined.Store(false)
+	select {
+	case p.recreated <- struct{}{}:
+	default:
+	}
 }
 
 // poll never waits for a worker or a sink: what it polls is decoded, folded and
@@ -178,6 +206,12 @@ func (p *consumer) poll(ctx context.Context) error {
 		if ctx.Err() != nil {
 			p.client.AllowRebalance()
 			return nil
+		}
+		select {
+		case <-p.recreated:
+			p.client.AllowRebalance()
+			return errRecreated
+		default:
 		}
 		ends := p.take(fetches)
 		stuck := p.handleFetchErrors(ctx, fetches, ends)
@@ -211,12 +245,15 @@ func (p *consumer) unread() int64 {
 func (p *consumer) take(fetches kgo.Fetches) (ends map[int32]int64) {
 	records, total, now := map[int32][]*kgo.Record{}, 0, time.Now()
 	ends = map[int32]int64{}
+	starts := map[int32]int64{}
 	topicID := ""
 	fetches.EachTopic(func(t kgo.FetchTopic) { // there is one
 		topicID = device.TopicIDOf(t.TopicID)
 		for _, tp := range t.Partitions {
 			records[tp.Partition] = append(records[tp.Partition], tp.Records...)
-			ends[tp.Partition] = max(ends[tp.Partition], tp.HighWatermark)
+			// What lies beyond it cannot be read yet: a transaction is open.
+			ends[tp.Partition] = max(ends[tp.Partition], cmp.Or(max(tp.LastStableOffset, 0), tp.HighWatermark))
+			starts[tp.Partition] = max(starts[tp.Partition], tp.LogStartOffset)
 			total += len(tp.Records)
 		}
 	})
@@ -232,6 +269,7 @@ func (p *consumer) take(fetches kgo.Fetches) (ends map[int32]int64) {
 				for i, r := range rs {
 					in[i] = decode(r, topicID, now)
 				}
+				p.noteLost(a, a.skipped(rs[0].Offset, starts[partition]))
 				p.accept(a, in, ends[partition])
 				return nil
 			})
@@ -258,6 +296,7 @@ func (p *consumer) handleFetchErrors(ctx context.Context, fetches kgo.Fetches, e
 			return
 		}
 		stuck = true
+		p.watch.Failed(topic, err)
 		if now := time.Now(); now.Sub(p.warned) >= warnEvery {
 			p.warned = now
 			p.log.Warn("fetch failed, trying again", "partition", partition, "err", cmp.Or(failed, err))
@@ -266,12 +305,23 @@ func (p *consumer) handleFetchErrors(ctx context.Context, fetches kgo.Fetches, e
 	return stuck
 }
 
+// noteLost tells of offsets that retention has deleted before they were read.
+func (p *consumer) noteLost(a *assignment, n int64) {
+	if n <= 0 {
+		return
+	}
+	p.metrics.offsetsLost.Add(float64(n))
+	p.log.Error("retention has deleted what was not read yet: the sessions' next snapshots heal what they can; read faster, or keep the topic for longer",
+		"partition", a.partition, "offsets", n)
+}
+
 func (p *consumer) accept(a *assignment, in []incoming, end int64) {
-	p.metrics.records.Add(float64(len(in)))
-	ready, letters, rewinds := a.add(in, end, func(i incoming) *kafka.Letter {
+	ready, letters, rewinds, markers := a.add(in, end, func(i incoming) *kafka.Letter {
 		return p.deadLetters.producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail)
 	})
-	p.tally.fetched.Add(int64(len(in)))
+	records := len(in) - markers
+	p.metrics.records.Add(float64(records))
+	p.tally.fetched.Add(int64(records))
 	if rewinds > 0 {
 		p.metrics.rewinds.Add(float64(rewinds))
 		p.log.Error("offsets went back: was the topic cut or made again? What is at offsets that were applied before is taken for applied",

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-
 	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
@@ -111,14 +109,14 @@ func (p *consumer) hasUndone() bool {
 	return slices.ContainsFunc(p.owned(), func(a *assignment) bool { return a.load().span > 0 })
 }
 
-// abandon gives up after a fatal error: it commits what is done, if that can
-// be, and hands over the rest. Of a topic that was made again nothing is
-// committed: a group's offsets are by the topic's name, and these are another log's.
-func (p *consumer) abandon(why error) {
+// abandon gives up after cause, a fatal error: it commits what is done, if that can
+// be, and hands over the rest. Of a topic that was made anew nothing is committed: a
+// group's offsets are by the topic's name, and these are another log's.
+func (p *consumer) abandon(cause error) {
 	ctx, cancel := context.WithTimeout(p.work, commitTimeout)
 	defer cancel()
 	as := p.owned()
-	if errors.Is(why, kerr.UnknownTopicID) {
+	if errors.Is(cause, errRecreated) {
 		p.commits.lose(as)
 	} else if err := p.commits.close(ctx, as); err != nil {
 		p.log.Warn("commit after a fatal error failed: what was done is read again", "err", err)

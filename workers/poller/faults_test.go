@@ -352,10 +352,10 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	require.Equal(t, []string{
 		"ack_reads_total", "ack_seconds", "applied_records_total", "buffered_bytes", "commit_bytes_total", "commit_seconds",
 		"commits_total", "dead_letter_failures_total", "dead_letters_total", "drain_left_records", "drain_seconds", "drains_total",
-		"duplicate_records_total", "fetches_total", "fold_records", "in_flight", "lag_records", "lag_seconds",
+		"duplicate_records_total", "fetches_total", "fold_records", "in_flight", "lag_records", "lag_seconds", "offsets_lost_total",
 		"oldest_unacked_seconds", "paused_partitions", "poll_records", "ready_lanes", "rebalances_total", "records_total",
 		"resignals_total", "restarts_total", "rewinds_total", "signal_seconds", "signals_total", "stopped_lanes",
-		"waiting_lanes", "window", "window_cuts_total",
+		"topic_missing", "topic_recreations_total", "waiting_lanes", "window", "window_cuts_total",
 	}, names)
 	// The page that dashboards and alerts are made from names the same.
 	page, err := os.ReadFile("../../docs/metrics.md")

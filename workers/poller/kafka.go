@@ -17,12 +17,8 @@ var rejoins = []error{
 // isFatal reports whether the client does not recover from err by itself, so
 // that a new one has to take its place. Only a broker's answer is fatal:
 // everything else, such as a connection that fails, may pass. That a topic was
-// deleted and made again is fatal: a client keeps to the incarnation that it began
-// with.
+// deleted and made anew is found by kafka.TopicWatch.
 func isFatal(err error) bool {
-	if errors.Is(err, kerr.UnknownTopicID) {
-		return true
-	}
 	var protocol *kerr.Error
 	if !errors.As(err, &protocol) || protocol.Retriable {
 		return false

@@ -10,8 +10,8 @@ import (
 // metrics of the poller. Their names are an interface: a test freezes them.
 // franz-go's own are beside them, as rollcall_poller_kafka_….
 type metrics struct {
-	fetches, records, applied, duplicates, rewinds       prometheus.Counter
-	resignals, deadLetterFailures, commitBytes, restarts prometheus.Counter
+	fetches, records, applied, duplicates, rewinds, offsetsLost prometheus.Counter
+	resignals, deadLetterFailures, commitBytes, restarts        prometheus.Counter
 
 	signals, deadLetters, commits, ackReads, rebalances, windowCuts, drains *prometheus.CounterVec
 
@@ -54,6 +54,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		resignals:          counter("resignals_total", "Batches signalled again because they were not applied in time."),
 		deadLetterFailures: counter("dead_letter_failures_total", "Produces of a dead letter that failed and are tried again."),
 		rewinds:            counter("rewinds_total", "Records whose offset is not above those before: the log was cut or made again."),
+
+		offsetsLost: counter("offsets_lost_total", "Offsets that retention deleted before they were read."),
 
 		commitBytes: counter("commit_bytes_total", "Bytes of offset-commit requests written to brokers."),
 		restarts:    counter("restarts_total", "Times the consumer was built anew after a fatal error of its client."),

@@ -36,7 +36,7 @@ func TestLateAckAfterCloseChangesNothing(t *testing.T) {
 	var total budget
 	var done tally
 	a := newAssignment(t.Context(), "t", 0, 100, &total, &done)
-	ready, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 6, nil)
+	ready, _, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 6, nil)
 	require.Len(t, ready, 1)
 	f := a.take(ready[0], nil)
 	require.NotNil(t, f)
@@ -66,7 +66,7 @@ func TestLeavingSendsNothingNewAndSettles(t *testing.T) {
 	var total budget
 	var done tally
 	a := newAssignment(t.Context(), "t", 0, 100, &total, &done)
-	ready, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 0, nil)
+	ready, _, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 0, nil)
 	f := a.take(ready[0], nil)
 	require.True(t, f.fresh)
 	f.signalled = time.Now()
@@ -86,14 +86,14 @@ func TestLeavingSendsNothingNewAndSettles(t *testing.T) {
 func TestLaneFoldsWhileInFlightAndSplitsAtTheLimits(t *testing.T) {
 	var total budget
 	a := newAssignment(t.Context(), "t", 0, 100, &total, new(tally))
-	ready, _, _ := a.add([]incoming{incomingDelta(5, 2), incomingDelta(6, 3)}, 0, nil)
+	ready, _, _, _ := a.add([]incoming{incomingDelta(5, 2), incomingDelta(6, 3)}, 0, nil)
 	require.Len(t, ready, 1)
 	l := ready[0]
 	f := a.take(l, nil)
 	require.Equal(t, device.SeqSet{{From: 2, To: 3}}, f.batch.Fold.Seqs)
 	require.Equal(t, 2, f.batch.Records)
 
-	ready, _, _ = a.add([]incoming{incomingDelta(7, 4), incomingDelta(9, 5)}, 0, nil)
+	ready, _, _, _ = a.add([]incoming{incomingDelta(7, 4), incomingDelta(9, 5)}, 0, nil)
 	require.Empty(t, ready, "one in flight")
 	require.Len(t, l.waiting, 1)
 	_, again := a.applied(f)
@@ -178,7 +178,7 @@ func TestIsFatal(t *testing.T) {
 		"behind, new protocol":   {kerr.StaleMemberEpoch, false},
 		"out of range":           {kerr.OffsetOutOfRange, false},
 		"leader moved":           {kerr.NotLeaderForPartition, false},
-		"topic was made again":   {kerr.UnknownTopicID, true},
+		"topic was made anew":    {kerr.UnknownTopicID, false},
 		"no ACL":                 {kerr.GroupAuthorizationFailed, true},
 		"wrapped":                {fmt.Errorf("join: %w", kerr.TopicAuthorizationFailed), true},
 		"another has the name":   {kerr.FencedInstanceID, true},
@@ -235,7 +235,7 @@ func TestValveShutsByAge(t *testing.T) {
 	v.open(a)
 	in := incomingDelta(5, 2)
 	in.arrived = now
-	ready, _, _ := a.add([]incoming{in}, 6, nil)
+	ready, _, _, _ := a.add([]incoming{in}, 6, nil)
 	now = now.Add(59 * time.Second)
 	v.adjust(a)
 	require.False(t, shut)
@@ -257,14 +257,14 @@ func TestLaneKnowsWhetherItOnlyConfirms(t *testing.T) {
 		in.fold = device.FoldOf(device.Event{RAE: "r", Session: someSession, Type: device.Snapshot, Seq: seq, Time: in.arrived})
 		return in
 	}
-	ready, _, _ := a.add([]incoming{snapshot(1, 7)}, 0, nil)
+	ready, _, _, _ := a.add([]incoming{snapshot(1, 7)}, 0, nil)
 	require.Len(t, ready, 1)
 	l := ready[0]
 	require.False(t, l.changes.Load(), "nothing is known to be missing")
-	ready, _, _ = a.add([]incoming{snapshot(2, 8)}, 0, nil)
+	ready, _, _, _ = a.add([]incoming{snapshot(2, 8)}, 0, nil)
 	require.Empty(t, ready)
 	require.False(t, l.changes.Load(), "two in a row")
-	ready, _, _ = a.add([]incoming{incomingDelta(3, 9)}, 0, nil)
+	ready, _, _, _ = a.add([]incoming{incomingDelta(3, 9)}, 0, nil)
 	require.Equal(t, []*lane{l}, ready, "a change folds in: the scheduler is told")
 	require.True(t, l.changes.Load())
 	f := a.take(l, nil)
@@ -273,7 +273,7 @@ func TestLaneKnowsWhetherItOnlyConfirms(t *testing.T) {
 	require.False(t, l.changes.Load())
 	f = a.take(l, nil)
 	a.applied(f)
-	ready, _, _ = a.add([]incoming{snapshot(5, 12)}, 0, nil)
+	ready, _, _, _ = a.add([]incoming{snapshot(5, 12)}, 0, nil)
 	require.True(t, ready[0].changes.Load(), "11 is missing: this one mends something")
 }
 

@@ -39,6 +39,9 @@ type Poller struct {
 	kafkaOpts []kgo.Opt
 	oversized *kafka.Oversized
 
+	topicMetrics *kafka.TopicMetrics
+	topics       atomic.Pointer[kafka.TopicWatch] // of the present consumer
+
 	tally        tally
 	draining     chan struct{} // closed by Drain
 	once         sync.Once
@@ -60,7 +63,7 @@ func New(o Options) (*Poller, error) {
 		return nil, fmt.Errorf("poller: %w", err)
 	}
 	p := &Poller{
-		opts: o, log: o.Logger, metrics: newMetrics(o.Registerer),
+		opts: o, log: o.Logger, metrics: newMetrics(o.Registerer), topicMetrics: kafka.NewTopicMetrics(o.Registerer, "rollcall_poller"),
 		signaller: signaller{o.Temporal, o.TaskQueue}, draining: make(chan struct{}),
 	}
 	p.kafkaOpts = slices.Concat(access, o.KafkaOpts)
@@ -98,6 +101,9 @@ func (p *Poller) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		if errors.Is(err, errRecreated) {
+			continue
+		}
 		if time.Since(born) >= restartCalm {
 			n = 0
 		}
@@ -130,6 +136,11 @@ func (p *Poller) Drain() { p.once.Do(func() { close(p.draining) }) }
 // Ready is nil when the poller has joined its group and is caught up or
 // working; else it says why not.
 func (p *Poller) Ready() error {
+	if w := p.topics.Load(); w != nil {
+		if err := w.Ready(); err != nil {
+			return err
+		}
+	}
 	if !p.joined.Load() {
 		return errors.New("poller has not joined its consumer group")
 	}

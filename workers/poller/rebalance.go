@@ -33,7 +33,14 @@ func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[str
 
 func (p *consumer) locate(ctx context.Context, starts map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	<-p.built
-	kafka.Locate(ctx, p.client, p.log, starts)
+	committed := starts[p.opts.Topic]
+	lost := kafka.Locate(ctx, p.client, p.log, starts)
+	for n, o := range committed {
+		if a := p.assignment(n); a != nil {
+			p.noteLost(a, lost[p.opts.Topic][n])
+			a.begin(o.EpochOffset().Offset)
+		}
+	}
 	return starts, nil
 }
 
