@@ -328,7 +328,7 @@ func TestRefusedBatchStaysAtTheHeadOfItsLane(t *testing.T) {
 	a := newAssignment(t.Context(), "t", 0, 100, &total, new(tally))
 	closed := incomingDelta(5, 2)
 	closed.fold = device.FoldOf(device.Event{RAE: "r", Session: someSession, Type: device.Closed, Seq: 2, Time: closed.record.Timestamp})
-	ready, _, _ := a.add([]incoming{closed, incomingDelta(6, 3)}, 0, nil)
+	ready, _, _, _ := a.add([]incoming{closed, incomingDelta(6, 3)}, 0, nil)
 	require.Len(t, ready, 1)
 	f := a.take(ready[0], nil)
 	require.EqualValues(t, 5, f.batch.First)
