@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -151,7 +152,7 @@ func TestRefusals(t *testing.T) {
 		{"test state", []string{"device", "set-state", db, "x", "in_test"}, `<state> must be one of "available","quarantined","maintenance" but got "in_test" (see rollcall device set-state --help)`},
 		{"no lease", []string{"device", "reserve", db, "x"}, `missing flags: --for=DURATION (see rollcall device reserve --help)`},
 		{"expiry", []string{"device", "request-snapshot", db, "x", "--expires=2h"}, `device request-snapshot: --wait must not be less than 0, --expires from 1s to 1h0m0s (see rollcall device request-snapshot --help)`},
-		{"no action", []string{"device", "command", db, "x", "reboot"}, `device command: there is no action "reboot": the actions are snapshot, ping (see rollcall device command --help)`},
+		{"no action", []string{"device", "command", db, "x", "reboot"}, `device command: there is no action "reboot": the actions are ` + actionList() + ` (see rollcall device command --help)`},
 		{"argument", []string{"device", "command", db, "x", "ping", `{"txt":"x"}`}, `device command: ping: unknown argument "txt": there are text (see rollcall device command --help)`},
 		{"no arguments", []string{"device", "command", db, "x", "snapshot", `{"deep":true}`}, `device command: snapshot: unknown argument "deep": there are none (see rollcall device command --help)`},
 		{"not JSON", []string{"device", "command", db, "x", "ping", `hello`}, `device command: ping: arguments are not a JSON object: hello (see rollcall device command --help)`},
@@ -193,4 +194,13 @@ func TestExampleConfiguration(t *testing.T) {
 		code, _, stderr := run(t, command, "--config=../../deploy/rollcall.example.yaml", "--check-config")
 		require.Equal(t, cli.ExitOK, code, stderr)
 	}
+}
+
+// actionList is the table's actions as an error lists them.
+func actionList() string {
+	var names []string
+	for _, a := range device.Actions {
+		names = append(names, string(a.Name))
+	}
+	return strings.Join(names, ", ")
 }

@@ -110,11 +110,11 @@ var Vocabulary = []AttributeSpec{
 	{Name: AttrDeviceSerial, Type: TextValue, SetBy: Reserved, Identity: IdentitySerial, Urgent: true, About: "serial number as the maker prints it"},
 	{Name: AttrESN, Type: TextValue, SetBy: Reserved, Identity: IdentityESN, Search: "Esn", Urgent: true, About: "Netflix electronic serial number"},
 
-	{Name: AttrHostname, Type: TextValue, SetBy: SetByRegistry, Card: "host name", About: "the DHCP host name, else the mDNS one"},
-	{Name: AttrMAC, Type: MACValue, SetBy: SetByRegistry, Identity: IdentityMAC, Card: "MAC", Urgent: true, About: "hardware address on the RAE's LAN"},
-	{Name: AttrMACLocal, Type: BoolValue, SetBy: SetByRegistry, About: "true, or absent: the MAC is locally administered, often random"},
+	{Name: AttrHostname, Type: TextValue, SetBy: SetByDiscovery, Card: "host name", About: "the DHCP host name, else the mDNS one"},
+	{Name: AttrMAC, Type: MACValue, SetBy: SetByDiscovery, Identity: IdentityMAC, Card: "MAC", Urgent: true, About: "hardware address on the RAE's LAN"},
+	{Name: AttrMACLocal, Type: BoolValue, SetBy: SetByDiscovery, About: "true, or absent: the MAC is locally administered, often random"},
 	{Name: AttrIPv4, Type: IPv4Value, SetBy: SetByDiscovery, Card: "IPv4", Urgent: true, About: "address on the RAE's LAN"},
-	{Name: AttrLastIPv4, Type: IPv4Value, SetBy: SetByRegistry, About: "of a device that left: the address it had"},
+	{Name: AttrLastIPv4, Type: IPv4Value, SetBy: SetByDiscovery, About: "of a device that left: the address it had"},
 	{Name: AttrIPv6, Type: IPv6sValue, SetBy: SetByDiscovery, About: "IPv6 addresses"},
 
 	{Name: AttrDHCPHostname, Type: TextValue, SetBy: SetByDiscovery, About: "DHCP option 12"},

@@ -27,13 +27,13 @@ UPDATE device_test_state SET lease_until = now() + $3::FLOAT8 * INTERVAL '1 seco
 WHERE device_id = $1 AND state = 'in_test' AND holder = $2 AND lease_until > now()
 RETURNING state, holder, reason, since, lease_until`
 
-	// $3: whoever holds it.
+	// $3 is force: it is released whoever holds it. A lease that has ended is released too.
 	sqlRelease = `
 UPDATE device_test_state SET state = 'available', holder = '', reason = '', since = now(), lease_until = NULL
 WHERE device_id = $1 AND state = 'in_test' AND (holder = $2 OR $3::BOOL)
 RETURNING state, holder, reason, since, lease_until`
 
-	// $5: though somebody holds it.
+	// $5 is force: the state is set even where somebody holds the device.
 	sqlSetTestState = `
 INSERT INTO device_test_state (device_id, state, holder, reason, since)
 VALUES ($1, $2, $3, $4, now())

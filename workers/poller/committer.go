@@ -14,7 +14,9 @@ import (
 )
 
 // committer commits what the assignments allow, every interval or number of done
-// records.
+// records. What may be committed of a partition is decided by its assignment
+// (uncommittedLocked), by means of offsets.Span: the offsets below the first
+// record that is not done.
 //
 // Invariant: what it reads from the assignments and the commit of it are enqueued
 // with the client under one lock, and an assignment is closed under the same

@@ -39,7 +39,7 @@ type gate struct {
 	shut bool
 }
 
-// open makes way for a new assignment: a pause survives a rebalance in the
+// open registers a new assignment and resumes its partition: a pause survives a rebalance in the
 // client, so that what was paused before is resumed here.
 func (v *valve) open(a *assignment) {
 	v.mu.Lock()
@@ -81,6 +81,9 @@ func (v *valve) adjustAllLocked() {
 	v.tellLocked()
 }
 
+// decideLocked pauses a partition that has reached a mark (its bytes, its
+// records, its age, or the bytes of all) and resumes one that is below half of
+// every mark.
 func (v *valve) decideLocked(g *gate) {
 	l := g.a.load()
 	var age time.Duration
