@@ -146,7 +146,8 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 //
 // A NewSession that the database knows after all is not written, because the
 // workflow worked the request out from an empty state. It is answered with the
-// session as the database has it. IdentifiesDevice is answered with the session's
+// session as the database has it. So is a request that builds on another row than
+// the database has, with Mismatch. IdentifiesDevice is answered with the session's
 // rivals. Both answers have the device's test state. Any other request is answered
 // with nil.
 func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*workflows.LoadedSession, error) {
@@ -156,8 +157,9 @@ func (a *Activities) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) 
 	u.Answer = &answer
 	err := a.applier.Apply(ctx, u)
 	switch {
-	case err == nil && answer.Known:
+	case err == nil && (answer.Known || answer.Mismatch):
 		loaded, err := a.LoadSession(ctx, in.Session)
+		loaded.Mismatch = answer.Mismatch
 		return &loaded, err
 	case err == nil:
 		a.observe(workflows.ActivityApplyBatch, "ok", began)
@@ -191,7 +193,7 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 		return workflows.LoadedSession{}, a.describeFailure(ctx, "load", session, err)
 	}
 	loaded := workflows.LoadedSession{
-		Found: stored.Found, State: stored.State, Positions: stored.Positions, Counters: newCounters(stored.Counters),
+		Found: stored.Found, State: stored.State, Positions: stored.Positions, Counters: newCounters(stored.Counters), Revision: workflows.Revision(stored.Revision),
 		SearchAttributes: a.searchAttributes(), Level: workflows.Level, TestState: newTestState(stored.Test),
 	}
 	if stored.Found && stored.State.AsOf > 0 && stored.State.Closed == 0 {
@@ -242,7 +244,7 @@ func (a *Activities) observe(activity, outcome string, began time.Time) {
 // because the request is in histories and cannot change, and the update can.
 func newUpdate(in workflows.ApplyRequest) store.Update {
 	return store.Update{
-		RAE: in.RAE, Session: in.Session,
+		RAE: in.RAE, Session: in.Session, ID: in.ID, Base: store.Revision(in.Base),
 		AsOf: in.AsOf, Snapshot: in.Snapshot, SnapshotAt: in.SnapshotAt, Hash: in.Hash,
 		Seen: in.Seen, Missing: in.Missing, Closed: in.Closed, Reason: in.Reason,
 		First: in.First, Last: in.Last, Received: in.Received, BatchReceived: in.BatchReceived,

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,14 +14,36 @@ import (
 // applyWaiting applies all that waits: one apply in the common case. In the first
 // run of a chain it loads the session first.
 func (s *session) applyWaiting(ctx workflow.Context) {
-	if s.Sync == SyncLoading {
+	loading := s.Sync == SyncLoading
+	if loading {
 		s.loadSession(ctx)
 	}
-	for _, group := range splitAfterClose(s.newBatches(ctx)) {
-		s.applyGroup(ctx, group)
+	for checked := loading; s.applyBatches(ctx, checked); checked = true {
+		s.rejectForeignBatches(workflow.Now(ctx)) // the database may say that the session is another RAE's
 	}
 	s.Waiting = nil
 	s.quarantineRefusals(ctx)
+}
+
+// applyBatches applies the batches that wait. It reports true where the session had
+// to take what the database has: then they are judged and applied anew.
+//
+// The poller sends a batch again where the database does not say that it is
+// applied. So where nothing waits but what the session knows, and the database was
+// not just read, it is asked: it may have lost it.
+func (s *session) applyBatches(ctx workflow.Context, checked bool) (reloaded bool) {
+	batches, duplicates := s.newBatches()
+	if len(batches) == 0 && duplicates > 0 && !checked && s.reload(ctx, "what was applied came again") {
+		return true
+	}
+	for _, group := range splitAfterClose(batches) {
+		if s.applyGroup(ctx, group) {
+			return true
+		}
+	}
+	s.Counters.Duplicates += duplicates
+	s.add(ctx, metricDuplicates, duplicates)
+	return false
 }
 
 // splitAfterClose splits batches behind each one that closes the session. What
@@ -38,33 +61,39 @@ func splitAfterClose(batches []device.Batch) [][]device.Batch {
 }
 
 // applyGroup applies batches in one apply. Where the database refuses that, it
-// applies each by itself, so that only a batch at fault is kept out.
-func (s *session) applyGroup(ctx workflow.Context, batches []device.Batch) {
+// applies each by itself, so that only a batch at fault is kept out. It reports
+// true, and has refused none, where the session had to take what the database has.
+func (s *session) applyGroup(ctx workflow.Context, batches []device.Batch) (reloaded bool) {
 	err := s.apply(ctx, foldBatches(batches))
+	var refusals []Refusal
 	for _, b := range batches {
 		if err == nil {
 			break
 		}
 		refusal := err
-		if len(batches) > 1 {
+		if len(batches) > 1 && !errors.Is(err, errReloaded) {
 			refusal = s.apply(ctx, foldBatches([]device.Batch{b}))
 		}
+		if errors.Is(refusal, errReloaded) {
+			return true
+		}
 		if refusal != nil {
-			s.PendingRefusals = append(s.PendingRefusals, Refusal{
+			refusals = append(refusals, Refusal{
 				Topic: b.Topic, TopicID: b.TopicID, Partition: b.Partition, First: b.First, Last: b.Last,
 				Cause: CauseDatabase, Detail: clip(fmt.Sprintf("seq %s: %v", b.Fold.Seqs, refusal)), At: workflow.Now(ctx),
 			})
 		}
 	}
+	s.PendingRefusals = append(s.PendingRefusals, refusals...)
+	return false
 }
 
-// newBatches returns the waiting batches that are not duplicates. A batch is a
+// newBatches returns the waiting batches that are not duplicates, and how many
+// events the others have. A batch is a
 // duplicate only when its position was reached and all its events are known. In a
 // topic that was created again the position is of another incarnation, and the
 // seqs alone decide what is new.
-func (s *session) newBatches(ctx workflow.Context) []device.Batch {
-	var batches []device.Batch
-	var duplicates int64
+func (s *session) newBatches() (batches []device.Batch, duplicates int64) {
 	seqs, positions := knownSeqs(&s.State), slices.Clone(s.Positions)
 	for _, w := range s.Waiting {
 		b := w.Batch
@@ -75,11 +104,7 @@ func (s *session) newBatches(ctx workflow.Context) []device.Batch {
 		seqs, positions = seqs.Union(b.Fold.Seqs), device.Advance(positions, b.Position())
 		batches = append(batches, b)
 	}
-	if duplicates > 0 {
-		s.Counters.Duplicates += duplicates
-		s.add(ctx, metricDuplicates, duplicates)
-	}
-	return batches
+	return batches, duplicates
 }
 
 // foldedBatches are batches that go into one apply.
@@ -151,14 +176,14 @@ func (s *session) planApply(in foldedBatches, now time.Time) plannedApply {
 }
 
 // apply applies batches: the database first, then the session's own state. It
-// returns an error only for a refusal.
+// returns errReloaded, or an error for a refusal.
 func (s *session) apply(ctx workflow.Context, in foldedBatches) error {
 	if in.batches == 0 {
 		return nil
 	}
 	p := s.planApply(in, workflow.Now(ctx))
-	var answer LoadedSession // stays empty unless the request identifies the device
-	if err := s.executeActivity(ActivityApplyBatch, p.summary(), p.request, &answer); err != nil {
+	answer, err := s.executeApply(ctx, clip(p.summary()+s.anewText()), &p.request)
+	if err != nil {
 		return err
 	}
 	s.recordApply(ctx, p)
@@ -170,9 +195,10 @@ func (s *session) apply(ctx workflow.Context, in foldedBatches) error {
 // recordApply makes an apply that the database has the session's own state.
 //
 // Invariant: nothing else changes State, Positions and the counters of applied
-// events, but loadSession and, for positions, quarantineRefusals.
+// events, but takeStored and, for positions, quarantineRefusals.
 func (s *session) recordApply(ctx workflow.Context, p plannedApply) {
 	s.State, s.LastReceived = p.next, p.request.Received
+	s.Lost = s.Lost.Minus(seenSeqs(&s.State))
 	s.advancePositions(p.positions)
 	s.Counters.Batches += p.batches
 	s.Counters.Events += p.request.Events
@@ -222,18 +248,24 @@ func (s *session) quarantineRefusals(ctx workflow.Context) {
 	if len(s.PendingRefusals) == 0 {
 		return
 	}
-	var positions []device.Position
-	for _, r := range s.PendingRefusals {
-		if r.Topic != "" && !device.Reached(s.Positions, r.position()) {
-			positions = device.Advance(positions, r.position())
+	for {
+		var positions []device.Position
+		for _, r := range s.PendingRefusals {
+			if r.Topic != "" && !device.Reached(s.Positions, r.position()) {
+				positions = device.Advance(positions, r.position())
+			}
+		}
+		request := s.newApplyRequest(&s.State, positions)
+		request.QuarantineOnly, request.Quarantined = true, s.PendingRefusals
+		_, err := s.executeApply(ctx, "quarantine "+plural(int64(len(s.PendingRefusals)), "refused batch"), &request)
+		if err == nil {
+			s.advancePositions(positions)
+			break
+		}
+		if !errors.Is(err, errReloaded) {
+			panic(fmt.Sprintf("session %s: an apply that only quarantines was refused: %v", s.id, err)) // see ApplyRequest.QuarantineOnly
 		}
 	}
-	request := s.newApplyRequest(&s.State, positions)
-	request.QuarantineOnly, request.Quarantined = true, s.PendingRefusals
-	if err := s.executeActivity(ActivityApplyBatch, "quarantine "+plural(int64(len(s.PendingRefusals)), "refused batch"), request, nil); err != nil {
-		panic(fmt.Sprintf("session %s: an apply that only quarantines was refused: %v", s.id, err)) // see ApplyRequest.QuarantineOnly
-	}
-	s.advancePositions(positions)
 	for _, r := range s.PendingRefusals {
 		s.rememberRefusal(r)
 		s.count(ctx, metricRefused, "cause", r.Cause)

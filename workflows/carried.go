@@ -22,7 +22,13 @@ type CarriedState struct {
 	Version      int               `json:"v"`
 	State        device.State      `json:"state"`
 	Positions    []device.Position `json:"positions,omitempty"`
+	Revision     Revision          `json:"revision,omitzero"` // of the row that State and Positions are of
 	LastReceived time.Time         `json:"received,omitzero"` // Kafka timestamp of the newest record applied
+
+	// Lost are seqs that had been applied and that the database then lacked, until
+	// their events or a snapshot bring them back.
+	Lost     device.SeqSet `json:"lost,omitempty"`
+	Mismatch *Mismatch     `json:"mismatch,omitempty"` // the newest
 
 	Sync      SyncState `json:"sync"`
 	SyncSince time.Time `json:"since,omitzero"`

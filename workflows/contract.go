@@ -18,10 +18,11 @@ const (
 	SignalTestState   = "test-state"        // takes nothing; has the session read its device's test state again
 
 	UpdateRequestSnapshot = "request-snapshot" // takes SnapshotRequestArgs, answers with SnapshotRequestResult
+	UpdateReload          = "reload"           // takes ReloadArgs, answers with a ReloadResult
 	UpdateDrain           = "drain"            // takes nothing, answers with an AppliedState
 	UpdateClose           = "close"            // takes a CloseRequest, answers with an AppliedState
 
-	ActivityApplyBatch      = "ApplyBatch"      // takes an ApplyRequest; answers with a LoadedSession to NewSession and IdentifiesDevice, else with null
+	ActivityApplyBatch      = "ApplyBatch"      // takes an ApplyRequest; answers with a LoadedSession to NewSession, IdentifiesDevice and a mismatch, else with null
 	ActivityLoadSession     = "LoadSession"     // takes a session, answers with a LoadedSession
 	ActivityRequestSnapshot = "RequestSnapshot" // takes a SnapshotRequest, answers with SnapshotRequestResult
 	ActivitySupersede       = "Supersede"       // takes a SupersedeRequest
@@ -100,6 +101,9 @@ type ApplyRequest struct {
 	RAE     string `json:"rae"`
 	Session string `json:"session"`
 
+	ID   string   `json:"id"`            // of this apply: see Revision
+	Base Revision `json:"base,omitzero"` // the row that it builds on
+
 	AsOf       int64         `json:"as_of"`
 	Snapshot   int64         `json:"snapshot,omitempty"`
 	SnapshotAt time.Time     `json:"snapshot_at,omitzero"`
@@ -153,6 +157,10 @@ type LoadedSession struct {
 	State     device.State      `json:"state"`
 	Positions []device.Position `json:"positions,omitempty"`
 	Counters  Counters          `json:"counters,omitzero"` // those that the database keeps
+	Revision  Revision          `json:"revision,omitzero"` // of the row
+	// Mismatch says that an apply was not written, because the database has
+	// another row than the apply builds on: this one.
+	Mismatch bool `json:"mismatch,omitempty"`
 	// SearchAttributes says that the platform's search attributes are registered.
 	// It comes with the load, and so is in the history: to set one that the server
 	// does not know would fail every workflow task.

@@ -31,7 +31,8 @@ type database struct {
 	state     *workflows.ApplyRequest // the newest row
 	attrs     map[string]device.Attribute
 	positions []device.Position
-	counters  workflows.Counters // of applies that moved a position
+	revision  workflows.Revision
+	counters  workflows.Counters
 	applies   []workflows.ApplyRequest
 	loads     int
 	// known is how many events it had of a session that was said to be new: an
@@ -58,6 +59,8 @@ type database struct {
 	requests   []workflows.SnapshotRequest
 	// ask answers requests for snapshots; nil: they are sent.
 	ask func(workflows.SnapshotRequest) (workflows.SnapshotRequestResult, error)
+	// answer, if set, may lose the answer to an apply that is committed.
+	answer func() error
 	// applied is called after every apply, without the lock.
 	applied func(workflows.ApplyRequest)
 	// test is the device's test state; nil: available. reading is called when
@@ -112,16 +115,26 @@ func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*
 	var loaded *workflows.LoadedSession
 	if in.NewSession {
 		found, err := d.load(ctx)
-		if err != nil || found.Found {
+		if err != nil || found.Found && found.Revision != nextOf(in) {
 			d.mu.Lock()
 			d.known = d.counters.Events
 			d.mu.Unlock()
 			return &found, err
 		}
-		loaded = &found
+		loaded = &workflows.LoadedSession{SearchAttributes: found.SearchAttributes, Level: found.Level, TestState: found.TestState}
 	}
-	if err := d.apply(ctx, in); err != nil {
+	switch written, err := d.apply(ctx, in); {
+	case err != nil:
 		return nil, err
+	case !written:
+		stored, err := d.load(ctx)
+		stored.Mismatch = true
+		return &stored, err
+	}
+	if d.answer != nil {
+		if err := d.answer(); err != nil {
+			return nil, err
+		}
 	}
 	if d.applied != nil {
 		d.applied(in)
@@ -196,17 +209,26 @@ func (d *database) register(r worker.ActivityRegistry) {
 	r.RegisterActivityWithOptions(d.ReadTestState, activity.RegisterOptions{Name: workflows.ActivityReadTestState})
 }
 
-func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
+// apply reports whether the database has the apply now: not where it has another row
+// than the apply builds on.
+func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.note(ctx, workflows.ActivityApplyBatch)
 	if err := d.failure(ctx, workflows.ActivityApplyBatch, &in); err != nil {
-		return err
+		return false, err
 	}
 	for _, p := range in.Positions { // what the store refuses of any update
 		if p.Topic == "" || p.Partition < 0 || p.Next < 0 {
-			return databaseRefusal()
+			return false, databaseRefusal()
 		}
+	}
+	switch d.revision {
+	case nextOf(in):
+		return true, nil
+	case in.Base:
+	default:
+		return false, nil
 	}
 	if d.attrs == nil {
 		d.attrs = map[string]device.Attribute{}
@@ -217,20 +239,23 @@ func (d *database) apply(ctx context.Context, in workflows.ApplyRequest) error {
 			d.attrs[name] = a
 		}
 	}
-	before := slices.Clone(d.positions)
 	for _, p := range in.Positions {
 		d.positions = device.Advance(d.positions, p)
 	}
-	if !slices.Equal(before, d.positions) { // else it has been counted
-		d.counters.Events += in.Events
-		d.counters.Records += in.Records
-		d.counters.Duplicates += in.Duplicates
-		d.counters.AfterClose += in.AfterClose
-		d.counters.Stale += in.Stale
-	}
+	d.counters.Events += in.Events
+	d.counters.Records += in.Records
+	d.counters.Duplicates += in.Duplicates
+	d.counters.AfterClose += in.AfterClose
+	d.counters.Stale += in.Stale
 	d.state = &in
 	d.applies = append(d.applies, in)
-	return nil
+	d.revision = nextOf(in)
+	return true, nil
+}
+
+// nextOf is the revision of the row that has the apply.
+func nextOf(in workflows.ApplyRequest) workflows.Revision {
+	return workflows.Revision{Number: in.Base.Number + 1, ApplyID: in.ID}
 }
 
 func (d *database) LoadSession(ctx context.Context, _ string) (workflows.LoadedSession, error) {
@@ -262,7 +287,7 @@ func (d *database) load(ctx context.Context) (workflows.LoadedSession, error) {
 		Seen: r.Seen, Closed: r.Closed, Reason: r.Reason, First: r.First, Last: r.Last, Attributes: maps.Clone(d.attrs),
 	}
 	out.Positions = append(out.Positions, d.positions...)
-	out.Counters = d.counters
+	out.Counters, out.Revision = d.counters, d.revision
 	return out, nil
 }
 

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -76,21 +77,27 @@ func (s *session) closeAt() time.Time {
 func (s *session) closeSession(ctx workflow.Context) {
 	reason := s.CloseReason
 	s.CloseReason, s.CloseQuiet = "", 0
-	seq := s.State.AsOf
-	if seq == 0 || s.State.Closed > 0 {
+	for {
+		seq := s.State.AsOf
+		if seq == 0 || s.State.Closed > 0 {
+			return
+		}
+		p := s.planApply(foldedBatches{fold: device.Fold{
+			RAE: s.rae, Session: s.id, Seqs: device.SeqSet{{From: seq, To: seq}}, First: s.State.Last, Last: s.State.Last,
+			Closed: seq, Reason: reason,
+		}}, workflow.Now(ctx))
+		p.request.Duplicates = 0 // the fold has the seq of an event, and repeats none
+		switch _, err := s.executeApply(ctx, clip("close after seq "+fmt.Sprint(seq)+": "+reason), &p.request); {
+		case errors.Is(err, errReloaded):
+			continue // closed at the newest event that the database has
+		case err != nil:
+			s.log.Error("close was refused", "reason", reason, "err", err)
+		default:
+			s.recordApply(ctx, p)
+			s.log.Info("session closed", "closed", seq, "reason", reason)
+		}
 		return
 	}
-	p := s.planApply(foldedBatches{fold: device.Fold{
-		RAE: s.rae, Session: s.id, Seqs: device.SeqSet{{From: seq, To: seq}}, First: s.State.Last, Last: s.State.Last,
-		Closed: seq, Reason: reason,
-	}}, workflow.Now(ctx))
-	p.request.Duplicates = 0 // the fold has the seq of an event, and repeats none
-	if err := s.executeActivity(ActivityApplyBatch, clip("close after seq "+fmt.Sprint(seq)+": "+reason), p.request, nil); err != nil {
-		s.log.Error("close was refused", "reason", reason, "err", err)
-		return
-	}
-	s.recordApply(ctx, p)
-	s.log.Info("session closed", "closed", seq, "reason", reason)
 }
 
 // identifiesDevice reports whether the apply is the first to have the session's

@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"fmt"
 	"slices"
 
 	"go.temporal.io/sdk/workflow"
@@ -16,31 +15,19 @@ func (s *session) loadSession(ctx workflow.Context) {
 	var loaded LoadedSession
 	first, answered := s.applyAsNewSession(&loaded)
 	if !answered {
-		if err := s.executeActivity(ActivityLoadSession, "load session "+s.id, s.id, &loaded); err != nil {
-			panic(fmt.Sprintf("session %s: a load was refused: %v", s.id, err)) // a load writes nothing that could be refused
-		}
+		loaded = s.readStored("load session " + s.id)
 	}
 	s.SearchAttributes = loaded.SearchAttributes
 	if !s.inFlight.escalated { // the answer is from this very worker, not from another build
 		s.Level = loaded.Level
 	}
 	s.raiseLevel(ctx)
-	s.setTestState(loaded.TestState)
-	s.Positions = slices.DeleteFunc(loaded.Positions, device.Position.IsForeign)
-	s.Counters.addStored(loaded.Counters)
-	if loaded.Found && loaded.State.AsOf > 0 {
-		// A row without an event holds positions only: it was written to quarantine a
-		// refused batch.
-		s.State = loaded.State
-		if s.State.RAE != s.rae {
-			s.log.Warn("session was started with another RAE than its own", "session_rae", s.State.RAE)
-			s.rae = s.State.RAE
-		}
-	}
+	s.takeStored(loaded)
 	s.Sync, s.SyncSince = SyncLive, workflow.Now(ctx)
 	s.updateSyncState(ctx)
 	if answered && !loaded.Found {
 		s.Waiting = slices.Delete(s.Waiting, 0, 1)
+		s.Revision = first.request.revision()
 		s.recordApply(ctx, first)
 	}
 	s.rejectForeignBatches(workflow.Now(ctx))
@@ -57,5 +44,6 @@ func (s *session) applyAsNewSession(loaded *LoadedSession) (plannedApply, bool) 
 	}
 	first := s.planApply(foldBatches([]device.Batch{s.Waiting[0].Batch}), workflow.Now(s.uncancelled))
 	first.request.NewSession = true
+	first.request.identify(Revision{})
 	return first, s.executeActivity(ActivityApplyBatch, first.summary(), first.request, loaded) == nil
 }

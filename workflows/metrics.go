@@ -22,6 +22,7 @@ const (
 	metricDrift      = "rollcall_session_drift"           // attributes that differed from a snapshot though no event was missing
 	metricRequests   = "rollcall_session_requests"        // tries to request a snapshot, by outcome
 	metricSuperseded = "rollcall_session_superseded"      // sessions closed because their device opened a newer one
+	metricMismatches = "rollcall_session_mismatches"      // times the database lacked what had been applied
 	metricEnded      = "rollcall_session_ended"           // workflows that completed, by reason
 )
 

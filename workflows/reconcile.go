@@ -47,7 +47,7 @@ type SnapshotRequest struct {
 }
 
 // incomplete reports whether events or a snapshot are missing.
-func (c *CarriedState) incomplete() bool { return c.Repair.Overdue || len(c.State.Missing()) > 0 }
+func (c *CarriedState) incomplete() bool { return c.Repair.Overdue || len(c.missing()) > 0 }
 
 // updateSyncState moves the session between live, gap and resync.
 func (s *session) updateSyncState(ctx workflow.Context) {
@@ -78,7 +78,7 @@ func (s *session) updateSyncState(ctx workflow.Context) {
 
 // describeMissing says for people what is missing.
 func (s *session) describeMissing() string {
-	if missing := s.State.Missing(); len(missing) > 0 {
+	if missing := s.missing(); len(missing) > 0 {
 		return "seq " + missing.String()
 	}
 	return "a snapshot, the newest came before " + s.LastSnapshotAt.UTC().Format(time.RFC3339)
@@ -108,7 +108,7 @@ func (s *session) firstRequestAt(now time.Time) time.Time {
 // sessions of a RAE that is off for days then cost next to nothing.
 func (s *session) requestBackOff(tries int) time.Duration {
 	pause := maxPause
-	if len(s.State.Missing()) == 0 {
+	if len(s.missing()) == 0 {
 		pause = max(pause, s.options.SnapshotInterval)
 	}
 	if tries < 12 {

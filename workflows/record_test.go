@@ -44,6 +44,7 @@ var recordings = []struct {
 	{[]string{"idle"}, recordIdle},
 	{[]string{"corrected"}, recordCorrected},
 	{[]string{"reserved"}, recordReserved},
+	{[]string{"mismatch"}, recordMismatch},
 	{[]string{"upgrade"}, recordUpgrade},
 	{[]string{"upgrade-closing"}, recordUpgradeClosing},
 	{[]string{"upgrade-test-state"}, recordUpgradeTestState},
@@ -299,6 +300,29 @@ func recordReserved(t *testing.T, in workflows.Input) {
 	s.signal(in, batch(2, delta(2, "a")))
 	s.asOf(in, 2)
 	s.save("reserved", in, "")
+	s.end(in)
+}
+
+func recordMismatch(t *testing.T, in workflows.Input) {
+	s := newServer(t, &database{})
+	s.signal(in, batch(1, delta(1, "a")))
+	s.asOf(in, 1)
+	before := s.db.backUp()
+	s.signal(in, batch(2, delta(2, "a")))
+	s.asOf(in, 2)
+	s.db.restore(before)
+	s.signal(in, batch(3, delta(3, "b")))
+	v := s.until(in, "the mismatch", func(v workflows.StateView) bool { return v.AsOf == 3 && v.Counters.Mismatches == 1 })
+	require.Equal(t, device.SeqSet{{From: 2, To: 2}}, v.Lost)
+	require.Contains(t, s.card(in), "the database had revision 1 of the session, not 2 (a fail-over or a restored backup?): lost seq 2")
+	s.signal(in, batch(2, delta(2, "a"))) // the poller did not see it applied
+	s.until(in, "no gap", func(v workflows.StateView) bool { return len(v.Missing) == 0 })
+	s.signal(in, batch(2, delta(2, "a")))
+	var reloaded workflows.ReloadResult
+	s.update(in, workflows.UpdateReload, &reloaded, workflows.ReloadArgs{Reason: "verify"})
+	require.Nil(t, reloaded.Mismatch)
+	require.Equal(t, workflows.RequestSent, reloaded.Snapshot.Outcome)
+	s.save("mismatch", in, "")
 	s.end(in)
 }
 

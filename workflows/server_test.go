@@ -193,6 +193,13 @@ func TestStreamThroughTenRuns(t *testing.T) {
 	s.end(in)
 }
 
+// card is the session's status card.
+func (s *server) card(in workflows.Input) string {
+	var m sdk.WorkflowMetadata
+	require.NoError(s.t, s.query(in, "__temporal_workflow_metadata", &m))
+	return m.GetCurrentDetails()
+}
+
 // What a person sees who looks for a session and into it.
 func TestShownOnARealServer(t *testing.T) {
 	s := newServer(t, &database{search: true})
@@ -213,9 +220,7 @@ func TestShownOnARealServer(t *testing.T) {
 		return err == nil && r.GetCount() == 1
 	}, patience, 50*time.Millisecond, query)
 
-	var m sdk.WorkflowMetadata
-	require.NoError(t, s.query(in, "__temporal_workflow_metadata", &m))
-	card := m.GetCurrentDetails()
+	card := s.card(in)
 	require.Contains(t, card, "**gap** · as of seq 4 · 5 attributes")
 	require.Contains(t, card, "- host name: `bar'*`")
 	require.Contains(t, card, "- IPv4: `192.0.2.7, 192.0.2.8`")

@@ -92,6 +92,7 @@ type session struct {
 	uncancelled workflow.Context
 
 	signalsInRun       int
+	mismatches         int    // in a row: see pauseBetweenMismatches
 	nudged             bool   // in this run
 	continuePending    bool   // it continues as new once updates have their answers
 	cancelled          bool   // the workflow was asked to stop

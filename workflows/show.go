@@ -181,7 +181,7 @@ func (s *session) addDeviceRows(row func(name, value string)) {
 
 // addSyncRows adds how the record relates to the edge's, and how the session ends.
 func (s *session) addSyncRows(row func(name, value string)) {
-	if missing := s.State.Missing(); len(missing) > 0 {
+	if missing := s.missing(); len(missing) > 0 {
 		row("missing seq", missing.String()+", since "+s.SyncSince.UTC().Format(time.RFC3339))
 	}
 	if s.Repair.Overdue {
@@ -190,6 +190,9 @@ func (s *session) addSyncRows(row func(name, value string)) {
 	row("snapshot", s.repairText())
 	if c := s.Check; c != nil && len(c.Drift) > 0 {
 		row("**drift**", fmt.Sprintf("at seq %d the edge's snapshot had other values of %s, though no event was missing", c.Seq, code(clip(strings.Join(c.Drift, ", ")))))
+	}
+	if s.Mismatch != nil {
+		row("**database**", s.Mismatch.text())
 	}
 	if s.CloseReason != "" && s.State.Closed == 0 {
 		row("will be closed", code(s.CloseReason)+", when no batch has come for it for "+s.CloseQuiet.String())

@@ -39,6 +39,20 @@ type SnapshotRequestResult struct {
 	Wait    time.Duration  `json:"wait,omitempty"` // of "later": when this worker may send one; 0: not known
 }
 
+// ReloadArgs is the argument of the update reload.
+type ReloadArgs struct {
+	Reason string `json:"reason,omitempty"` // why, for people
+}
+
+// ReloadResult answers the update reload: what the session was and is, and what
+// became of its request for a snapshot.
+type ReloadResult struct {
+	Mismatch *Mismatch             `json:"mismatch,omitempty"` // nil: the database had the row that the session believed
+	Lost     device.SeqSet         `json:"lost,omitempty"`     // seqs that the database lacks and a snapshot has to bring back
+	AsOf     int64                 `json:"as_of_seq"`          // of the database
+	Snapshot SnapshotRequestResult `json:"snapshot"`
+}
+
 // CloseRequest is the argument of the update close, and of the signal.
 type CloseRequest struct {
 	Reason string `json:"reason"`
@@ -73,6 +87,7 @@ const maxReason = 300
 type updateRequests struct {
 	drainsRequested, drainsDone int // counted: a drain is done when drainsDone has reached it
 	snapshots                   []*snapshotUpdate
+	reloads                     []*reloadUpdate
 	wake                        workflow.Channel // of capacity 1
 }
 
@@ -82,9 +97,15 @@ type snapshotUpdate struct {
 	result *SnapshotRequestResult // nil: not yet
 }
 
+// reloadUpdate is an update reload that waits for its result.
+type reloadUpdate struct {
+	reason string
+	result *ReloadResult // nil: not yet
+}
+
 // pending reports whether the loop has something to do for an update.
 func (u *updateRequests) pending() bool {
-	return u.drainsDone < u.drainsRequested || len(u.snapshots) > 0
+	return u.drainsDone < u.drainsRequested || len(u.snapshots) > 0 || len(u.reloads) > 0
 }
 
 // wakeLoop wakes the loop. It does nothing where the loop is awake or about to be.
@@ -95,6 +116,15 @@ func (s *session) setUpdateHandlers(ctx workflow.Context) error {
 		workflow.SetUpdateHandlerWithOptions(ctx, UpdateRequestSnapshot, s.handleRequestSnapshot, workflow.UpdateHandlerOptions{
 			Description: "Asks the edge for a snapshot now; answers what became of the request, not with the snapshot.",
 			Validator: func(a SnapshotRequestArgs) error {
+				if s.State.Closed > 0 {
+					return fmt.Errorf("the session was closed at seq %d", s.State.Closed)
+				}
+				return checkReason(a.Reason)
+			},
+		}),
+		workflow.SetUpdateHandlerWithOptions(ctx, UpdateReload, s.handleReload, workflow.UpdateHandlerOptions{
+			Description: "Takes what the database has of the session for the session's own, and asks the edge for a snapshot, which heals what differs.",
+			Validator: func(a ReloadArgs) error {
 				if s.State.Closed > 0 {
 					return fmt.Errorf("the session was closed at seq %d", s.State.Closed)
 				}
@@ -135,6 +165,15 @@ func (s *session) handleRequestSnapshot(ctx workflow.Context, a SnapshotRequestA
 	err := s.awaitLoop(ctx, func() bool { return u.result != nil })
 	if err != nil {
 		return SnapshotRequestResult{}, err
+	}
+	return *u.result, nil
+}
+
+func (s *session) handleReload(ctx workflow.Context, a ReloadArgs) (ReloadResult, error) {
+	u := &reloadUpdate{reason: a.Reason}
+	s.updates.reloads = append(s.updates.reloads, u)
+	if err := s.awaitLoop(ctx, func() bool { return u.result != nil }); err != nil {
+		return ReloadResult{}, err
 	}
 	return *u.result, nil
 }
@@ -191,6 +230,14 @@ func (s *session) serveRequests(ctx workflow.Context, closeRequested bool) bool 
 	if updates := s.updates.snapshots; len(updates) > 0 {
 		s.updates.snapshots = nil
 		result := s.requestSnapshot(ctx, updates[0].reason) // one snapshot answers them all
+		for _, u := range updates {
+			u.result = &result
+		}
+		worked = true
+	}
+	if updates := s.updates.reloads; len(updates) > 0 {
+		s.updates.reloads = nil
+		result := s.reloadForPerson(ctx, updates[0].reason)
 		for _, u := range updates {
 			u.result = &result
 		}

@@ -36,17 +36,18 @@ type Counters struct {
 	Stale      int64 `json:"stale"`       // attribute writes that lost against a newer seq
 	Drift      int64 `json:"drift"`       // attributes that differed from a snapshot though no event was missing
 	Requests   int64 `json:"requests"`    // snapshots asked for
+	Mismatches int64 `json:"mismatches"`  // times the database lacked what had been applied: see Mismatch
 }
 
-// addStored adds the counters that the database keeps.
-func (c *Counters) addStored(stored Counters) {
-	c.Events += stored.Events
-	c.Records += stored.Records
-	c.Duplicates += stored.Duplicates
-	c.AfterClose += stored.AfterClose
-	c.OverLimit += stored.OverLimit
-	c.Repaired += stored.Repaired
-	c.Stale += stored.Stale
+// setStored sets the counters that the database keeps to what it has.
+func (c *Counters) setStored(stored Counters) {
+	c.Events = stored.Events
+	c.Records = stored.Records
+	c.Duplicates = stored.Duplicates
+	c.AfterClose = stored.AfterClose
+	c.OverLimit = stored.OverLimit
+	c.Repaired = stored.Repaired
+	c.Stale = stored.Stale
 }
 
 // SnapshotCheck compares the session with the edge, at the newest snapshot applied.
@@ -105,7 +106,10 @@ type StateView struct {
 
 	Sync      SyncState      `json:"sync_state"`
 	SyncSince time.Time      `json:"sync_since,omitzero"`
-	Missing   device.SeqSet  `json:"missing,omitempty"` // ranges [from,to] of seq
+	Missing   device.SeqSet  `json:"missing,omitempty"`  // ranges [from,to] of seq
+	Lost      device.SeqSet  `json:"lost,omitempty"`     // those of Missing that had been applied, before the database lost them
+	Revision  Revision       `json:"revision"`           // of the session's row
+	Mismatch  *Mismatch      `json:"mismatch,omitempty"` // when the database last was not what the session believed
 	Snapshot  int64          `json:"snapshot_seq,omitempty"`
 	Check     *SnapshotCheck `json:"check,omitempty"` // nil: no snapshot was applied since the chain of runs began
 
@@ -171,7 +175,7 @@ func (s *session) stateView() StateView {
 		Session: s.id, RAE: s.rae,
 		Attributes: live, AsOf: s.State.AsOf, Hash: device.Hash(live),
 		FirstObserved: s.State.First, LastObserved: s.State.Last, LastReceived: s.LastReceived,
-		Sync: s.Sync, SyncSince: s.SyncSince, Missing: s.State.Missing(), Snapshot: s.State.Snapshot, Check: s.Check, Repair: repair,
+		Sync: s.Sync, SyncSince: s.SyncSince, Missing: s.missing(), Lost: s.Lost, Revision: s.Revision, Mismatch: s.Mismatch, Snapshot: s.State.Snapshot, Check: s.Check, Repair: repair,
 		Closed: s.State.Closed, Reason: s.State.Reason, TestState: s.TestState,
 		Counters: s.Counters, RecentRefusals: slices.Clone(s.RecentRefusals), Waiting: len(s.Waiting) + len(s.PendingRefusals),
 		Runs: s.Runs, Builds: slices.Clone(s.Builds), Positions: slices.Clone(s.Positions),

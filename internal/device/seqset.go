@@ -128,6 +128,27 @@ func (s SeqSet) Union(o SeqSet) SeqSet {
 	return slices.Clip(out)
 }
 
+// Minus returns the members of s that are not members of o.
+func (s SeqSet) Minus(o SeqSet) SeqSet {
+	var out SeqSet
+	for _, r := range s {
+		from := r.From
+		for _, gone := range o {
+			if gone.To < from || gone.From > r.To {
+				continue
+			}
+			if gone.From > from {
+				out = append(out, Range{from, gone.From - 1})
+			}
+			from = gone.To + 1
+		}
+		if from <= r.To {
+			out = append(out, Range{from, r.To})
+		}
+	}
+	return out
+}
+
 // After returns the members that are greater than seq.
 func (s SeqSet) After(seq int64) SeqSet {
 	var out SeqSet

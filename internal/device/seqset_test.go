@@ -19,10 +19,17 @@ func TestSeqSetAgainstAMapOfSeqs(t *testing.T) {
 		}
 		require.EqualValues(t, len(model), s.Len())
 		from := rapid.Int64Range(1, 45).Draw(t, "from")
+		other := device.SeqSet{}
+		for _, seq := range rapid.SliceOf(rapid.Int64Range(1, 40)).Draw(t, "others") {
+			other = other.Union(device.SeqSet{{seq, seq}})
+		}
+		minus := s.Minus(other)
+		require.Equal(t, s.Union(other), minus.Union(other))
 		after, holes := s.After(from), s.Holes(1)
 		for seq := int64(1); seq <= 45; seq++ {
 			require.Equal(t, model[seq], s.Has(seq))
 			require.Equal(t, model[seq] && seq > from, after.Has(seq))
+			require.Equal(t, model[seq] && !other.Has(seq), minus.Has(seq))
 			require.Equal(t, !model[seq] && seq < s.Last(), holes.Has(seq))
 			require.Equal(t, model[seq], s.Covers(device.SeqSet{{seq, seq}}))
 		}

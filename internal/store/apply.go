@@ -31,6 +31,9 @@ const maxAttempts = 10
 // the update that is to blame, apply them one by one. Any other error is an
 // outage, and may have come after the commit: apply the same again.
 //
+// Invariant: an update with an ID is written once, and only over the row that it
+// builds on. It is checked with the row's lock held, which is taken anyway.
+//
 // It takes two round trips: one that locks and reads the sessions' rows, one
 // that writes and commits. New sessions take one more, so do those that bring
 // evidence of what device they are, and those that open.
@@ -214,13 +217,11 @@ func (a *apply) mergeRows() ([]planned, error) {
 	all := make([]planned, 0, len(a.updates))
 	for i, u := range a.updates {
 		stored, found := a.found[a.ids[i]]
-		if u.New {
-			if u.Answer.Known = found; found {
-				continue
-			}
-		}
 		if !found {
 			stored = &row{}
+		}
+		if !u.isDue(stored.revision, found) {
+			continue
 		}
 		p := planned{Update: u, stored: stored, merged: *stored, found: found}
 		if !found {
@@ -233,6 +234,27 @@ func (a *apply) mergeRows() ([]planned, error) {
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// isDue reports whether u is to be written over a row of that revision, and
+// notes in its answer why it is not. What was committed before is not due, and
+// needs no word.
+//
+// Requires: the transaction holds the row's lock.
+func (u Update) isDue(stored Revision, found bool) bool {
+	if u.Answer == nil {
+		return true
+	}
+	u.Answer.Known, u.Answer.Mismatch = false, false
+	switch {
+	case u.ID != "" && stored == u.next():
+		return false
+	case u.New && found:
+		u.Answer.Known = true
+	case u.ID != "" && stored != u.Base:
+		u.Answer.Mismatch = true
+	}
+	return !u.Answer.Known && !u.Answer.Mismatch
 }
 
 // judge gives each row its device. Only new sessions and those whose evidence
@@ -267,13 +289,14 @@ func (a *apply) judge(all []planned) {
 func (a *apply) planUpdate(p *planned) {
 	r := &p.merged
 	r.device = a.decisions.CurrentDevice(r.device)
-	if a.advancePositions(r.id, p.Positions) {
+	if advances := a.advancePositions(r.id, p.Positions); advances || p.ID != "" {
 		r.count(p.Update)
 	}
 	if !p.found {
 		a.inserted = append(a.inserted, r)
 	}
-	if !p.found || !reflect.DeepEqual(p.stored, &p.merged) {
+	if !p.found || p.ID != "" || !reflect.DeepEqual(p.stored, &p.merged) {
+		r.revision = Revision{p.stored.revision.Number + 1, p.ID}
 		a.changed = append(a.changed, r)
 	}
 	opened, ended := compareGaps(p.stored.missing, r.missing, r.snapshot)

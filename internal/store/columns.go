@@ -132,6 +132,8 @@ func sessionArrays(rows []*row) []any {
 		column(rows, func(r *row) int64 { return r.counters.Repaired }),
 		column(rows, func(r *row) int64 { return r.counters.OverLimit }),
 		column(rows, func(r *row) int64 { return r.counters.Stale }),
+		column(rows, func(r *row) int64 { return r.revision.Number }),
+		column(rows, func(r *row) string { return r.revision.ApplyID }),
 	}
 }
 

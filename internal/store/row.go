@@ -32,6 +32,7 @@ type row struct {
 
 	status, mac, hostname attributeCopy
 	counters              Counters
+	revision              Revision
 }
 
 // attributeCopy is a copy of an attribute's text, and the seq it is of.
@@ -46,7 +47,8 @@ func (r *row) scan(rows pgx.Rows) error {
 	err := rows.Scan(&r.id, &r.rae, &r.device, &r.identified, &r.asOf, &r.snapshot, &snapshotAt, &r.snapshotHash,
 		&seen, &missing, &r.closedSeq, &r.closeReason, &first, &last, &received,
 		&r.status.text, &r.status.seq, &r.mac.text, &r.mac.seq, &r.hostname.text, &r.hostname.seq,
-		&r.counters.Events, &r.counters.Records, &r.counters.Duplicates, &r.counters.AfterClose, &r.counters.Repaired, &r.counters.OverLimit, &r.counters.Stale)
+		&r.counters.Events, &r.counters.Records, &r.counters.Duplicates, &r.counters.AfterClose, &r.counters.Repaired, &r.counters.OverLimit, &r.counters.Stale,
+		&r.revision.Number, &r.revision.ApplyID)
 	if err != nil {
 		return err
 	}

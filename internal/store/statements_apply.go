@@ -8,7 +8,7 @@ const (
 	sessionColumns = `session_id, rae, device_id, identified, as_of_seq, snapshot_seq, snapshot_at, snapshot_hash,
 	seen, missing, closed_seq, close_reason, first_observed, last_observed, received_at,
 	connection_status, connection_status_seq, mac, mac_seq, hostname, hostname_seq,
-	events, records, duplicates, after_close, repaired, over_limit, stale`
+	events, records, duplicates, after_close, repaired, over_limit, stale, revision, apply_id`
 
 	// The sort is below the lock: rows are locked in its order.
 	sqlLockSessions = `
@@ -43,7 +43,8 @@ UPDATE device_session SET
 	connection_status = u.connection_status, connection_status_seq = u.connection_status_seq,
 	mac = u.mac, mac_seq = u.mac_seq, hostname = u.hostname, hostname_seq = u.hostname_seq,
 	events = u.events, records = u.records, duplicates = u.duplicates, after_close = u.after_close,
-	repaired = u.repaired, over_limit = u.over_limit, stale = u.stale, applied_at = now()
+	repaired = u.repaired, over_limit = u.over_limit, stale = u.stale,
+	revision = u.revision, apply_id = u.apply_id, applied_at = now()
 FROM (SELECT
 	unnest($1::UUID[]) AS session_id, unnest($2::UUID[]) AS device_id, unnest($3::BOOL[]) AS identified,
 	unnest($4::INT8[]) AS as_of_seq, unnest($5::INT8[]) AS snapshot_seq, unnest($6::TIMESTAMPTZ[]) AS snapshot_at,
@@ -54,7 +55,7 @@ FROM (SELECT
 	unnest($17::TEXT[]) AS mac, unnest($18::INT8[]) AS mac_seq, unnest($19::TEXT[]) AS hostname, unnest($20::INT8[]) AS hostname_seq,
 	unnest($21::INT8[]) AS events, unnest($22::INT8[]) AS records, unnest($23::INT8[]) AS duplicates,
 	unnest($24::INT8[]) AS after_close, unnest($25::INT8[]) AS repaired, unnest($26::INT8[]) AS over_limit,
-	unnest($27::INT8[]) AS stale
+	unnest($27::INT8[]) AS stale, unnest($28::INT8[]) AS revision, unnest($29::TEXT[]) AS apply_id
 ) u
 WHERE device_session.session_id = u.session_id`
 

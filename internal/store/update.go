@@ -16,6 +16,13 @@ type Update struct {
 	RAE     string
 	Session string
 
+	// ID names the apply, and Base is the row that it builds on. The update is
+	// written only where the stored row has Base; the same again, after its
+	// commit, writes nothing and counts nothing. Any other row is answered with
+	// Mismatch. An empty ID: the update is merged into whatever is stored.
+	ID   string
+	Base Revision
+
 	// The device.State after applying.
 	AsOf        int64
 	Snapshot    int64
@@ -41,9 +48,9 @@ type Update struct {
 	// however often it is written.
 	Quarantined []Quarantined
 
-	// Increments of the session's counters. They count only when one of
-	// Positions advances: every apply of new records advances one, a replay
-	// advances none.
+	// Increments of the session's counters. Those of an update without ID count
+	// only when one of Positions advances: every apply of new records advances
+	// one, a replay advances none.
 	Repaired   []string
 	OverLimit  []string
 	Events     int64
@@ -57,20 +64,33 @@ type Update struct {
 	// ask for its device's test state.
 	New, Opens bool
 	// Answer is filled by the time that Apply returns without an error. It is
-	// needed where New is set, and where Opens is.
+	// needed where ID, New or Opens is set.
 	Answer *Answer
 }
 
+// Revision says which apply a session's row is of. The zero Revision is that of a
+// session that is not stored.
+type Revision struct {
+	Number  int64 // how many applies there were
+	ApplyID string
+}
+
+// next is the revision of the row that u was applied to.
+func (u Update) next() Revision { return Revision{u.Base.Number + 1, u.ID} }
+
 // Answer is what an update asked for.
 type Answer struct {
-	Known  bool   // the session is stored, and the update was not written
-	Rivals Rivals // of the session, as they are after the update
-	Test   TestState
+	Known    bool   // the session is stored, and the update was not written
+	Mismatch bool   // another row is stored than the update builds on, and it was not written
+	Rivals   Rivals // of the session, as they are after the update
+	Test     TestState
 }
 
 // wantsAnswer reports whether u, which is committed, asks for what is read after
 // the commit.
-func (u Update) wantsAnswer() bool { return (u.New || u.Opens) && !u.Answer.Known }
+func (u Update) wantsAnswer() bool {
+	return (u.New || u.Opens) && !u.Answer.Known && !u.Answer.Mismatch
+}
 
 func (u Update) batchReceived() time.Time {
 	if u.BatchReceived.IsZero() {
@@ -114,8 +134,8 @@ func (u Update) validate() error {
 	if err := device.CheckRAE(u.RAE); err != nil {
 		return refused("session %s: %v", u.Session, err)
 	}
-	if (u.New || u.Opens) && u.Answer == nil {
-		return refused("session %s: the update sets New or Opens, and Answer is nil", u.Session)
+	if (u.ID != "" || u.New || u.Opens) && u.Answer == nil {
+		return refused("session %s: the update sets ID, New or Opens, and Answer is nil", u.Session)
 	}
 	for _, p := range u.Positions {
 		if p.Topic == "" || !device.IsTopicID(p.TopicID) || p.Partition < 0 || p.Next < 0 {

@@ -23,6 +23,10 @@ CREATE TABLE IF NOT EXISTS device_session (
     device_id  UUID NOT NULL REFERENCES device (device_id),
     identified BOOL NOT NULL DEFAULT false, -- the session has brought strong evidence
 
+    -- Which apply the row is of: how many there were, and the ID of the last.
+    revision INT8 NOT NULL DEFAULT 0,
+    apply_id TEXT NOT NULL DEFAULT '', -- '': of one that named none
+
     as_of_seq     INT8        NOT NULL DEFAULT 0, -- highest seq applied
     snapshot_seq  INT8        NOT NULL DEFAULT 0, -- of the newest snapshot applied
     snapshot_at   TIMESTAMPTZ,
