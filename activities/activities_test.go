@@ -24,9 +24,11 @@ type fakeStore struct {
 	err     error
 	state   device.State
 	unknown bool // to Load
-	older   []string
-	newer   string
-	test    store.TestState
+	// mismatch: it has another row than any update builds on.
+	mismatch bool
+	older    []string
+	newer    string
+	test     store.TestState
 }
 
 func (f *fakeStore) Rivals(context.Context, string) (store.Rivals, error) {
@@ -35,6 +37,10 @@ func (f *fakeStore) Rivals(context.Context, string) (store.Rivals, error) {
 
 func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 	for _, u := range u {
+		if f.mismatch {
+			*u.Answer = store.Answer{Mismatch: true}
+			continue
+		}
 		if u.New && !f.unknown {
 			*u.Answer = store.Answer{Known: true}
 			continue
@@ -51,7 +57,8 @@ func (f *fakeStore) Apply(_ context.Context, u []store.Update) error {
 }
 
 func (f *fakeStore) Load(context.Context, string) (store.Stored, error) {
-	return store.Stored{Found: !f.unknown, State: f.state, Positions: []device.Position{{Topic: "t", Next: 1}}, Test: f.test}, f.err
+	return store.Stored{Found: !f.unknown, State: f.state, Positions: []device.Position{{Topic: "t", Next: 1}},
+		Revision: store.Revision{Number: 5, ApplyID: "five"}, Test: f.test}, f.err
 }
 
 func environment(t *testing.T, s *fakeStore) *testsuite.TestActivityEnvironment {
@@ -113,6 +120,8 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 			f.Set(reflect.ValueOf([]device.Position{{Topic: "t", Partition: 1, Next: 2}}))
 		case []workflows.Refusal:
 			f.Set(reflect.ValueOf([]workflows.Refusal{{Topic: "t", Partition: 1, First: 2, Last: 3, Cause: "c", Detail: "d", At: at}}))
+		case workflows.Revision:
+			f.Set(reflect.ValueOf(workflows.Revision{Number: int64(i + 1), ApplyID: "base"}))
 		case bool: // QuarantineOnly and NewSession: instructions, not data; IdentifiesDevice needs Temporal
 		default:
 			t.Fatalf("field %s of type %s: teach this test", v.Type().Field(i).Name, f.Type())
@@ -136,9 +145,26 @@ func TestEveryFieldReachesTheStore(t *testing.T) {
 		if refusals, ok := want.Interface().([]workflows.Refusal); ok {
 			want = reflect.ValueOf([]store.Quarantined{store.Quarantined(refusals[0])})
 		}
+		if base, ok := want.Interface().(workflows.Revision); ok {
+			want = reflect.ValueOf(store.Revision(base))
+		}
 		require.Equal(t, want.Interface(), out.Field(i).Interface(), name)
 	}
 	require.Equal(t, v.NumField()-1, out.NumField()-1, "all but QuarantineOnly, and but Answer")
+}
+
+// An apply that builds on another row than the database has is answered with what
+// the database has.
+func TestApplyOnAnotherRow(t *testing.T) {
+	s := &fakeStore{mismatch: true, state: device.State{RAE: "RAE-1", Session: "s", AsOf: 7}}
+	v, err := environment(t, s).ExecuteActivity(workflows.ActivityApplyBatch, workflows.ApplyRequest{Session: "s", ID: "x"})
+	require.NoError(t, err)
+	var loaded *workflows.LoadedSession
+	require.NoError(t, v.Get(&loaded))
+	require.True(t, loaded.Mismatch)
+	require.True(t, loaded.Found)
+	require.EqualValues(t, 7, loaded.State.AsOf)
+	require.Equal(t, workflows.Revision{Number: 5, ApplyID: "five"}, loaded.Revision)
 }
 
 // The first apply of a session that is new is also its load; one that is not

@@ -68,6 +68,16 @@ func TestHistoriesReadLikeAStory(t *testing.T) {
 			"apply seq 4–5 (2 events, 2 attributes)",
 			"apply seq 6 (1 event, 1 attribute)", // the snapshot: one was missed
 		},
+		"mismatch": {
+			"apply seq 1 (1 event, 1 attribute)",
+			"apply seq 2 (1 event, 1 attribute)", // the database loses it
+			"apply seq 3 (1 event, 1 attribute)",
+			"apply seq 3 (1 event, 1 attribute), anew: the database lacked seq 2",
+			"apply seq 2 (1 event, 1 attribute)",   // the poller did not see it applied
+			"reload: what was applied came again", // and the database has it
+			"reload: verify",
+			"request a snapshot: verify",
+		},
 		"outage": {
 			"apply seq 1 (1 event, 1 attribute)",
 			"apply seq 2–3 (2 events, 2 attributes)", // the local activity
