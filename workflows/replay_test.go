@@ -73,7 +73,7 @@ func TestHistoriesReadLikeAStory(t *testing.T) {
 			"apply seq 2 (1 event, 1 attribute)", // the database loses it
 			"apply seq 3 (1 event, 1 attribute)",
 			"apply seq 3 (1 event, 1 attribute), anew: the database lacked seq 2",
-			"apply seq 2 (1 event, 1 attribute)",   // the poller did not see it applied
+			"apply seq 2 (1 event, 1 attribute)",  // the poller did not see it applied
 			"reload: what was applied came again", // and the database has it
 			"reload: verify",
 			"request a snapshot: verify",

@@ -46,7 +46,9 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (Stored, er
 	var out Stored
 	b := &pgx.Batch{}
 	b.Queue(sqlBeginRead)
-	queueSession(b, id, func(r row) { out.Found, out.State, out.Counters, out.Revision = true, r.state(), r.counters, r.revision })
+	queueSession(b, id, func(r row) {
+		out.Found, out.State, out.Counters, out.Revision = true, r.state(), r.counters, r.revision
+	})
 	b.Queue(sqlAttributes, id).Query(func(rows pgx.Rows) error {
 		return scanAttributes(rows, func(name string, a device.Attribute) {
 			if out.Found && (!a.Removed() || a.Seq > out.State.Snapshot) {
