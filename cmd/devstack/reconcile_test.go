@@ -167,9 +167,9 @@ func TestLostEventIsHealedByTheEdge(t *testing.T) {
 	var receipt workflows.AppliedState
 	cli(0, &receipt, "drain", session)
 	require.Equal(t, v.AsOf, receipt.AsOf)
-	cli(0, &receipt, "close", session, "--reason", "a test")
+	cli(0, &receipt, "close", session, "--reason", "a test", "--yes")
 	require.Equal(t, v.AsOf, receipt.Closed)
-	cli(0, &receipt, "close", session, "--reason", "again") // its workflow has ended: it is started for it
+	cli(0, &receipt, "close", session, "--reason", "again", "--yes") // its workflow has ended: it is started for it
 	require.Equal(t, "a test", receipt.Reason)
 	require.Contains(t, cli(3, nil, "drain", uuid.NewString()), "no workflow that runs")
 	d, err := s.store.GetDevice(t.Context(), session)

@@ -17,11 +17,12 @@ type forgetCmd struct {
 	dataFlags
 	MAC    string `arg:"" help:"MAC address of the device, as devices prints it."`
 	Reason string `help:"Why, for the closed event." default:"forgotten by an operator"`
+	Yes    bool   `short:"y" help:"Do not ask."`
 }
 
 // Help is printed by forget --help.
 func (*forgetCmd) Help() string {
-	return `Closes the device's session with an event and removes its record. If the device is seen again, it opens a new session.
+	return `Closes the device's session with an event and removes its record. If the device is seen again, it opens a new session. It asks first; without a terminal it wants --yes.
 
 Example:
 
@@ -29,8 +30,11 @@ Example:
 }
 
 // Run closes the session of the device.
-func (c *forgetCmd) Run(ctx context.Context, env cli.Env) error {
+func (c *forgetCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
 	mac := strings.ToLower(c.MAC)
+	if err := who.Ask(env, c.Yes, fmt.Sprintf("close the session of device %q for good?", mac), ""); err != nil {
+		return err
+	}
 	err := edge.Control(ctx, c.DataDir, http.MethodPost, "/devices/"+url.PathEscape(mac)+"/forget?reason="+url.QueryEscape(c.Reason), &struct{}{})
 	if errors.Is(err, edge.ErrNotRunning) {
 		err = c.forgetInFile(ctx, mac)

@@ -35,7 +35,7 @@ func app() cli.App {
 			{Key: "source", Title: "What to read:"},
 			{Key: "mqtt", Title: "MQTT:"},
 			{Key: "record", Title: "Records:"},
-		})},
+		}), kong.Bind(cli.Stdin())},
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rollcall-platform/rollcall/edge"
@@ -56,10 +58,10 @@ func TestCommandsReadTheFileOfAStoppedEdge(t *testing.T) {
 	require.Contains(t, out, "opened")
 	require.Contains(t, out, "1 of 1 events")
 
-	code, out, _ = call(t, "forget", "--data-dir", dir, "02:00:00:00:00:01")
+	code, out, _ = call(t, "forget", "--yes", "--data-dir", dir, "02:00:00:00:00:01")
 	require.Zero(t, code)
 	require.Equal(t, "forgotten: "+tv+"\n", out)
-	code, _, errs := call(t, "forget", "--data-dir", dir, tv)
+	code, _, errs := call(t, "forget", "--yes", "--data-dir", dir, tv)
 	require.Equal(t, cli.ExitNotFound, code)
 	require.Contains(t, errs, "no device \""+tv+"\"")
 	_, out, _ = call(t, "events", "--data-dir", dir, "-o", "json")
@@ -146,4 +148,19 @@ func TestTextFromOutsideDoesNotReachTheTerminal(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Forgetting ends a session for good: it asks first.
+func TestForgetAsks(t *testing.T) {
+	dir := stopped(t)
+	for answer, person := range map[string]bool{"n\n": true, "y\n": false} {
+		var out bytes.Buffer
+		a := app()
+		a.Stdout, a.Stderr = &out, &out
+		a.Options = append(a.Options, kong.Bind(&cli.Terminal{In: strings.NewReader(answer), Person: person}))
+		require.NotZero(t, a.Run(t.Context(), []string{"forget", "--data-dir", dir, tv}))
+		require.Contains(t, out.String(), `close the session of device "`+tv+`" for good?`)
+	}
+	_, out, _ := call(t, "devices", "--data-dir", dir)
+	require.Contains(t, out, tv)
 }

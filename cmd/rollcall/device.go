@@ -123,12 +123,33 @@ func (c *deviceListCmd) Validate() error {
 	if c.Limit < 1 || c.Limit > store.MaxLimit {
 		return fmt.Errorf("--limit must be from 1 to %d", store.MaxLimit)
 	}
-	return c.queryFlags.Validate()
+	if c.Status != "" {
+		if err := cli.CheckOneOf("--status", c.Status, []string{device.Online, device.Offline, store.StatusClosed}); err != nil {
+			return err
+		}
+	}
+	if c.Available && c.Status != "" && c.Status != device.Online {
+		return fmt.Errorf("--available and --status=%s exclude each other: what is available is online", c.Status)
+	}
+	for name, value := range sorted(c.Attr) {
+		if err := checkFilterValue(name, value); err != nil {
+			return err
+		}
+	}
+	return errors.Join(checkRAE(c.RAE), c.queryFlags.Validate())
 }
 
 // Run lists.
 func (c *deviceListCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		for name := range sorted(c.Attr) {
+			if err := checkAttribute(ctx, db, "--attr", name); err != nil {
+				return err
+			}
+		}
+		if err := hintRAE(ctx, env, db, c.RAE); err != nil {
+			return err
+		}
 		page, err := db.ListDevices(ctx, store.Filter{
 			RAE: c.RAE, Status: c.Status, Text: c.Text, Attributes: c.Attr, Available: c.Available, Limit: c.Limit, After: c.After,
 		})

@@ -94,7 +94,7 @@ func (c *deviceCommandCmd) Validate() error {
 		for _, a := range device.Actions {
 			known = append(known, string(a.Name))
 		}
-		return fmt.Errorf("there is no action %q: the actions are %s", c.Action, strings.Join(known, ", "))
+		return cli.CheckOneOf("ACTION", string(c.Action), known)
 	}
 	if err := spec.CheckArguments(json.RawMessage(c.Arguments)); err != nil {
 		return fmt.Errorf("%s: %w", c.Action, err)

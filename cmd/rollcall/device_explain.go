@@ -31,6 +31,11 @@ Examples:
 // Run explains.
 func (c *deviceExplainCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		if c.Attribute != "" {
+			if err := checkAttribute(ctx, db, "ATTRIBUTE", c.Attribute); err != nil {
+				return err
+			}
+		}
 		e, err := db.Explain(ctx, c.Device, c.Attribute)
 		if err != nil {
 			return err

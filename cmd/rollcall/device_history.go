@@ -79,6 +79,9 @@ func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
 		return c.past(ctx, env, at)
 	}
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		if err := c.checkAttribute(ctx, db); err != nil {
+			return err
+		}
 		page, err := db.History(ctx, c.Device, store.HistoryFilter{Attribute: c.Attribute, Limit: c.Limit, Before: c.Before.at})
 		if err != nil {
 			return err
@@ -97,6 +100,13 @@ func (c *deviceHistoryCmd) Run(ctx context.Context, env cli.Env) error {
 	})
 }
 
+func (c *deviceHistoryCmd) checkAttribute(ctx context.Context, db *store.Store) error {
+	if c.Attribute == "" {
+		return nil
+	}
+	return checkAttribute(ctx, db, "--attribute", c.Attribute)
+}
+
 // valueText is a value as tables show it.
 func valueText(a device.Attribute) string {
 	if a.Removed() {
@@ -108,6 +118,9 @@ func valueText(a device.Attribute) string {
 // past shows the record as it was.
 func (c *deviceHistoryCmd) past(ctx context.Context, env cli.Env, at time.Time) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		if err := c.checkAttribute(ctx, db); err != nil {
+			return err
+		}
 		record, err := db.AsOf(ctx, c.Device, at, store.Clock(c.By))
 		if err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
@@ -105,13 +106,14 @@ type deviceReserveCmd struct {
 	tellFlags  `embed:""`
 	Device     string `arg:"" help:"Which device."`
 	Reason     string `help:"What it is reserved for." placeholder:"TEXT"`
+	Offline    bool   `help:"Reserve it though it is not online."`
 }
 
 // Help is printed by device reserve --help.
 func (*deviceReserveCmd) Help() string {
 	return stateHelp + `
 
-When several reserve a device at once, one gets it. The others exit with 1 and are told who holds it and until when. Exits 3 when there is no such device.
+When several reserve a device at once, one gets it. The others exit with 1 and are told who holds it and until when. A device that is not online is refused with exit code 1, unless --offline is given; one whose sessions are all closed is always refused. Exits 3 when there is no such device.
 
 ` + refHelp + `
 
@@ -130,8 +132,27 @@ func (c *deviceReserveCmd) Validate() error {
 // Run reserves.
 func (c *deviceReserveCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.changeState(ctx, env, "reserve", &c.tellFlags, func(ctx context.Context, db *store.Store) (string, store.TestState, error) {
-		return db.Reserve(ctx, c.Device, c.name(), c.Reason, time.Duration(c.For))
+		d, err := db.GetDevice(ctx, c.Device)
+		if err != nil {
+			return "", store.TestState{}, err
+		}
+		if err := c.checkPresence(d.Sessions[0]); err != nil {
+			return "", store.TestState{}, err
+		}
+		return db.Reserve(ctx, d.Device, c.name(), c.Reason, time.Duration(c.For))
 	})
+}
+
+// checkPresence refuses a device that nobody can use, by its current session.
+func (c *deviceReserveCmd) checkPresence(current store.Summary) error {
+	const others = "rollcall device list --available has others"
+	switch {
+	case current.Closed > 0:
+		return fmt.Errorf("reserve: device %s has no open session: the last, on RAE %q, was closed (%q); %s", current.Device, current.RAE, clip(current.Reason), others)
+	case current.Status != device.Online && !c.Offline:
+		return fmt.Errorf("reserve: device %s is not online but %s on RAE %q: --offline reserves it all the same; %s", current.Device, orElse(current.Status, "of no known status"), current.RAE, others)
+	}
+	return nil
 }
 
 type deviceRenewCmd struct {

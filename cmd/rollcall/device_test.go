@@ -44,7 +44,7 @@ func seeded(t *testing.T) (url string) {
 	}
 	apply(tv, 1, map[string]string{
 		"network.mac": `"02:00:00:00:00:01"`, "network.ipv4": `"192.168.77.31"`, "network.hostname": `"living-room-tv"`, "dhcp.hostname": `"Kitchen display"`,
-		"upnp.model": `"Evil\u001b[2J\tTV"`, "connection.status": `"online"`,
+		"lab.shelf": `"7"`, "upnp.model": `"Evil\u001b[2J\tTV"`, "connection.status": `"online"`,
 	})
 	apply(tv, 2, map[string]string{"network.ipv4": `"192.168.77.32"`})
 	apply(server, 1, map[string]string{"network.mac": `"02:00:00:00:00:02"`, "connection.status": `"offline"`})

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/dlq"
 )
 
@@ -75,6 +76,21 @@ func (f *dlqFilterFlags) filter(now time.Time) dlq.Filter {
 	return dlq.Filter{Reasons: f.Reason, RAE: f.RAE, Session: f.Session, Since: f.Since.Time(now)}
 }
 
+// check refuses a filter that matches nothing.
+func (f *dlqFilterFlags) check() error {
+	for _, reason := range f.Reason {
+		if err := cli.CheckOneOf("--reason", reason, dlq.Reasons()); err != nil {
+			return err
+		}
+	}
+	if f.Session != "" {
+		if err := device.CheckSession(f.Session); err != nil {
+			return fmt.Errorf("--session: %w", err)
+		}
+	}
+	return checkRAE(f.RAE)
+}
+
 func (f *dlqFilterFlags) empty() bool {
 	return len(f.Reason) == 0 && f.RAE == "" && f.Session == "" && !f.Since.Given()
 }
@@ -108,7 +124,7 @@ func (c *dlqListCmd) Validate() error {
 	if c.Limit < 1 || c.Limit > maxLetters {
 		return fmt.Errorf("--limit must be from 1 to %d", maxLetters)
 	}
-	return c.validate()
+	return errors.Join(c.check(), c.validate())
 }
 
 // Run lists.

@@ -39,7 +39,7 @@ func (c *dlqResolveFlags) Validate() error {
 	case c.Limit < 0:
 		return errors.New("--limit must not be negative")
 	}
-	return c.validate()
+	return errors.Join(c.check(), c.validate())
 }
 
 // dlqPlan is what is chosen, and what it holds.
@@ -75,10 +75,10 @@ func (c *dlqResolveFlags) plan(ctx context.Context, env cli.Env, topic *dlq.Topi
 }
 
 // run resolves what is chosen.
-func (c *dlqResolveFlags) run(ctx context.Context, env cli.Env, who *terminal, to resolve.Resolution) error {
+func (c *dlqResolveFlags) run(ctx context.Context, env cli.Env, who *cli.Terminal, to resolve.Resolution) error {
 	return c.open(ctx, env, func(topic *dlq.Topic) error {
 		return resolve.Command[dlqPlan, dlq.Result]{
-			Items: "letters", Resolution: to, DryRun: c.DryRun, Confirm: who.confirm(env, c.Yes), Describe: describe,
+			Items: "letters", Resolution: to, DryRun: c.DryRun, Confirm: who.Confirm(env, c.Yes, ", or look first with --dry-run"), Describe: describe,
 			Plan: func(ctx context.Context) (dlqPlan, error) { return c.plan(ctx, env, topic, to) },
 			Resolve: func(ctx context.Context, p dlqPlan) (dlq.Result, error) {
 				return p.Resolve(ctx, to, func(l dlq.Letter, why error) {
@@ -155,7 +155,7 @@ Examples:
 }
 
 // Run replays.
-func (c *dlqReplayCmd) Run(ctx context.Context, env cli.Env, who *terminal) error {
+func (c *dlqReplayCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
 	return c.run(ctx, env, who, resolve.Replayed)
 }
 
@@ -175,6 +175,6 @@ Examples:
 }
 
 // Run drops.
-func (c *dlqDropCmd) Run(ctx context.Context, env cli.Env, who *terminal) error {
+func (c *dlqDropCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
 	return c.run(ctx, env, who, resolve.Dropped)
 }

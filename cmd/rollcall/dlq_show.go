@@ -45,7 +45,7 @@ func (c *dlqShowCmd) Validate() error {
 
 // Run shows.
 func (c *dlqShowCmd) Run(ctx context.Context, env cli.Env) error {
-	if c.Raw && isTerminal(env.Raw) {
+	if c.Raw && cli.IsTerminal(env.Raw) {
 		return cli.Usagef("--raw: send the output to a file or a pipe: the bytes of a value could control the terminal")
 	}
 	return c.open(ctx, env, func(topic *dlq.Topic) error {

@@ -75,7 +75,7 @@ func (o *dlqFixture) run(args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	a := app()
 	a.Stdout, a.Stderr = &out, &errs
-	a.Options = append(a.Options, kong.Bind(&terminal{strings.NewReader(o.in), o.person}))
+	a.Options = append(a.Options, kong.Bind(&cli.Terminal{In: strings.NewReader(o.in), Person: o.person}))
 	code = a.Run(o.t.Context(), append([]string{"dlq", args[0], "--kafka-brokers=" + strings.Join(o.addrs, ","), "--timeout=1m"}, args[1:]...))
 	return code, out.String(), errs.String()
 }
@@ -395,14 +395,14 @@ func TestIsTerminal(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	require.NoError(t, err)
 	defer func() { _ = null.Close() }()
-	require.False(t, isTerminal(null))
-	require.False(t, isTerminal(&bytes.Buffer{}))
+	require.False(t, cli.IsTerminal(null))
+	require.False(t, cli.IsTerminal(&bytes.Buffer{}))
 	file, err := os.Create(t.TempDir() + "/f")
 	require.NoError(t, err)
 	defer func() { _ = file.Close() }()
-	require.False(t, isTerminal(file))
+	require.False(t, cli.IsTerminal(file))
 	if tty, err := os.Open("/dev/ptmx"); err == nil {
-		require.True(t, isTerminal(tty))
+		require.True(t, cli.IsTerminal(tty))
 		_ = tty.Close()
 	}
 }

@@ -149,6 +149,7 @@ type identityMergeCmd struct {
 	tellFlags  `embed:""`
 	What       string `arg:"" help:"The conflict; or with INTO, the device that is merged away."`
 	Into       string `arg:"" optional:"" help:"The device that stays."`
+	Yes        bool   `short:"y" help:"Do not ask."`
 }
 
 // Help is printed by identity merge --help.
@@ -161,7 +162,7 @@ Examples:
 
     rollcall identity merge 5f0c1f6e
 
-    rollcall identity merge 9c:b6:d0:00:00:07 living-room-tv --by jana`
+    rollcall identity merge --yes 9c:b6:d0:00:00:07 living-room-tv --by jana`
 }
 
 // Validate is called by kong before anything starts.
@@ -170,7 +171,14 @@ func (c *identityMergeCmd) Validate() error {
 }
 
 // Run merges.
-func (c *identityMergeCmd) Run(ctx context.Context, env cli.Env) error {
+func (c *identityMergeCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
+	question := fmt.Sprintf("merge the devices of conflict %q?", clip(c.What))
+	if c.Into != "" {
+		question = fmt.Sprintf("merge device %q into %q?", clip(c.What), clip(c.Into))
+	}
+	if err := who.Ask(env, c.Yes, question, ""); err != nil {
+		return err
+	}
 	var open []store.Summary
 	err := c.ask(ctx, func(ctx context.Context, db *store.Store) error {
 		var m store.Merge

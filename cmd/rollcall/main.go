@@ -63,7 +63,7 @@ func app() cli.App {
 		Options: []kong.Option{
 			kong.ExplicitGroups(groups),
 			kong.Vars{"default_limit": strconv.Itoa(store.DefaultLimit), "max_limit": strconv.Itoa(store.MaxLimit), "max_letters": strconv.Itoa(maxLetters), "commands_group": bridge.DefaultGroup, "max_command_life": device.MaxCommandLife.String(), "time_forms": cli.TimeForms},
-			kong.Bind(stdin()),
+			kong.Bind(cli.Stdin()),
 		},
 	}
 }

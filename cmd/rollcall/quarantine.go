@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -51,14 +50,14 @@ var causes = []string{workflows.CausePayload, workflows.CauseVersion, workflows.
 // empty quarantine.
 func (f *batchFilterFlags) check() error {
 	for _, c := range f.Cause {
-		if !slices.Contains(causes, c) {
-			return fmt.Errorf("--cause: %q is not one of %s", c, strings.Join(causes, ", "))
+		if err := cli.CheckOneOf("--cause", c, causes); err != nil {
+			return err
 		}
 	}
 	if _, err := uuid.Parse(f.Session); err != nil && f.Session != "" {
 		return fmt.Errorf("--session: %q is not a UUID: rollcall device get DEVICE says which its session is", f.Session)
 	}
-	return nil
+	return checkRAE(f.RAE)
 }
 
 func (f *batchFilterFlags) empty() bool { return f.RAE == "" && f.Session == "" && len(f.Cause) == 0 }
@@ -93,6 +92,9 @@ func (c *quarantineListCmd) Validate() error {
 // Run lists.
 func (c *quarantineListCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
+		if err := hintRAE(ctx, env, db, c.RAE); err != nil {
+			return err
+		}
 		batches, more, err := db.ListQuarantine(ctx, store.QuarantineFilter{
 			RAE: c.RAE, Session: c.Session, Causes: c.Cause, Resolved: c.All, Limit: c.Limit, After: c.After,
 		})

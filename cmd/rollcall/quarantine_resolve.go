@@ -47,8 +47,11 @@ func (c *quarantineResolveFlags) chosen(ctx context.Context, db *store.Store) ([
 }
 
 // run resolves what is chosen. A drop needs no source.
-func (c *quarantineResolveFlags) run(ctx context.Context, env cli.Env, who *terminal, to resolve.Resolution, source quarantine.Source) error {
+func (c *quarantineResolveFlags) run(ctx context.Context, env cli.Env, who *cli.Terminal, to resolve.Resolution, source quarantine.Source) error {
 	return c.work(ctx, func(ctx context.Context, db *store.Store) error {
+		if err := hintRAE(ctx, env, db, c.RAE); err != nil {
+			return err
+		}
 		resolver := &quarantine.Resolver{
 			Resolution: to, Source: source, Database: db, By: c.name(), Timeout: c.Timeout,
 			Refused: func(q store.QuarantinedBatch, why error) {
@@ -59,7 +62,7 @@ func (c *quarantineResolveFlags) run(ctx context.Context, env cli.Env, who *term
 			return c.Output.write(env.Stdout, r, func(w *tabwriter.Writer) { batchReport(w, r, done, to) })
 		}
 		return resolve.Command[quarantine.Plan, quarantine.Report]{
-			Items: "batches", Resolution: to, DryRun: c.DryRun, Confirm: who.confirm(env, c.Yes),
+			Items: "batches", Resolution: to, DryRun: c.DryRun, Confirm: who.Confirm(env, c.Yes, ", or look first with --dry-run"),
 			Plan: func(ctx context.Context) (quarantine.Plan, error) {
 				batches, err := c.chosen(ctx, db)
 				if err != nil {
@@ -124,7 +127,7 @@ func (c *quarantineReplayCmd) Validate() error {
 }
 
 // Run replays.
-func (c *quarantineReplayCmd) Run(ctx context.Context, env cli.Env, who *terminal) error {
+func (c *quarantineReplayCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
 	log, err := openLog(&c.Kafka, env, c.Timeout)
 	if err != nil {
 		return err
@@ -149,6 +152,6 @@ Examples:
 }
 
 // Run drops.
-func (c *quarantineDropCmd) Run(ctx context.Context, env cli.Env, who *terminal) error {
+func (c *quarantineDropCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
 	return c.run(ctx, env, who, resolve.Dropped, nil)
 }

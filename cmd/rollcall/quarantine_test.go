@@ -53,7 +53,7 @@ func (w *quarantineFixture) run(args ...string) (code int, stdout, stderr string
 	var out, errs bytes.Buffer
 	a := app()
 	a.Stdout, a.Stderr = &out, &errs
-	a.Options = append(a.Options, kong.Bind(&terminal{strings.NewReader(w.in), w.person}))
+	a.Options = append(a.Options, kong.Bind(&cli.Terminal{In: strings.NewReader(w.in), Person: w.person}))
 	args = append([]string{"quarantine", args[0], "--database-url=" + w.url, "--timeout=1m"}, args[1:]...)
 	if args[1] == "replay" || args[1] == "show" {
 		args = append(args, "--kafka-brokers="+strings.Join(w.addrs, ","))

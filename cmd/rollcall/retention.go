@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"text/tabwriter"
 	"time"
 
@@ -22,13 +23,14 @@ type retentionCmd struct {
 	Batch          int           `help:"Rows of history that one transaction deletes at most." default:"5000" env:"ROLLCALL_RETENTION_BATCH"`
 	Once           bool          `help:"Make one pass, print what was deleted, and end: for cron. No listener is opened." env:"ROLLCALL_RETENTION_ONCE"`
 	Output         outputFlag    `short:"o" help:"With --once, print a ${enum}." enum:"table,json" default:"table" env:"ROLLCALL_RETENTION_OUTPUT"`
+	Yes            bool          `short:"y" help:"With --once, do not ask." env:"ROLLCALL_RETENTION_YES"`
 }
 
 // Help is printed by retention --help.
 func (*retentionCmd) Help() string {
 	return `Deletes what has been kept long enough, in small transactions, session by session: changes of attributes that were replaced, with gaps that ended and quarantined batches that were resolved; tombstones; closed sessions with all their rows. The newest change of each attribute stays, so do devices and the evidence of their identity, and a closed session with a quarantined batch that nobody has resolved.
 
-It goes by the clocks of the database and of Kafka, never by an edge's. Run it as a service, or with --once, which exits 1 when its pass ended early; several at a time do no harm.
+It goes by the clocks of the database and of Kafka, never by an edge's. Run it as a service, or with --once, which asks before it deletes (without a terminal it wants --yes) and exits 1 when its pass ended early; several at a time do no harm.
 
 DAYS is such as 90d, or a duration such as 36h.
 
@@ -36,7 +38,7 @@ Examples:
 
     rollcall retention --database-url postgres://rollcall@db/rollcall --history 30d
 
-    rollcall retention --once -o json`
+    rollcall retention --once --yes -o json`
 }
 
 func (c *retentionCmd) keep() retention.Keep {
@@ -59,9 +61,13 @@ func (c *retentionCmd) Validate() error {
 }
 
 // Run makes passes until ctx is cancelled, or one.
-func (c *retentionCmd) Run(ctx context.Context, env cli.Env) error {
+func (c *retentionCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
 	o := retention.Options{Keep: c.keep(), Batch: c.Batch, Every: c.Every, Logger: env.Logger}
 	if c.Once {
+		question := fmt.Sprintf("delete history older than %s, tombstones older than %s, and sessions closed for %s, for good?", c.History, c.Tombstones, c.ClosedSessions)
+		if err := who.Ask(env, c.Yes, question, ""); err != nil {
+			return err
+		}
 		return c.once(ctx, env, o)
 	}
 	return runService(ctx, env, "retention", c.Service, func(ctx context.Context, s *service) error {

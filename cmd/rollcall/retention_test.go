@@ -29,12 +29,12 @@ func TestRetentionOnce(t *testing.T) {
 		require.NoError(t, err)
 	}
 	exec(`UPDATE attribute_change SET applied_at = now() - INTERVAL '40 days'`)
-	code, stdout, stderr := run(t, "retention", "--once", "-o", "json", "--database-url="+url)
+	code, stdout, stderr := run(t, "retention", "--once", "--yes", "-o", "json", "--database-url="+url)
 	require.Equal(t, cli.ExitOK, code, stderr)
 	var gone store.Expired
 	require.NoError(t, json.Unmarshal([]byte(stdout), &gone))
 	require.Zero(t, gone["attribute_change"], "90 days are kept")
-	code, stdout, stderr = run(t, "retention", "--once", "--history=30d", "--database-url="+url)
+	code, stdout, stderr = run(t, "retention", "--once", "--yes", "--history=30d", "--database-url="+url)
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.Regexp(t, `(?m)^attribute_change +1$`, stdout, "the address that was replaced")
 

@@ -154,13 +154,14 @@ type sessionCloseCmd struct {
 	TaskQueue     string        `help:"Task queue of the workers." default:"rollcall-sessions" env:"ROLLCALL_TASK_QUEUE"`
 	Device        string        `arg:"" help:"Which session, or the current one of which device."`
 	Reason        string        `help:"Why. It is kept with the session." required:"" placeholder:"TEXT"`
+	Yes           bool          `short:"y" help:"Do not ask."`
 }
 
 // Help is printed by session close --help.
 func (*sessionCloseCmd) Help() string {
 	return `Closes a session for good, behind its newest event: later events are refused and counted. It is for sessions that no RAE will ever close, such as those of a RAE that was scrapped. A device that is still on its RAE's LAN gets a new session only when the RAE forgets it.
 
-A session that is closed already stays as it was, and how far it came is printed. Exits 3 when there is no such session or device.
+It asks before it closes; without a terminal it wants --yes. A session that is closed already stays as it was, and how far it came is printed. Exits 3 when there is no such session or device.
 
 ` + refHelp + `
 
@@ -178,7 +179,7 @@ func (c *sessionCloseCmd) Validate() error {
 }
 
 // Run closes the session, whether its workflow runs or not, and prints.
-func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env) error {
+func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) error {
 	var found store.Summary
 	query := queryFlags{Database: c.Database, Timeout: c.Timeout}
 	err := query.ask(ctx, func(ctx context.Context, db *store.Store) error {
@@ -189,6 +190,11 @@ func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env) error {
 	if err != nil {
 		return err
 	}
+	if found.Closed == 0 {
+		if err := who.Ask(env, c.Yes, closeQuestion(found), ""); err != nil {
+			return err
+		}
+	}
 	var applied workflows.AppliedState
 	err = c.ask(ctx, env, c.TaskQueue, func(ctx context.Context, client control.Client) (err error) {
 		applied, err = client.Close(ctx, found.RAE, found.Session, c.Reason)
@@ -198,6 +204,11 @@ func (c *sessionCloseCmd) Run(ctx context.Context, env cli.Env) error {
 		return err
 	}
 	return c.Output.write(env.Stdout, applied, func(w *tabwriter.Writer) { appliedRows(w, applied) })
+}
+
+// closeQuestion is what is asked before a session is closed.
+func closeQuestion(s store.Summary) string {
+	return fmt.Sprintf("close session %s for good, of %q (%s) on RAE %q?", s.Session, orElse(clip(s.Name), s.MAC), orElse(s.Status, "no status"), s.RAE)
 }
 
 func appliedRows(w *tabwriter.Writer, a workflows.AppliedState) {

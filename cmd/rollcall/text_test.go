@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/postgres/postgrestest"
@@ -188,7 +189,7 @@ var printing = map[string][]string{ // {text}, {batch} and {conflict} are the wo
 	"quarantine drop":         {"{batch} --dry-run", "{text}"},
 	"identity conflicts":      {"", "{text}"},
 	"identity show":           {tv, "{text}"},
-	"identity merge":          {"{text}", "{text} {text}"},
+	"identity merge":          {"{text} --yes", "{text} {text} --yes", "{text}"},
 	"identity keep-apart":     {"{text}", "{conflict} --by={text}"},
 	"session progress":        {tv, "{text}"},
 	"session drain":           {tv},
@@ -199,7 +200,7 @@ var printing = map[string][]string{ // {text}, {batch} and {conflict} are the wo
 
 	// These print nothing that came from outside but what they are given.
 	"attributes": {""}, "version": {""}, "healthcheck": {"--admin-addr={text}"}, "migrate up": {""}, "migrate status": {""},
-	"retention": {"--once"}, "bridge": {"--check-config"}, "poller": {"--check-config"}, "worker": {"--check-config"},
+	"retention": {"--once --yes"}, "bridge": {"--check-config"}, "poller": {"--check-config"}, "worker": {"--check-config"},
 }
 
 func TestTextFromOutsideDoesNotReachTheTerminal(t *testing.T) {
@@ -246,7 +247,7 @@ func (w hostileWorld) requireClean(t *testing.T, leaf *kong.Node, command, way, 
 	var out, errs bytes.Buffer
 	a := app()
 	a.Stdout, a.Stderr = &out, &errs
-	a.Options = append(a.Options, kong.Bind(&terminal{strings.NewReader("n\n"), true}))
+	a.Options = append(a.Options, kong.Bind(&cli.Terminal{In: strings.NewReader("n\n"), Person: true}))
 	_ = a.Run(t.Context(), args)
 	for _, printed := range []string{out.String(), errs.String()} {
 		printabletest.RequireClean(t, printed)

@@ -47,7 +47,7 @@ func (c *verifyCmd) Validate() error {
 	if c.Parallel < 1 || c.Timeout <= 0 {
 		return errors.New("--parallel must be at least 1, --timeout more than 0")
 	}
-	return errors.Join(c.Database.validate(), c.Kafka.validate(), c.Temporal.validate())
+	return errors.Join(checkRAE(c.RAE...), c.Database.validate(), c.Kafka.validate(), c.Temporal.validate())
 }
 
 // Run verifies, and prints each result as it comes.
@@ -59,6 +59,9 @@ func (c *verifyCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		defer temporal.Close()
+		if err := hintRAE(ctx, env, db, c.RAE...); err != nil {
+			return err
+		}
 		sessions, err := verify.Select(ctx, db, control.Client{Temporal: temporal}, verify.Selection{Devices: c.Session, RAEs: c.RAE})
 		if errors.Is(err, verify.ErrNoSession) {
 			return &cli.Error{Code: cli.ExitNotFound, Err: err}

@@ -21,6 +21,15 @@ func (d *Days) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// String is the duration as it would be given.
+func (d Days) String() string {
+	const day = Days(24 * time.Hour)
+	if d > 0 && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	return time.Duration(d).String()
+}
+
 func parseDays(s string) (d time.Duration, ok bool) {
 	if number, found := strings.CutSuffix(s, "d"); found {
 		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n > 0 {

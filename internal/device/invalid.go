@@ -24,6 +24,9 @@ const (
 	BadCommand    Cause = "bad-command"    // of a command or reply: an id, source, outcome or text outside the contract
 )
 
+// Causes are all of them.
+var Causes = []Cause{TooLarge, NotUTF8, NotJSON, NotCloudEvent, UnknownType, BadSubject, TopicMismatch, BadSeq, BadTime, BadAttribute, BadSnapshot, HasNUL, BadCommand}
+
 // Invalid is the error of the Decode and Encode functions for an event, a
 // command or a reply that breaks the contract. Trying again cannot help.
 type Invalid struct {

@@ -84,6 +84,15 @@ func (s *Store) readExplanation(ctx context.Context, e *Explanation, session uui
 		return err
 	})
 	queueSession(b, session, func(r row) { proof.row, e.Counters = r, r.counters })
+	attributes, tests := map[string]device.Attribute{}, map[string]TestState{}
+	b.Queue(sqlAttributes, session).Query(func(rows pgx.Rows) error {
+		return scanAttributes(rows, func(name string, a device.Attribute) {
+			if !a.Removed() {
+				attributes[name] = a
+			}
+		})
+	})
+	queueTestStates(b, []uuid.UUID{session}, tests)
 	b.Queue(sqlExplained, session, attribute).Query(func(rows pgx.Rows) error {
 		changes, err := pgx.CollectRows(rows, scanChange)
 		for _, c := range changes {
@@ -112,7 +121,10 @@ func (s *Store) readExplanation(ctx context.Context, e *Explanation, session uui
 		return err
 	})
 	b.Queue(sqlCommit)
-	return proof, s.pool.SendBatch(ctx, b).Close()
+	err := s.pool.SendBatch(ctx, b).Close()
+	e.Summary.describe(attributes)
+	e.Test = tests[session.String()].orAvailable()
+	return proof, err
 }
 
 // provenance is what the tables prove of what brought a session's values.

@@ -105,6 +105,27 @@ func (s *Store) ListDevices(ctx context.Context, f Filter) (Page, error) {
 	return page, nil
 }
 
+// AttributeNames are the names of all attributes that any session has or has had
+// lately, sorted.
+func (s *Store) AttributeNames(ctx context.Context) ([]string, error) {
+	return s.texts(ctx, "attribute names", sqlAttributeNames)
+}
+
+// RAEs are the serials of all RAEs that anything has come from, sorted.
+func (s *Store) RAEs(ctx context.Context) ([]string, error) { return s.texts(ctx, "RAEs", sqlRAEs) }
+
+func (s *Store) texts(ctx context.Context, what, sql string) ([]string, error) {
+	rows, err := s.pool.Query(ctx, sql)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	return texts, nil
+}
+
 // attributeFilter gives each value as text, and as the JSON list that a list
 // holding it contains.
 func attributeFilter(attributes map[string]string) (names, values, members []string) {

@@ -48,11 +48,14 @@ func (e *AmbiguousError) Error() string {
 }
 
 // match is a session that a reference may mean.
-type match struct{ session, device uuid.UUID }
+type match struct {
+	session, device uuid.UUID
+	closed          bool // the session
+}
 
 // resolve returns the device that ref names, and the session if it names one:
 // by a UUID, a MAC or any name that a list may show. What is written out goes
-// before what begins with it. A name that a table has cut, with "…" at its end,
+// before what begins with it, open sessions before closed ones. A name that a table has cut, with "…" at its end,
 // is a beginning.
 func (s *Store) resolve(ctx context.Context, ref string) (deviceID, session uuid.UUID, err error) {
 	typed, begins := strings.CutSuffix(strings.TrimSpace(ref), "…")
@@ -75,6 +78,7 @@ func (s *Store) resolve(ctx context.Context, ref string) (deviceID, session uuid
 	if err != nil {
 		return uuid.Nil, uuid.Nil, fmt.Errorf("look up %q: %w", clip(ref), err)
 	}
+	matches = openFirst(matches, lower)
 	switch devices := distinct(matches); len(devices) {
 	case 0:
 		return uuid.Nil, uuid.Nil, fmt.Errorf("%w: no device or session has a UUID, MAC or name that is or begins with %q; rollcall device list shows them", ErrNotFound, clip(ref))
@@ -91,8 +95,21 @@ func (s *Store) matches(ctx context.Context, sql string, args ...any) ([]match, 
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (m match, err error) {
-		err = r.Scan(&m.session, &m.device)
+		err = r.Scan(&m.session, &m.device, &m.closed)
 		return m, err
+	})
+}
+
+// openFirst leaves out what only a closed session matches by a name or a MAC, where
+// an open one matches too: a device that is gone does not make the name of one that
+// is there ambiguous.
+func openFirst(matches []match, ref string) []match {
+	if !slices.ContainsFunc(matches, func(m match) bool { return !m.closed }) {
+		return matches
+	}
+	return slices.DeleteFunc(matches, func(m match) bool {
+		byID := strings.HasPrefix(m.session.String(), ref) || strings.HasPrefix(m.device.String(), ref)
+		return m.closed && !byID
 	})
 }
 

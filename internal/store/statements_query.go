@@ -44,6 +44,12 @@ SELECT session_id, name, value, seq, observed_at FROM device_attribute
 WHERE session_id = ANY($1::UUID[]) AND ($2::TEXT[] IS NULL OR name = ANY($2)) AND value IS NOT NULL
 ORDER BY session_id, name`
 
+	sqlAttributeNames = `
+SELECT DISTINCT name FROM device_attribute ORDER BY name`
+
+	sqlRAEs = `
+SELECT serial FROM rae ORDER BY serial`
+
 	sqlSessionsOf = `
 SELECT ` + summaryColumns + `
 FROM device_session s WHERE s.device_id = $1 ORDER BY ` + currentOrder + ` LIMIT $2`
@@ -81,34 +87,34 @@ WHERE session_id = $1 ORDER BY from_seq DESC, to_seq DESC LIMIT $2`
 
 	// A reference that is written out, by what it may be.
 	sqlRefUUID = `
-SELECT session_id, device_id FROM device_session WHERE session_id = $1
+SELECT session_id, device_id, false FROM device_session WHERE session_id = $1
 UNION
-SELECT session_id, device_id FROM device_session WHERE device_id = $1
+SELECT session_id, device_id, false FROM device_session WHERE device_id = $1
 LIMIT $2`
 	sqlRefMAC = `
-SELECT session_id, device_id FROM device_session WHERE mac = $1 LIMIT $2`
+SELECT session_id, device_id, closed_seq > 0 AS closed FROM device_session WHERE mac = $1 ORDER BY closed, device_id LIMIT $2`
 
 	// Devices by a host name, $1 in lower case, or by another of their names, $3
 	// as it was typed. Other names have no index: people wait for it, nothing
 	// else does.
 	sqlRefName = `
-SELECT DISTINCT ON (m.device_id) m.session_id, m.device_id FROM (
-	SELECT session_id, device_id FROM device_session WHERE hostname = $1
+SELECT session_id, device_id, closed FROM (SELECT DISTINCT ON (m.device_id) m.session_id, m.device_id, m.closed FROM (
+	SELECT session_id, device_id, closed_seq > 0 AS closed FROM device_session WHERE hostname = $1
 	UNION ALL
-	SELECT s.session_id, s.device_id
+	SELECT s.session_id, s.device_id, s.closed_seq > 0
 	FROM device_attribute a JOIN device_session s ON s.session_id = a.session_id
 	WHERE a.name = ANY($4::TEXT[]) AND lower(btrim(a.value #>> '{}')) = lower($3)
-) m ORDER BY m.device_id LIMIT $2`
+) m ORDER BY m.device_id, m.closed) n ORDER BY closed, device_id LIMIT $2`
 
 	// One that is begun. It reads every session's row, as sqlRefName does.
 	sqlRefPrefix = `
-SELECT s.session_id, s.device_id FROM device_session s
+SELECT s.session_id, s.device_id, s.closed_seq > 0 AS closed FROM device_session s
 WHERE left(s.device_id::TEXT, length($1::TEXT)) = $1 OR left(s.session_id::TEXT, length($1)) = $1
 	OR left(s.mac, length($1)) = $1 OR left(s.hostname, length($1)) = $1
 	OR EXISTS (
 		SELECT 1 FROM device_attribute a
 		WHERE a.session_id = s.session_id AND a.name = ANY($4::TEXT[]) AND strpos(lower(btrim(a.value #>> '{}')), lower($3)) = 1)
-ORDER BY s.device_id, s.session_id LIMIT $2`
+ORDER BY closed, s.device_id, s.session_id LIMIT $2`
 
 	// Changes of one session, newest first, from before (seq, name).
 	sqlHistory = `
