@@ -33,6 +33,9 @@ func Retryable(err error) bool {
 	if !errors.As(err, &pg) {
 		return false
 	}
+	if isOfConnection(pg.Code) { // it is closed, and the next may lead to another server
+		return true
+	}
 	switch pg.Code {
 	case "40001", // serialization_failure; every retryable error of CockroachDB
 		"40P01", // deadlock_detected

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -87,6 +88,10 @@ func provider(url string, logger *slog.Logger) (*goose.Provider, *sql.DB, error)
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, nil, fmt.Errorf("database URL: %w", err)
+	}
+	configureConn(config, url)
+	if !strings.Contains(url, execModeSetting) {
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec // each step runs once; a pooler keeps no statement
 	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {

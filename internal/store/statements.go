@@ -20,6 +20,10 @@ const (
 	sqlBeginRead = `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
 )
 
-// The newest migration has been applied.
+// The newest migration has been applied, and whether writes are refused.
 const sqlPing = `
-SELECT count(*) FROM pg_catalog.pg_tables WHERE tablename = 'quarantined_batch'`
+SELECT count(*), current_setting('transaction_read_only') FROM pg_catalog.pg_tables WHERE tablename = 'quarantined_batch'`
+
+// The server process that answers, if there is a pooler in between.
+const sqlServerProcess = `
+SELECT pg_backend_pid()`

@@ -33,7 +33,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -43,6 +42,10 @@ import (
 // Options of Open.
 type Options struct {
 	// URL of the database: postgres://user:password@host:port/database?…
+	// It may name several hosts, host:port,host:port; the first that takes
+	// writes is used, unless target_session_attrs says otherwise.
+	// default_query_exec_mode says how statements are executed; default: as
+	// prepared statements, and through a pooler as statements without a name.
 	// Required.
 	URL string
 	// MaxConns bounds the pool. Default: 8. More than twice the database's
@@ -65,6 +68,7 @@ type Store struct {
 	history bool
 	log     *slog.Logger
 	m       *metrics
+	reads   bool // the URL asks for a server that need take no writes
 }
 
 // Open prepares a pool of connections. It does not connect: a database that is
@@ -82,9 +86,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	config.MaxConns = o.MaxConns
 	config.ConnConfig.Tracer = o.Tracer
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = 10 * time.Second
-	}
+	var c connector
+	c.configure(config, o.URL)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -96,18 +99,25 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	return &Store{pool: pool, history: !o.NoHistory, log: o.Logger, m: m}, nil
+	c.pool.Store(pool)
+	return &Store{pool: pool, history: !o.NoHistory, log: o.Logger, m: m, reads: reads(config.ConnConfig, o.URL)}, nil
 }
 
 // Close ends the connections, after those in use are given back.
 func (s *Store) Close() { s.pool.Close() }
 
-// Ping reports why the database cannot be used, or nil: it answers, and its
-// schema is there.
+// Ping reports why the database cannot be used, or nil: it answers, it takes
+// writes, and its schema is there. Where the URL asks for a server that need take
+// no writes (target_session_attrs), it may be one that takes none.
 func (s *Store) Ping(ctx context.Context) error {
 	var n int
-	if err := s.pool.QueryRow(ctx, sqlPing).Scan(&n); err != nil {
+	var readOnly string
+	if err := s.pool.QueryRow(ctx, sqlPing).Scan(&n, &readOnly); err != nil {
 		return fmt.Errorf("database: %w", err)
+	}
+	if readOnly == "on" && !s.reads {
+		s.pool.Reset() // the next connection may lead to one that does
+		return errors.New("database takes no writes: it is a standby, or default_transaction_read_only is on")
 	}
 	if n == 0 {
 		return errors.New("database has no schema, or an old one: run `rollcall migrate`")
