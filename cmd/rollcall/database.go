@@ -68,7 +68,7 @@ func (s *service) openStore(ctx context.Context, flags *databaseFlags, pool pool
 	if err != nil {
 		return nil, err
 	}
-	o := store.Options{URL: url.Reveal(), MaxConns: pool.MaxConns, Logger: s.logger, Registerer: s.registry}
+	o := store.Options{URL: url.Reveal(), MaxConns: pool.MaxConns, Logger: s.logger, Registerer: s.registry, Writer: true}
 	for _, f := range with {
 		f(&o)
 	}

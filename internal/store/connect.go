@@ -66,7 +66,7 @@ func configureConn(config *pgx.ConnConfig, url string) {
 func reads(config *pgx.ConnConfig, url string) bool {
 	at := strings.Index(url, targetSetting)
 	if at < 0 {
-		return config.ValidateConnect == nil // the environment says so
+		return os.Getenv("PGTARGETSESSIONATTRS") != "" && config.ValidateConnect == nil
 	}
 	named := strings.TrimLeft(url[at+len(targetSetting):], "= ")
 	return !strings.HasPrefix(named, "read-write") && !strings.HasPrefix(named, "primary")

@@ -55,6 +55,15 @@ func TestMigrate(t *testing.T) {
 func TestOpenSaysWhatIsWrong(t *testing.T) {
 	_, err := store.Open(t.Context(), store.Options{})
 	require.ErrorContains(t, err, "URL")
+	for attrs, refused := range map[string]bool{"": false, "?target_session_attrs=primary": false, "?target_session_attrs=any": true, "?target_session_attrs=standby": true} {
+		s, err := store.Open(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/x" + attrs, Writer: true})
+		if refused {
+			require.ErrorContains(t, err, "target_session_attrs")
+			continue
+		}
+		require.NoError(t, err)
+		s.Close()
+	}
 	_, err = store.Open(t.Context(), store.Options{URL: "postgres://%zz"})
 	require.ErrorContains(t, err, "URL")
 	s, err := store.Open(t.Context(), store.Options{URL: "postgres://nobody@127.0.0.1:1/x?connect_timeout=1"})

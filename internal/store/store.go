@@ -48,6 +48,9 @@ type Options struct {
 	// prepared statements, and through a pooler as statements without a name.
 	// Required.
 	URL string
+	// Writer refuses a URL that may lead to a server that takes no writes
+	// (target_session_attrs=any and the like). Default: it is the caller's word.
+	Writer bool
 	// MaxConns bounds the pool. Default: 8. More than twice the database's
 	// cores gains nothing; a caller waits while all are taken.
 	MaxConns int32
@@ -81,12 +84,15 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: database URL: %w", err)
 	}
+	if o.Writer && reads(config.ConnConfig, o.URL) {
+		return nil, fmt.Errorf("store: database URL: %s must be read-write or primary, or not be set: a service needs the server that takes writes", targetSetting)
+	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = 8
 	}
 	config.MaxConns = o.MaxConns
 	config.ConnConfig.Tracer = o.Tracer
-	var c connector
+	c := &connector{}
 	c.configure(config, o.URL)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
