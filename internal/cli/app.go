@@ -63,7 +63,12 @@ type Env struct {
 	Stderr io.Writer // progress and errors
 	Raw    io.Writer // standard output byte for byte, for what is not text; never a terminal
 	Logger *slog.Logger
+
+	defaults []Default
 }
+
+// Defaults are the addresses that nobody has set.
+func (e Env) Defaults() []Default { return e.defaults }
 
 // Grammar is a pointer to a kong grammar struct that embeds Flags.
 type Grammar interface{ flags() *Flags }
@@ -109,6 +114,7 @@ func (a App) Kong() (*kong.Kong, error) {
 		kong.ValueFormatter(formatHelp),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100, NoExpandSubcommands: false}),
 		kong.Resolvers(secretEnv{}),
+		kong.Bind(a.Grammar.flags()),
 	}
 	k, err := kong.New(a.Grammar, append(options, a.Options...)...)
 	if err != nil {
@@ -139,15 +145,19 @@ func (a App) Run(ctx context.Context, args []string) (code int) {
 		return a.fail(fmt.Errorf("%w (see %s --help)", err, failedAt(k, err)), ExitUsage)
 	}
 	flags := a.Grammar.flags()
+	flags.addDefaults(kctx)
 	if flags.Check {
 		if err := checkEnvironment(k, os.Environ()); err != nil {
 			return a.fail(err, ExitUsage)
 		}
 		_, _ = fmt.Fprintf(stdout, "%s: settings are valid\n", kctx.Selected().FullPath())
+		for _, d := range flags.defaults {
+			_, _ = fmt.Fprintf(stdout, "an address of this host or container alone, by default: %s\n", d)
+		}
 		return ExitOK
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
-	kctx.Bind(Env{Stdout: printable.NewWriter(stdout), Stderr: printable.NewWriter(stderr), Raw: stdout, Logger: flags.Logger(stderr)})
+	kctx.Bind(Env{Stdout: printable.NewWriter(stdout), Stderr: printable.NewWriter(stderr), Raw: stdout, Logger: flags.Logger(stderr), defaults: flags.defaults})
 	err = kctx.Run()
 	if err == nil || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return ExitOK

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -17,6 +19,36 @@ type Flags struct {
 	LogFormat string           `help:"Log as ${enum}." default:"text" enum:"text,json" env:"ROLLCALL_LOG_FORMAT"`
 	Check     bool             `help:"Check the flags, the environment and the file, and exit without starting. A ROLLCALL_ variable that nothing reads is an error then." name:"check-config"`
 	Version   kong.VersionFlag `help:"Print the version and exit." short:"V"`
+
+	defaults []Default
+}
+
+// Default is an address that nobody has set. The defaults are of this host: in a
+// container they lead to the container itself.
+type Default struct {
+	Flag  string   // such as --kafka-brokers
+	Value string   // what is used
+	Env   []string // the variables that would set it
+}
+
+// String is how a log line and --check-config tell it.
+func (d Default) String() string {
+	return fmt.Sprintf("%s is %s; set it or $%s", d.Flag, d.Value, strings.Join(d.Env, ", $"))
+}
+
+// AddDefault tells of an address whose default is not the flag's: a command's
+// AfterApply may ask for the Flags and call it.
+func (f *Flags) AddDefault(d Default) { f.defaults = append(f.defaults, d) }
+
+// addDefaults tells of the flags with the tag address that neither the command
+// line, nor the environment, nor the file has set.
+func (f *Flags) addDefaults(ctx *kong.Context) {
+	for _, flag := range ctx.Flags() {
+		given := slices.ContainsFunc(ctx.Path, func(p *kong.Path) bool { return p.Flag == flag })
+		if flag.Tag.Has("address") && !given && !inEnvironment(flag) {
+			f.AddDefault(Default{Flag: "--" + flag.Name, Value: flag.Default, Env: EnvNames(flag)})
+		}
+	}
 }
 
 func (f *Flags) flags() *Flags { return f }
