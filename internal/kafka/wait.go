@@ -20,7 +20,7 @@ var backoff = retry.Backoff{First: 250 * time.Millisecond, Max: 15 * time.Second
 // waits for and what to do: services start in any order.
 func Wait(ctx context.Context, cl *kgo.Client, log *slog.Logger, topics ...string) error {
 	for n := 0; ; n++ {
-		err := check(ctx, cl, topics)
+		_, err := describe(ctx, cl, topics)
 		if err == nil {
 			return nil
 		}
@@ -34,12 +34,31 @@ func Wait(ctx context.Context, cl *kgo.Client, log *slog.Logger, topics ...strin
 	}
 }
 
-func check(ctx context.Context, cl *kgo.Client, topics []string) error {
+// Check returns nil when the cluster answers, has all topics, and every partition
+// of them has a leader, which is what producing and fetching need; else what is
+// missing.
+func Check(ctx context.Context, cl *kgo.Client, topics ...string) error {
+	details, err := describe(ctx, cl, topics)
+	if err != nil {
+		return err
+	}
+	for _, t := range topics {
+		for _, p := range details[t].Partitions.Sorted() {
+			if p.Err != nil || p.Leader < 0 {
+				return fmt.Errorf("partition %d of topic %s has no leader", p.Partition, t)
+			}
+		}
+	}
+	return nil
+}
+
+// describe returns what the cluster says of the topics, all of which exist.
+func describe(ctx context.Context, cl *kgo.Client, topics []string) (kadm.TopicDetails, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	details, err := kadm.NewClient(cl).ListTopics(ctx, topics...)
 	if err != nil {
-		return fmt.Errorf("brokers do not answer: %w", Explain(err))
+		return nil, fmt.Errorf("brokers do not answer: %w", Explain(err))
 	}
 	var missing []string
 	for _, t := range topics {
@@ -48,7 +67,7 @@ func check(ctx context.Context, cl *kgo.Client, topics []string) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("topics do not exist, or may not be described: %s (create them)", strings.Join(missing, ", "))
+		return nil, fmt.Errorf("topics do not exist, or may not be described: %s (create them)", strings.Join(missing, ", "))
 	}
-	return nil
+	return details, nil
 }

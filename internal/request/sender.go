@@ -42,6 +42,10 @@ func NewSender(o kafka.Options, topic string, opts ...kgo.Opt) (*Sender, error) 
 // Close ends the connections.
 func (s *Sender) Close() { s.client.Close() }
 
+// Ping returns nil when Kafka answers and has the topic with leaders; else what is
+// missing.
+func (s *Sender) Ping(ctx context.Context) error { return kafka.Check(ctx, s.client, s.topic) }
+
 // Send returns nil when Kafka has the command.
 func (s *Sender) Send(ctx context.Context, c device.Command) error {
 	topic, err := c.Topic()

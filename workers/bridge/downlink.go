@@ -164,6 +164,17 @@ func (d *Downlink) Ready() error {
 	return nil
 }
 
+// Ping returns nil when Kafka answers and has the topics with leaders; else what
+// is missing.
+func (d *Downlink) Ping(ctx context.Context) error {
+	select {
+	case <-d.built:
+		return kafka.Check(ctx, d.client, d.opts.Topic, d.opts.DeadLetterTopic)
+	default:
+		return errors.New("downlink does not run")
+	}
+}
+
 // Run carries commands until ctx ends. A Downlink runs once. Commands in flight are given up, and fetched again by whoever comes next.
 func (d *Downlink) Run(ctx context.Context) error {
 	var err error

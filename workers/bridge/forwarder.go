@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,6 +67,9 @@ type Forwarder struct {
 	letters       *kafka.DeadLetterProducer
 	deadLettering sync.WaitGroup
 	room          *semaphore.Weighted // in bytes; each record takes at least MaxBytes/MaxRecords
+
+	waiting  atomic.Int64 // messages that wait for Kafka's acknowledgement
+	progress atomic.Int64 // when Kafka last acknowledged one, or the first of these came, unix ns
 }
 
 // NewForwarder validates o and returns a Forwarder. It connects when it is used.
@@ -123,6 +127,22 @@ func (f *Forwarder) Wait(ctx context.Context) error {
 	return kafka.Wait(ctx, f.client, f.opts.Logger, f.opts.EventsTopic, f.opts.RepliesTopic, f.opts.DeadLetterTopic)
 }
 
+// unackedFor is how long Kafka may acknowledge nothing while messages wait.
+const unackedFor = 10 * time.Second
+
+// Ping returns nil when Kafka answers, has the topics with leaders, and
+// acknowledges what it is given; else what is missing.
+func (f *Forwarder) Ping(ctx context.Context) error {
+	if err := kafka.Check(ctx, f.client, f.opts.EventsTopic, f.opts.RepliesTopic, f.opts.DeadLetterTopic); err != nil {
+		return err
+	}
+	n, since := f.waiting.Load(), f.opts.Now().Sub(time.Unix(0, f.progress.Load()))
+	if n > 0 && since > unackedFor {
+		return fmt.Errorf("kafka has acknowledged nothing for %s, and %d messages wait", since.Round(time.Second), n)
+	}
+	return nil
+}
+
 // Forward returns nil when the message is durable: acknowledged by Kafka, or by
 // the dead-letter topic. When it returns an error the message may still become
 // so: what is given again may come twice.
@@ -161,10 +181,15 @@ func (f *Forwarder) ForwardAsync(ctx context.Context, topic string, payload []by
 		Headers: []kgo.RecordHeader{{Key: HeaderReceived, Value: []byte(start.UTC().Format("2006-01-02T15:04:05.000Z07:00"))}},
 	}
 	f.metrics.inFlight.Inc()
+	if f.waiting.Add(1) == 1 {
+		f.progress.Store(start.UnixNano())
+	}
 	finish := func(err error) {
 		f.room.Release(size)
 		f.metrics.inFlight.Dec()
+		f.waiting.Add(-1)
 		if err == nil {
+			f.progress.Store(f.opts.Now().UnixNano())
 			f.metrics.forwarded.WithLabelValues(to).Inc()
 			f.metrics.seconds.Observe(f.opts.Now().Sub(start).Seconds())
 		} else {

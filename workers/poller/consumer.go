@@ -160,7 +160,7 @@ func (p *consumer) build(work context.Context) (*clientRegisterer, error) {
 		topic: o.Topic, interval: o.CommitInterval, records: int64(o.CommitRecords), assignments: p.owned,
 		log: p.log, metrics: p.metrics, trigger: make(chan struct{}, 1),
 	}
-	watch, own := hooks(p.metrics, o.Registerer)
+	watch, own := hooks(p.metrics, &p.lastFetch, o.Registerer)
 	cl, err := kgo.NewClient(slices.Concat(p.clientOpts(), []kgo.Opt{watch}, p.kafkaOpts)...)
 	if err != nil {
 		own.unregisterAll()

@@ -3,6 +3,8 @@ package poller
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -10,9 +12,12 @@ import (
 	"github.com/twmb/franz-go/plugin/kprom"
 )
 
-// requests is a hook of the Kafka client: it counts fetches and measures
-// commits.
-type requests struct{ metrics *metrics }
+// requests is a hook of the Kafka client: it counts fetches, knows when the last
+// was answered, and measures commits.
+type requests struct {
+	metrics   *metrics
+	lastFetch *atomic.Int64
+}
 
 // OnBrokerE2E implements kgo.HookBrokerE2E.
 func (h requests) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e kgo.BrokerE2E) {
@@ -20,6 +25,7 @@ func (h requests) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e kgo.BrokerE2E) 
 	case kmsg.Fetch:
 		if e.Err() == nil {
 			h.metrics.fetches.Inc()
+			h.lastFetch.Store(time.Now().UnixNano())
 		}
 	case kmsg.OffsetCommit:
 		h.metrics.commitBytes.Add(float64(e.BytesWritten))
@@ -69,7 +75,7 @@ func (r *clientRegisterer) unregisterAll() {
 
 // hooks returns the hooks of one client, and the registerer of its metrics, which
 // are unregistered when the client is closed.
-func hooks(m *metrics, registerer prometheus.Registerer) (kgo.Opt, *clientRegisterer) {
+func hooks(m *metrics, lastFetch *atomic.Int64, registerer prometheus.Registerer) (kgo.Opt, *clientRegisterer) {
 	r := &clientRegisterer{Registerer: registerer}
-	return kgo.WithHooks(requests{m}, kprom.NewMetrics("rollcall_poller", kprom.Subsystem("kafka"), kprom.Registerer(r))), r
+	return kgo.WithHooks(requests{m, lastFetch}, kprom.NewMetrics("rollcall_poller", kprom.Subsystem("kafka"), kprom.Registerer(r))), r
 }

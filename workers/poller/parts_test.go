@@ -301,6 +301,8 @@ func TestReadyIsCaughtUpOrWorking(t *testing.T) {
 	p := &Poller{}
 	require.Error(t, p.Ready())
 	p.joined.Store(true)
+	require.ErrorContains(t, p.Ready(), "no broker has answered a fetch for")
+	p.lastFetch.Store(time.Now().Add(-fetchStale / 2).UnixNano())
 	require.NoError(t, p.Ready(), "nothing is to do")
 	p.behind.Store(5)
 	require.ErrorContains(t, p.Ready(), "5 records")

@@ -47,9 +47,11 @@ type Poller struct {
 	once         sync.Once
 	report       atomic.Pointer[DrainReport]
 	joined       atomic.Bool
-	lastTurn     atomic.Int64 // when the poll loop last turned, unix ns; 0: it does not run
-	lastProgress atomic.Int64 // when something was last done or nothing was to do, unix ns
-	behind       atomic.Int64 // records to do, as of the last tick
+	lastTurn     atomic.Int64               // when the poll loop last turned, unix ns; 0: it does not run
+	lastProgress atomic.Int64               // when something was last done or nothing was to do, unix ns
+	behind       atomic.Int64               // records to do, as of the last tick
+	lastFetch    atomic.Int64               // when a broker last answered a fetch or none was due, unix ns
+	asking       atomic.Pointer[kgo.Client] // of Ping, while Run runs
 }
 
 // New validates o and returns a Poller that has touched nothing yet.
@@ -92,7 +94,14 @@ func (p *Poller) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	if err := p.wait(ctx); err != nil && ctx.Err() == nil {
+	asking, err := kgo.NewClient(p.kafkaOpts...)
+	if err != nil {
+		return fmt.Errorf("poller: Kafka client: %w", err)
+	}
+	defer asking.Close()
+	p.asking.Store(asking)
+	// The group is joined only when what is needed to make progress is there.
+	if err := kafka.Wait(ctx, asking, p.log, p.opts.Topic, p.opts.DeadLetterTopic); err != nil && ctx.Err() == nil {
 		return err
 	}
 	for n := 0; ctx.Err() == nil; n++ {
@@ -118,23 +127,12 @@ func (p *Poller) Run(ctx context.Context) error {
 	return nil
 }
 
-// wait uses a client of its own: the group is joined only when what is needed
-// to make progress is there.
-func (p *Poller) wait(ctx context.Context) error {
-	cl, err := kgo.NewClient(p.kafkaOpts...)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	return kafka.Wait(ctx, cl, p.log, p.opts.Topic, p.opts.DeadLetterTopic)
-}
-
 // Drain makes Run drain and return, as the end of its context does. It returns
 // at once, and may be called at any time and more than once.
 func (p *Poller) Drain() { p.once.Do(func() { close(p.draining) }) }
 
-// Ready is nil when the poller has joined its group and is caught up or
-// working; else it says why not.
+// Ready is nil when the poller has joined its group, its fetches are answered, and
+// it is caught up or working; else it says why not.
 func (p *Poller) Ready() error {
 	if w := p.topics.Load(); w != nil {
 		if err := w.Ready(); err != nil {
@@ -143,6 +141,9 @@ func (p *Poller) Ready() error {
 	}
 	if !p.joined.Load() {
 		return errors.New("poller has not joined its consumer group")
+	}
+	if err := p.fetching(); err != nil {
+		return err
 	}
 	idle := time.Since(time.Unix(0, p.lastProgress.Load()))
 	if n := p.behind.Load(); n > 0 && idle > stallAfter {

@@ -18,6 +18,7 @@ func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[str
 	<-p.built
 	p.joined.Store(true)
 	p.lastProgress.Store(time.Now().UnixNano())
+	p.lastFetch.Store(time.Now().UnixNano())
 	p.metrics.rebalances.WithLabelValues("assigned").Inc()
 	for _, n := range partitions[p.opts.Topic] {
 		a := newAssignment(p.work, p.opts.Topic, n, p.opts.PartitionRecords, &p.total, &p.tally)

@@ -38,6 +38,7 @@ func (p *consumer) sweep(now time.Time) {
 	}
 	p.metrics.stopped.Set(float64(stopped))
 	p.metrics.waiting.Set(float64(filling))
+	p.noteIdle(now)
 	p.behind.Store(behind)
 	if behind == 0 {
 		p.lastProgress.Store(now.UnixNano())

@@ -73,6 +73,9 @@ type Options struct {
 	// comes, which costs the server a read of it. It holds for the process,
 	// not for one worker. 0: the SDK's own, 10,000.
 	StickyCache int
+	// Polls watches those of Client, whose dialer must have its Intercept; then
+	// the worker is ready only while the server answers them. Default: none.
+	Polls *Polls
 	// SearchAttributes: Auto (default), On or Off.
 	SearchAttributes SearchAttributes
 	// StopTimeout bounds the wait for tasks in progress when the worker stops.

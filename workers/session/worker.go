@@ -81,8 +81,12 @@ func (w *Worker) Run(ctx context.Context) error {
 // Ready is nil while the worker takes tasks, else why it does not.
 func (w *Worker) Ready() error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.why
+	why := w.why
+	w.mu.Unlock()
+	if why == nil && w.options.Polls != nil {
+		why = w.options.Polls.Ready()
+	}
+	return why
 }
 
 func (w *Worker) notReady(why error) {
