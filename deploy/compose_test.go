@@ -75,15 +75,14 @@ func ours(p *types.Project) map[string]string {
 }
 
 // checkConfig runs the service's binary with these arguments, the service's
-// environment and --check-config.
-func checkConfig(t *testing.T, p *types.Project, s types.ServiceConfig, args []string) {
+// environment and --check-config. It fails for an address that is left at its
+// default: in a container that leads to the container itself.
+func checkConfig(t *testing.T, s types.ServiceConfig, args []string) {
 	t.Helper()
-	dir, err := binaries()
-	require.NoError(t, err)
 	host := func(value string) string { return value }
 	for _, secret := range s.Secrets {
 		path := filepath.Join(t.TempDir(), secret.Source)
-		require.NoError(t, os.WriteFile(path, []byte("secret"), 0o600))
+		require.NoError(t, os.WriteFile(path, []byte("a secret of these tests"), 0o600))
 		before := host
 		host = func(value string) string {
 			return strings.ReplaceAll(before(value), "/run/secrets/"+secret.Source, path)
@@ -99,13 +98,27 @@ func checkConfig(t *testing.T, p *types.Project, s types.ServiceConfig, args []s
 	for _, arg := range args {
 		command = append(command, host(arg))
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, s.Build.Target), append(command, "--check-config")...)
-	cmd.Env = []string{"HOME=" + t.TempDir()}
+	var environment []string
 	for name, value := range s.Environment {
-		cmd.Env = append(cmd.Env, name+"="+host(*value))
+		environment = append(environment, name+"="+host(*value))
 	}
-	out, err := cmd.CombinedOutput()
+	out, err := check(t, s.Build.Target, command, environment)
 	require.NoError(t, err, "%s %s: %s", s.Name, strings.Join(args, " "), out)
+	require.NotContains(t, out, byDefault, "%s %s", s.Name, strings.Join(args, " "))
+}
+
+// byDefault is how --check-config tells of an address that nobody has set.
+const byDefault = "by default"
+
+// check runs a binary with --check-config.
+func check(t *testing.T, binary string, args, environment []string) (string, error) {
+	t.Helper()
+	dir, err := binaries()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, binary), append(slices.Clone(args), "--check-config")...)
+	cmd.Env = append([]string{"HOME=" + t.TempDir()}, environment...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // Every command, flag, value and environment name that the file gives to our
@@ -124,17 +137,123 @@ func TestServicesOfOurs(t *testing.T) {
 			require.Contains(t, string(dockerfile), " AS "+target+"\n", "a stage of the Dockerfile")
 			require.Contains(t, string(dockerfile), `ENTRYPOINT ["/`+target+`"]`)
 			require.Empty(t, s.Entrypoint, "the image's")
-			checkConfig(t, p, s, s.Command)
+			checkConfig(t, s, s.Command)
 			if s.HealthCheck != nil {
 				test := s.HealthCheck.Test
 				require.Equal(t, []string{"CMD", "/" + target}, []string(test[:2]), "the image has no shell")
-				checkConfig(t, p, s, test[2:])
+				checkConfig(t, s, test[2:])
 			}
 			for env := range s.Environment {
 				require.True(t, strings.HasPrefix(env, "ROLLCALL_") || temporalReads(t, env), "%s is read by nothing", env)
 			}
 		})
 	}
+}
+
+// The command line finds everything from its container too.
+func TestCommandLine(t *testing.T) {
+	s := project(t).Services["cli"]
+	for _, args := range []string{"device list", "device command tv ping", "session progress 00000000-0000-4000-8000-000000000001", "verify", "dlq list"} {
+		checkConfig(t, s, strings.Fields(args))
+	}
+}
+
+// An address that is left out is told of.
+func TestDefaultAddressesAreTold(t *testing.T) {
+	out, err := check(t, "rollcall", []string{"worker", "--database-url=postgres://u@db/d"}, nil)
+	require.NoError(t, err, out)
+	for _, want := range []string{
+		"by default: --admin-addr is 127.0.0.1:9403; set it or $ROLLCALL_ADMIN_ADDR\n",
+		"by default: --kafka-brokers is 127.0.0.1:9092; set it or $ROLLCALL_KAFKA_BROKERS\n",
+		"by default: --temporal-address is localhost:7233; set it or $TEMPORAL_ADDRESS\n",
+	} {
+		require.Contains(t, out, want)
+	}
+}
+
+// Who opens a listener that other containers reach asks for the token, and
+// Prometheus, which has it, shows it.
+func TestAdminListenersAskForTheToken(t *testing.T) {
+	p := project(t)
+	const file = "/run/secrets/admin_token"
+	for name := range ours(p) {
+		s := p.Services[name]
+		if s.Environment["ROLLCALL_ADMIN_ADDR"] == nil {
+			continue
+		}
+		require.Equal(t, file, *s.Environment["ROLLCALL_ADMIN_TOKEN_FILE"], name)
+		bare := s
+		bare.Environment = s.Environment.Resolve(func(string) (string, bool) { return "", false })
+		delete(bare.Environment, "ROLLCALL_ADMIN_TOKEN_FILE")
+		var environment []string
+		for name, value := range bare.Environment {
+			if !strings.HasSuffix(name, "_FILE") && name != "ROLLCALL_MQTT_USERNAME" {
+				environment = append(environment, name+"="+strings.ReplaceAll(*value, "/capture/", t.TempDir()+"/"))
+			}
+		}
+		out, err := check(t, s.Build.Target, s.Command, environment)
+		require.Error(t, err, name)
+		require.Contains(t, out, "can be reached from other hosts", name)
+	}
+	require.True(t, hasSecret(p.Services["prometheus"], "admin_token"))
+	var config struct {
+		ScrapeConfigs []struct {
+			Job           string `yaml:"job_name"`
+			Authorization struct {
+				Type            string
+				CredentialsFile string `yaml:"credentials_file"`
+			}
+		} `yaml:"scrape_configs"`
+	}
+	b, err := os.ReadFile("prometheus/prometheus.yml")
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(b, &config))
+	scraped := 0
+	for _, c := range config.ScrapeConfigs {
+		if strings.HasPrefix(c.Job, "rollcall-") {
+			scraped++
+			require.Equal(t, file, c.Authorization.CredentialsFile, c.Job)
+			require.Contains(t, []string{"", "Bearer"}, c.Authorization.Type)
+		}
+	}
+	require.Equal(t, 5, scraped)
+}
+
+// The worker's arguments and variables on Kubernetes are right, and leave no
+// address at its default.
+func TestKubernetesWorker(t *testing.T) {
+	b, err := os.ReadFile("temporal/worker-deployment.yaml")
+	require.NoError(t, err)
+	type container struct {
+		Args []string
+		Env  []struct{ Name, Value string }
+	}
+	var manifest struct {
+		Spec struct {
+			Template struct {
+				Spec struct{ Containers []container }
+			}
+		}
+	}
+	for d := yaml.NewDecoder(bytes.NewReader(b)); len(manifest.Spec.Template.Spec.Containers) == 0; {
+		require.NoError(t, d.Decode(&manifest))
+	}
+	c := manifest.Spec.Template.Spec.Containers[0]
+	token := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(token, []byte("a token of these tests"), 0o600))
+	for i := range c.Args {
+		c.Args[i] = strings.ReplaceAll(c.Args[i], "/etc/rollcall/admin/token", token)
+	}
+	environment := []string{"TEMPORAL_ADDRESS=temporal:7233", "TEMPORAL_NAMESPACE=rollcall"} // by the controller
+	for _, e := range c.Env {
+		if e.Name == "ROLLCALL_DATABASE_URL" {
+			e.Value = "postgres://u@db/d" // from a secret
+		}
+		environment = append(environment, e.Name+"="+e.Value)
+	}
+	out, err := check(t, "rollcall", c.Args, environment)
+	require.NoError(t, err, out)
+	require.NotContains(t, out, byDefault)
 }
 
 // temporalReads reports whether the Temporal SDK's configuration reads env.

@@ -20,6 +20,7 @@ import (
 	"github.com/rollcall-platform/rollcall/edge"
 	"github.com/rollcall-platform/rollcall/internal/device"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
+	"github.com/rollcall-platform/rollcall/internal/health"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/internal/retention"
@@ -140,6 +141,7 @@ func components(t *testing.T) registered {
 	r["rollcall_edge_probes_total"] = metric{"counter", []string{"result"}}
 	require.Contains(t, source(t, "edge/probe/probe.go"), `"rollcall_edge_probes_total"`)
 
+	r.MustRegister(health.NewSet()) // the admin listener's
 	// The workflows write theirs through the SDK.
 	_, err = sdkmetrics.New(r)
 	require.NoError(t, err)

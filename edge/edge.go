@@ -154,6 +154,12 @@ func (e *Edge) Ready() error {
 	return errors.Join(e.intake.ready(), e.registry.Ready(), e.uplink.Ready())
 }
 
+// Checks are the parts of Ready, by what each needs: the source of frames, the
+// file of the records, the MQTT broker.
+func (e *Edge) Checks() map[string]func() error {
+	return map[string]func() error{"source": e.intake.ready, "registry": e.registry.Ready, "mqtt": e.uplink.Ready}
+}
+
 // Devices returns copies of the records, sorted by MAC.
 func (e *Edge) Devices() []registry.Device { return e.registry.Devices() }
 

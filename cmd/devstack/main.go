@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
 )
 
@@ -48,7 +49,8 @@ type stackFlags struct {
 	MQTTPort     int     `help:"MQTT broker." default:"1883"`
 	PostgresPort int     `help:"PostgreSQL; 0 takes a free port." default:"0"`
 	AdminPort    int     `help:"Metrics and readiness of the stack." default:"9464"`
-	Plain        bool    `help:"Print lines even if this is a terminal."`
+	admin.AccessFlags
+	Plain bool `help:"Print lines even if this is a terminal."`
 
 	bare  bool // without poller and worker
 	noRAE bool // nothing is replayed

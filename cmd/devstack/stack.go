@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.temporal.io/sdk/client"
 	sdklog "go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
 
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/broker"
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/kafka"
@@ -23,6 +24,7 @@ import (
 	"github.com/rollcall-platform/rollcall/cmd/devstack/internal/temporal"
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
+	"github.com/rollcall-platform/rollcall/internal/health"
 	kafkaclient "github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/postgres"
 	"github.com/rollcall-platform/rollcall/internal/request"
@@ -45,6 +47,8 @@ type stack struct {
 	temporal    client.Client
 	kafka       *kgo.Client
 	checks      map[string]func() error
+	watched     []health.Dependency
+	polls       *session.Polls
 	admin       *admin.Server
 	failed      chan error // a component that ended by itself
 
@@ -57,7 +61,7 @@ const stopTimeout = 45 * time.Second
 // startStack starts everything in the order of dependence. step is told what
 // comes next. On an error, what was started is stopped.
 func startStack(ctx context.Context, flags stackFlags, log *slog.Logger, step func(string)) (_ *stack, err error) {
-	s := &stack{flags: flags, log: log, registry: prometheus.NewRegistry(), checks: map[string]func() error{}, failed: make(chan error, 8)}
+	s := &stack{flags: flags, log: log, registry: prometheus.NewRegistry(), checks: map[string]func() error{}, polls: session.NewPolls(), failed: make(chan error, 8)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -196,6 +200,7 @@ func (s *stack) startPostgres(ctx context.Context) error {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.store.Close(); return nil })
+	s.watched = append(s.watched, health.Dependency{Name: "database", Ask: s.store.Ping})
 	return nil
 }
 
@@ -228,12 +233,19 @@ func (s *stack) startTemporal(ctx context.Context) error {
 	}
 	s.temporal, err = client.DialContext(ctx, client.Options{
 		HostPort: server.Addr(), Logger: sdklog.NewStructuredLogger(s.log), MetricsHandler: metrics,
-		ConnectionOptions: client.ConnectionOptions{GrpcCompression: &client.GrpcCompressionNone{}}, // it stays in the process
+		ConnectionOptions: client.ConnectionOptions{
+			GrpcCompression: &client.GrpcCompressionNone{}, // it stays in the process
+			DialOptions:     []grpc.DialOption{grpc.WithChainUnaryInterceptor(s.polls.Intercept)},
+		},
 	})
 	if err != nil {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.temporal.Close(); return nil })
+	s.watched = append(s.watched, health.Dependency{Name: "temporal", Ask: func(ctx context.Context) error {
+		_, err := s.temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
+		return err
+	}})
 	return nil
 }
 
@@ -247,6 +259,7 @@ func (s *stack) startBroker(ctx context.Context) error {
 		return err
 	}
 	s.onStop(func(ctx context.Context) error { return forwarder.Close(ctx) })
+	s.watched = append(s.watched, health.Dependency{Name: "kafka", Ask: forwarder.Ping})
 	b, err := broker.Start(ctx, broker.Options{
 		Addr: loopback(s.flags.MQTTPort), Forwarder: forwarder, AllowAnyOnLoopback: true, Logger: s.log,
 	})
@@ -293,7 +306,7 @@ func (s *stack) startWorker(context.Context) error {
 	}
 	s.onStop(func(context.Context) error { commands.Close(); return nil })
 	w, err := session.New(session.Options{
-		Client: s.temporal, Store: s.store, Applier: commits, Commands: commands, Logger: s.log, Registerer: s.registry,
+		Client: s.temporal, Store: s.store, Applier: commits, Commands: commands, Polls: s.polls, Logger: s.log, Registerer: s.registry,
 	})
 	if err != nil {
 		return err
@@ -316,12 +329,17 @@ func (s *stack) startPoller(context.Context) error {
 }
 
 func (s *stack) startAdmin(context.Context) error {
-	server, err := admin.New(admin.Options{Addr: loopback(s.flags.AdminPort), Flag: "--admin-port", Registry: s.registry, Logger: s.log})
+	o := s.flags.AccessFlags.Options()
+	o.Addr, o.Flag, o.Registry, o.Logger = loopback(s.flags.AdminPort), "--admin-port", s.registry, s.log
+	server, err := admin.New(o)
 	if err != nil {
 		return err
 	}
 	for name, ready := range s.checks {
 		server.AddCheck(name, ready)
+	}
+	for _, d := range s.watched {
+		s.run("check of "+d.Name, func(ctx context.Context) error { server.Watch(ctx, d); return nil })
 	}
 	s.admin = server
 	s.run("admin listener", server.Run)

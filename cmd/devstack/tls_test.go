@@ -135,12 +135,12 @@ func TestWorkerReachesTemporalOverTLS(t *testing.T) {
 			var log lines
 			port := porttest.Port(t)
 			p := &process{t: t, args: []string{rollcall, "worker"}, log: &log, env: append([]string{
-				"ROLLCALL_DATABASE_URL=" + database, "TEMPORAL_ADDRESS=" + addr, "ROLLCALL_ADMIN_ADDR=" + loopback(port),
+				"ROLLCALL_DATABASE_URL=" + database, "TEMPORAL_ADDRESS=" + addr, "ROLLCALL_ADMIN_ADDR=" + loopback(port), "ROLLCALL_SNAPSHOT_RATE=0",
 			}, c.env...)}
 			p.start()
 			defer p.kill()
 			if c.want == "" {
-				require.Eventually(t, func() bool { return admin.Probe(t.Context(), loopback(port), "/readyz") == nil },
+				require.Eventually(t, func() bool { return admin.Client{Addr: loopback(port)}.Probe(t.Context(), "/readyz") == nil },
 					patience, 50*time.Millisecond, "%s", &log)
 				return
 			}
@@ -148,7 +148,7 @@ func TestWorkerReachesTemporalOverTLS(t *testing.T) {
 				return strings.Contains(log.String(), "dependency=temporal") && strings.Contains(log.String(), c.want)
 			}, patience, 50*time.Millisecond, "%s", &log)
 			require.Eventually(t, func() bool {
-				err := admin.Probe(t.Context(), loopback(port), "/readyz")
+				err := admin.Client{Addr: loopback(port)}.Probe(t.Context(), "/readyz")
 				return err != nil && strings.Contains(err.Error(), "waiting for temporal")
 			}, patience, 50*time.Millisecond)
 		})

@@ -21,8 +21,8 @@ import (
 
 type runCmd struct {
 	dataFlags
-	RAE       string `name:"rae" help:"Serial of this RAE." required:"" env:"ROLLCALL_RAE" placeholder:"SERIAL"`
-	AdminAddr string `help:"Listen here for /healthz, /readyz and /metrics. An empty host is loopback." default:"127.0.0.1:9404" env:"ROLLCALL_ADMIN_ADDR" placeholder:"HOST:PORT"`
+	RAE   string      `name:"rae" help:"Serial of this RAE." required:"" env:"ROLLCALL_RAE" placeholder:"SERIAL"`
+	Admin admin.Flags `embed:"" set:"admin_addr=127.0.0.1:9404"`
 
 	Interface     string         `group:"source" help:"Read this LAN interface (needs CAP_NET_RAW)." env:"ROLLCALL_INTERFACE" placeholder:"NAME" xor:"source" required:""`
 	Capture       string         `group:"source" help:"Replay this pcap or pcapng file instead." env:"ROLLCALL_CAPTURE" placeholder:"FILE" xor:"source" required:""`
@@ -119,7 +119,7 @@ func (c *runCmd) Validate() error {
 		return err
 	}
 	o.Logger = discard
-	return o.Validate()
+	return errors.Join(c.Admin.Options().Check(), o.Validate())
 }
 
 // Run runs the edge until ctx is cancelled or the replay is done.
@@ -131,7 +131,9 @@ func (c *runCmd) Run(ctx context.Context, env cli.Env) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	o.Registerer = reg
-	server, err := admin.New(admin.Options{Addr: c.AdminAddr, Registry: reg, Logger: env.Logger})
+	listener := c.Admin.Options()
+	listener.Registry, listener.Logger = reg, env.Logger
+	server, err := admin.New(listener)
 	if err != nil {
 		return err
 	}
@@ -139,7 +141,9 @@ func (c *runCmd) Run(ctx context.Context, env cli.Env) error {
 	if err != nil {
 		return errors.Join(err, server.Close())
 	}
-	server.AddCheck("edge", e.Ready)
+	for name, ready := range e.Checks() {
+		server.AddCheck(name, ready)
+	}
 	env.Logger.Info("edge starts", "rae", c.RAE, "version", cli.Version(), "data_dir", c.DataDir, "devices", len(e.Devices()))
 
 	// The listener outlives the edge: its drain can be watched.

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/health"
 	"github.com/rollcall-platform/rollcall/internal/mqtt"
 	"github.com/rollcall-platform/rollcall/workers/bridge"
 )
@@ -88,9 +88,10 @@ func (c *bridgeCmd) run(ctx context.Context, s *service, up *bridge.Subscriber, 
 			return err
 		}
 		group.Go(func() error { return s.run(ctx, "commands-mqtt", client) })
+		s.watch(health.Dependency{Name: "commands-kafka", Ask: down.Ping})
 		group.Go(func() error { return s.run(ctx, "commands", down) })
 	}
-	group.Go(func() error { return s.run(ctx, "bridge", up) })
+	group.Go(func() error { return s.run(ctx, "mqtt", up) })
 	return group.Wait()
 }
 
@@ -145,12 +146,7 @@ func (c *bridgeCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return errors.Join(err, forwarder.Close(ctx))
 		}
-		s.admin.AddCheck("kafka", func() error { return fmt.Errorf("waiting for kafka at %v", c.Kafka.Brokers) })
-		go func() {
-			if forwarder.Wait(ctx) == nil {
-				s.admin.AddCheck("kafka", func() error { return nil })
-			}
-		}()
+		s.watch(health.Dependency{Name: "kafka", Ask: forwarder.Ping})
 		err = c.run(ctx, s, subscriber, o)
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout)
 		defer cancel()

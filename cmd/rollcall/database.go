@@ -62,8 +62,9 @@ func (d *databaseFlags) open(ctx context.Context, log *slog.Logger) (*store.Stor
 	return db, nil
 }
 
-// openStore returns the store when the database answers and has the tables.
-func (s *service) openStore(ctx context.Context, flags *databaseFlags, pool poolFlags, with ...func(*store.Options)) (*store.Store, error) {
+// openStore returns the store when the database answers and has the tables. From
+// then on the service is ready while ask says so, by default the store's Ping.
+func (s *service) openStore(ctx context.Context, flags *databaseFlags, pool poolFlags, ask func(context.Context, *store.Store) error, with ...func(*store.Options)) (*store.Store, error) {
 	url, err := flags.url()
 	if err != nil {
 		return nil, err
@@ -76,8 +77,11 @@ func (s *service) openStore(ctx context.Context, flags *databaseFlags, pool pool
 	if err != nil {
 		return nil, err
 	}
+	if ask == nil {
+		ask = func(ctx context.Context, db *store.Store) error { return db.Ping(ctx) }
+	}
 	err = s.await(ctx, dependency{
-		name: "database", where: url.String(), try: db.Ping,
+		name: "database", where: url.String(), try: db.Ping, ask: func(ctx context.Context) error { return ask(ctx, db) },
 		hint: "start the database, or set ROLLCALL_DATABASE_URL; make its tables with: rollcall migrate up",
 	})
 	if err != nil {

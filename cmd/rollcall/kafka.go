@@ -14,7 +14,7 @@ import (
 
 // kafkaFlags say how Kafka is reached and trusted.
 type kafkaFlags struct {
-	Brokers  []string       `name:"kafka-brokers" help:"Brokers to ask first." default:"127.0.0.1:9092" env:"ROLLCALL_KAFKA_BROKERS" placeholder:"HOST:PORT,…"`
+	Brokers  []string       `name:"kafka-brokers" help:"Brokers to ask first." default:"127.0.0.1:9092" env:"ROLLCALL_KAFKA_BROKERS" placeholder:"HOST:PORT,…" address:""`
 	TLS      bool           `name:"kafka-tls" help:"Use TLS. The other TLS flags imply it." env:"ROLLCALL_KAFKA_TLS"`
 	CA       string         `name:"kafka-tls-ca" help:"Trust the authorities in this PEM file instead of the system's." env:"ROLLCALL_KAFKA_TLS_CA" placeholder:"FILE"`
 	Cert     string         `name:"kafka-tls-cert" help:"Client certificate, PEM." env:"ROLLCALL_KAFKA_TLS_CERT" placeholder:"FILE"`

@@ -190,9 +190,17 @@ func TestRefusals(t *testing.T) {
 
 // The example that operators start from holds only keys that exist.
 func TestExampleConfiguration(t *testing.T) {
+	example, err := os.ReadFile("../../deploy/rollcall.example.yaml")
+	require.NoError(t, err)
+	token, file := filepath.Join(t.TempDir(), "token"), filepath.Join(t.TempDir(), "rollcall.yaml")
+	require.NoError(t, os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600))
+	const path = "/etc/rollcall/admin-token"
+	require.Contains(t, string(example), "admin-token-file: "+path+"\n")
+	require.NoError(t, os.WriteFile(file, bytes.ReplaceAll(example, []byte(path), []byte(token)), 0o600))
 	for _, command := range []string{"bridge", "poller", "worker", "retention"} {
-		code, _, stderr := run(t, command, "--config=../../deploy/rollcall.example.yaml", "--check-config")
+		code, stdout, stderr := run(t, command, "--config="+file, "--check-config")
 		require.Equal(t, cli.ExitOK, code, stderr)
+		require.NotContains(t, stdout, "by default", "an address that nobody has set")
 	}
 }
 

@@ -11,9 +11,12 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/health"
+	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/poller"
 )
 
@@ -106,7 +109,7 @@ func (c *pollerCmd) options() (poller.Options, error) {
 // report.
 func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 	return runService(ctx, env, "poller", c.Service, func(ctx context.Context, s *service) error {
-		db, err := s.openStore(ctx, &c.Database, c.Pool)
+		db, err := s.openStore(ctx, &c.Database, c.Pool, readPositions)
 		if err != nil {
 			return err
 		}
@@ -127,6 +130,12 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 	})
 }
 
+// readPositions asks the database for what the poller needs of it.
+func readPositions(ctx context.Context, db *store.Store) error {
+	_, err := db.Positions(ctx, []string{uuid.Nil.String()})
+	return err
+}
+
 // runPoller is what the command does once everything is connected.
 func runPoller(ctx context.Context, s *service, reports io.Writer, o poller.Options) error {
 	p, err := poller.New(o)
@@ -134,6 +143,7 @@ func runPoller(ctx context.Context, s *service, reports io.Writer, o poller.Opti
 		return err
 	}
 	s.admin.AddLiveness("poller", p.Alive)
+	s.watch(health.Dependency{Name: "kafka", Ask: p.Ping})
 	s.admin.Handle("POST /drain", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p.Drain()
 		w.WriteHeader(http.StatusAccepted)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -116,7 +117,9 @@ func startPoller(t *testing.T, sink string, args ...string) (p *process, records
 		records++
 	}
 	p = &process{done: make(chan struct{})}
-	args = append([]string{"poller", "--kafka-brokers", fake.ListenAddrs()[0], "--database-url=postgres://nobody@localhost/none", "--admin-addr=127.0.0.1:0"}, args...)
+	file := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(file, []byte(adminToken+"\n"), 0o600))
+	args = append([]string{"poller", "--admin-token-file", file, "--kafka-brokers", fake.ListenAddrs()[0], "--database-url=postgres://nobody@localhost/none", "--admin-addr=127.0.0.1:0"}, args...)
 	p.Cmd = exec.CommandContext(t.Context(), os.Args[0], args...)
 	p.Env = append(os.Environ(), pollerProcess+"="+sink)
 	p.Stdout, p.Stderr = &p.stdout, &p.stderr
@@ -151,9 +154,15 @@ type lazily func() string
 
 func (f lazily) String() string { return f() }
 
+// adminToken opens the admin listener of the tests' services.
+const adminToken = "the-admin-token-of-these-tests"
+
 func get(t *testing.T, url string) string {
 	t.Helper()
-	res, err := http.Get(url)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer "+adminToken)
+	res, err := http.DefaultClient.Do(r)
 	require.NoError(t, err)
 	defer func() { _ = res.Body.Close() }()
 	var b bytes.Buffer
@@ -191,10 +200,19 @@ func TestPollerDrainsOnSIGTERM(t *testing.T) {
 func TestPollerDrainsOnRequest(t *testing.T) {
 	t.Parallel()
 	p, n := startPoller(t, "stands still", "--drain-timeout=200ms")
-	res, err := http.Post(p.url+"/drain", "", nil)
-	require.NoError(t, err)
-	require.NoError(t, res.Body.Close())
-	require.Equal(t, http.StatusAccepted, res.StatusCode)
+	drain := func(header, value string) int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/drain?token="+adminToken, nil)
+		require.NoError(t, err)
+		r.Header.Set(header, value)
+		res, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		return res.StatusCode
+	}
+	require.Equal(t, http.StatusUnauthorized, drain("Authorization", "Bearer another-token-of-this-test"))
+	require.Equal(t, http.StatusForbidden, drain("Origin", "http://127.0.0.1"))
+	require.NotContains(t, p.stderr.String(), "drain", "it goes on")
+	require.Equal(t, http.StatusAccepted, drain("Authorization", "Bearer "+adminToken))
 	code, r := p.ended(t)
 	require.Equal(t, exitIncomplete, code, p.stderr.String())
 	require.False(t, r.Complete)

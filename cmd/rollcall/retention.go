@@ -71,7 +71,8 @@ func (c *retentionCmd) Run(ctx context.Context, env cli.Env, who *cli.Terminal) 
 		return c.once(ctx, env, o)
 	}
 	return runService(ctx, env, "retention", c.Service, func(ctx context.Context, s *service) error {
-		db, err := s.openStore(ctx, &c.Database, poolFlags{MaxConns: 1})
+		// One connection for the pass, one for readiness: a pass takes minutes.
+		db, err := s.openStore(ctx, &c.Database, poolFlags{MaxConns: 2}, nil)
 		if err != nil {
 			return err
 		}

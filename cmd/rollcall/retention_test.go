@@ -54,7 +54,7 @@ func TestRetentionService(t *testing.T) {
 	done := make(chan int, 1)
 	go func() { done <- a.Run(ctx, []string{"retention", "--admin-addr=" + addr, "--database-url=" + url}) }()
 	require.Eventually(t, func() bool {
-		return strings.Contains(out.String(), "deleted old rows") && admin.Probe(t.Context(), addr, "/readyz") == nil
+		return strings.Contains(out.String(), "deleted old rows") && admin.Client{Addr: addr}.Probe(t.Context(), "/readyz") == nil
 	}, patience, 10*time.Millisecond)
 	resp, err := http.Get("http://" + addr + "/metrics")
 	require.NoError(t, err)

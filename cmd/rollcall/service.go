@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,19 +16,18 @@ import (
 
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
+	"github.com/rollcall-platform/rollcall/internal/health"
 	"github.com/rollcall-platform/rollcall/internal/retry"
 )
 
 // serviceFlags are the flags of every long-running command.
-type serviceFlags struct {
-	AdminAddr string `help:"Listen here for /healthz, /readyz and /metrics. An empty host is loopback." default:"${admin_addr}" env:"ROLLCALL_ADMIN_ADDR" placeholder:"HOST:PORT"`
-}
+type serviceFlags struct{ admin.Flags }
 
 func (f *serviceFlags) validate() error {
 	if err := checkHostPort(f.AdminAddr); err != nil {
 		return fmt.Errorf("%s: %w", admin.Flag, err)
 	}
-	return nil
+	return f.Options().Check()
 }
 
 // service is what a long-running command runs in: its metrics, its admin
@@ -36,6 +36,9 @@ type service struct {
 	registry *prometheus.Registry
 	admin    *admin.Server
 	logger   *slog.Logger
+
+	watching context.Context // ends when the service has ended, drain included
+	watches  sync.WaitGroup
 }
 
 // component is a part of a service, as the packages of the project build them.
@@ -54,12 +57,18 @@ func runService(ctx context.Context, env cli.Env, name string, flags serviceFlag
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector(),
 	)
+	o := flags.Options()
+	o.Registry, o.Logger = s.registry, env.Logger
 	var err error
-	s.admin, err = admin.New(admin.Options{Addr: flags.AdminAddr, Registry: s.registry, Logger: env.Logger})
-	if err != nil {
+	if s.admin, err = admin.New(o); err != nil {
 		return err
 	}
 	s.admin.AddCheck(name, func() error { return errors.New("starting") })
+	if defaults := env.Defaults(); len(defaults) > 0 {
+		env.Logger.Warn("addresses are not set, and their defaults are of this host or container alone", "defaults", defaults)
+	}
+	var stopWatching context.CancelFunc
+	s.watching, stopWatching = context.WithCancel(context.WithoutCancel(ctx))
 
 	// The listener outlives the service: a drain can be watched.
 	listening, stopListening := context.WithCancel(context.WithoutCancel(ctx))
@@ -67,6 +76,8 @@ func runService(ctx context.Context, env cli.Env, name string, flags serviceFlag
 	group.Go(func() error { return s.admin.Run(listening) })
 	group.Go(func() error {
 		defer stopListening()
+		defer s.watches.Wait()
+		defer stopWatching()
 		env.Logger.Info("starting", "service", name, "version", cli.Version())
 		if err := start(running, s); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
 			return fmt.Errorf("%s: %w", name, err)
@@ -77,6 +88,11 @@ func runService(ctx context.Context, env cli.Env, name string, flags serviceFlag
 	return group.Wait()
 }
 
+// watch makes the service ready only while d is, until the service has ended.
+func (s *service) watch(d health.Dependency) {
+	s.watches.Go(func() { s.admin.Watch(s.watching, d) })
+}
+
 // run runs a component of the service; the service is ready when all its
 // components are.
 func (s *service) run(ctx context.Context, name string, c component) error {
@@ -84,13 +100,15 @@ func (s *service) run(ctx context.Context, name string, c component) error {
 	return c.Run(ctx)
 }
 
-// dependency is something that must answer before a service can start.
+// dependency is something that must answer before a service can start, and that
+// the service needs for as long as it runs.
 type dependency struct {
-	name  string // also the name of the readiness check meanwhile
+	name  string // also the name of the readiness check
 	where string // without passwords
 	hint  string // what whoever reads the log can do
 	try   func(context.Context) error
-	fatal func(error) bool // nil: every error may pass
+	ask   func(context.Context) error // once the service runs. nil: try
+	fatal func(error) bool            // nil: every error may pass
 }
 
 // tryTimeout bounds one try of a dependency.
@@ -98,14 +116,23 @@ const tryTimeout = 10 * time.Second
 
 var dependencyBackoff = retry.Backoff{First: 500 * time.Millisecond, Max: 15 * time.Second}
 
-// await tries d until it answers. It returns only the error of a cancelled ctx
-// or one that waiting does not cure.
+// await tries d until it answers, and from then on has readiness follow it. It
+// returns only the error of a cancelled ctx or one that waiting does not cure.
 func (s *service) await(ctx context.Context, d dependency) error {
 	s.admin.AddCheck(d.name, func() error { return fmt.Errorf("waiting for %s at %s", d.name, d.where) })
 	if err := await(ctx, s.logger, d); err != nil {
 		return err
 	}
-	s.admin.AddCheck(d.name, func() error { return nil })
+	ask := d.ask
+	if ask == nil {
+		ask = d.try
+	}
+	s.watch(health.Dependency{Name: d.name, Ask: func(ctx context.Context) error {
+		if err := ask(ctx); err != nil {
+			return fmt.Errorf("%s: %s", d.where, cli.OneLine(err)) // readers see it: without passwords
+		}
+		return nil
+	}})
 	return nil
 }
 

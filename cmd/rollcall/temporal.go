@@ -11,7 +11,9 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
 
+	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/sdkmetrics"
 )
 
@@ -35,10 +37,25 @@ func (t *temporalFlags) validate() error {
 	return err
 }
 
-func (t *temporalFlags) options(logger *slog.Logger) (client.Options, error) {
-	o, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
+// AfterApply is called by kong. It tells of an address that is neither given nor
+// in the profile.
+func (t *temporalFlags) AfterApply(flags *cli.Flags) error {
+	o, err := t.load()
+	if err == nil && t.Address == "" && o.HostPort == "" { // an error is Validate's to tell
+		flags.AddDefault(cli.Default{Flag: "--temporal-address", Value: client.DefaultHostPort, Env: []string{"TEMPORAL_ADDRESS"}})
+	}
+	return nil
+}
+
+// load reads the profile and the environment.
+func (t *temporalFlags) load() (client.Options, error) {
+	return envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
 		ConfigFilePath: t.ConfigFile, ConfigFileProfile: t.Profile, ConfigFileStrict: true,
 	})
+}
+
+func (t *temporalFlags) options(logger *slog.Logger) (client.Options, error) {
+	o, err := t.load()
 	if err != nil {
 		return client.Options{}, fmt.Errorf("temporal settings (TEMPORAL_ variables, profile): %w", err)
 	}
@@ -63,11 +80,12 @@ func (t *temporalFlags) options(logger *slog.Logger) (client.Options, error) {
 
 // dialTemporal returns a client, and its namespace, when the server answers and
 // has that namespace.
-func (s *service) dialTemporal(ctx context.Context, flags *temporalFlags) (c client.Client, namespace string, err error) {
+func (s *service) dialTemporal(ctx context.Context, flags *temporalFlags, with ...grpc.DialOption) (c client.Client, namespace string, err error) {
 	o, err := flags.options(s.logger)
 	if err != nil {
 		return nil, "", err
 	}
+	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, with...)
 	if o.MetricsHandler, err = sdkmetrics.New(s.registry); err != nil {
 		return nil, "", err
 	}

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/grpc"
 
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
+	"github.com/rollcall-platform/rollcall/internal/health"
 	"github.com/rollcall-platform/rollcall/internal/request"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session"
@@ -82,12 +84,13 @@ func (c *workerCmd) check() string {
 // Run works until ctx is cancelled, then finishes the tasks in progress.
 func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 	return runService(ctx, env, c.check(), c.Service, func(ctx context.Context, s *service) error {
-		db, err := s.openStore(ctx, &c.Database, c.Pool, func(o *store.Options) { o.NoHistory = !c.History })
+		db, err := s.openStore(ctx, &c.Database, c.Pool, nil, func(o *store.Options) { o.NoHistory = !c.History })
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		temporal, namespace, err := s.dialTemporal(ctx, &c.Temporal)
+		polls := session.NewPolls()
+		temporal, namespace, err := s.dialTemporal(ctx, &c.Temporal, grpc.WithChainUnaryInterceptor(polls.Intercept))
 		if err != nil {
 			return err
 		}
@@ -109,7 +112,7 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 			Client: temporal, Store: db, Applier: commits, TaskQueue: c.TaskQueue, Namespace: namespace,
 			WorkflowPollers: c.WorkflowPollers, WorkflowTasks: c.WorkflowTasks, Activities: c.Activities,
 			StickyCache: c.StickyCache, SearchAttributes: session.SearchAttributes(c.SearchAttributes),
-			StopTimeout: c.StopTimeout, Version: c.version(), Logger: s.logger, Registerer: s.registry,
+			StopTimeout: c.StopTimeout, Polls: polls, Version: c.version(), Logger: s.logger, Registerer: s.registry,
 		}
 		if c.SnapshotRate > 0 {
 			commands, err := request.NewSender(c.Kafka.options("worker"), c.CommandsTopic, kgo.WithLogger(kafkaLogger{s.logger}))
@@ -117,6 +120,7 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 				return err
 			}
 			defer commands.Close()
+			s.watch(health.Dependency{Name: "kafka", Ask: commands.Ping})
 			options.Commands, options.SnapshotRate = commands, c.SnapshotRate
 		}
 		w, err := session.New(options)

@@ -25,9 +25,18 @@ func TestMain(m *testing.M) {
 
 func start(t *testing.T) *admin.Server {
 	t.Helper()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "rollcall_test_total"}))
-	s, err := admin.New(admin.Options{Addr: "127.0.0.1:0", Registry: registry, Logger: slog.New(slog.DiscardHandler)})
+	return startWith(t, admin.Options{Addr: "127.0.0.1:0"})
+}
+
+// startWith runs a server with a registry of its own.
+func startWith(t *testing.T, o admin.Options) *admin.Server {
+	t.Helper()
+	o.Registry = prometheus.NewRegistry()
+	o.Registry.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "rollcall_test_total"}))
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s, err := admin.New(o)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -50,6 +59,11 @@ func get(t *testing.T, url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
+func probe(t *testing.T, addr, path string) error {
+	t.Helper()
+	return admin.Client{Addr: addr}.Probe(t.Context(), path)
+}
+
 func TestEndpoints(t *testing.T) {
 	s := start(t)
 	code, body := get(t, s.URL()+"/healthz")
@@ -66,20 +80,21 @@ func TestEndpoints(t *testing.T) {
 	s.AddCheck("kafka", func() error { return nil })
 	code, body = get(t, s.URL()+"/readyz")
 	require.Equal(t, http.StatusServiceUnavailable, code)
-	require.JSONEq(t, `{"database": "database at db:5432 refuses connections", "kafka": "ok"}`, body)
-	require.ErrorContains(t, admin.Probe(t.Context(), s.Addr(), "/readyz"), "database at db:5432 refuses")
+	require.JSONEq(t, `{"ready": false, "checks": {"database": {"ok": false, "error": "database at db:5432 refuses connections"}, "kafka": {"ok": true}}}`, body)
+	require.ErrorContains(t, probe(t, s.Addr(), "/readyz"), "database at db:5432 refuses")
 
 	broken.Store(false)
 	code, body = get(t, s.URL()+"/readyz")
 	require.Equal(t, http.StatusOK, code)
-	require.JSONEq(t, `{"database": "ok", "kafka": "ok"}`, body)
-	require.NoError(t, admin.Probe(t.Context(), s.Addr(), "/readyz"))
+	require.JSONEq(t, `{"ready": true, "checks": {"database": {"ok": true}, "kafka": {"ok": true}}}`, body)
+	require.NoError(t, probe(t, s.Addr(), "/readyz"))
 	_, port, err := net.SplitHostPort(s.Addr())
 	require.NoError(t, err)
-	require.NoError(t, admin.Probe(t.Context(), "0.0.0.0:"+port, "/healthz"), "listening everywhere is asked through loopback")
+	require.NoError(t, probe(t, "0.0.0.0:"+port, "/healthz"), "listening everywhere is asked through loopback")
 
 	_, body = get(t, s.URL()+"/metrics")
 	require.Contains(t, body, "rollcall_test_total 0")
+	require.Contains(t, body, `rollcall_dependency_up{dependency="kafka"} 1`)
 
 	var stuck atomic.Bool
 	s.AddLiveness("loop", func() error {
