@@ -23,6 +23,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/health"
 	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/mqtt"
+	"github.com/rollcall-platform/rollcall/internal/request"
 	"github.com/rollcall-platform/rollcall/internal/retention"
 	"github.com/rollcall-platform/rollcall/internal/sdkmetrics"
 	"github.com/rollcall-platform/rollcall/internal/store"
@@ -115,6 +116,9 @@ func components(t *testing.T) registered {
 	t.Cleanup(func() { _ = forwarder.Close(context.WithoutCancel(t.Context())) })
 	_, err = bridge.NewDownlink(bridge.DownlinkOptions{Kafka: broker, Publisher: &bridge.Client{}, Registerer: r, Logger: quiet})
 	require.NoError(t, err)
+	commands, err := request.NewSender(broker, "", r)
+	require.NoError(t, err)
+	t.Cleanup(commands.Close)
 	_, err = bridge.NewSubscriber(bridge.SubscriberOptions{Broker: mqtt.Broker{URL: "mqtt://127.0.0.1:1"}, Forwarder: forwarder, Registerer: r, Logger: quiet})
 	require.NoError(t, err)
 

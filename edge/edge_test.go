@@ -365,7 +365,7 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 		"rollcall_edge_commands_subscribed", "rollcall_edge_commands_total", "rollcall_edge_commit_seconds",
 		"rollcall_edge_connected", "rollcall_edge_connects_total", "rollcall_edge_devices", "rollcall_edge_devices_refused_total",
 		"rollcall_edge_devices_waiting", "rollcall_edge_events_total", "rollcall_edge_frames_malformed_total", "rollcall_edge_frames_total",
-		"rollcall_edge_kernel_drops_total", "rollcall_edge_observations_total", "rollcall_edge_outbox_bytes", "rollcall_edge_outbox_events",
+		"rollcall_edge_kernel_drops_total", "rollcall_edge_mqtt_sessions_lost_total", "rollcall_edge_observations_total", "rollcall_edge_outbox_bytes", "rollcall_edge_outbox_events",
 		"rollcall_edge_puback_seconds", "rollcall_edge_publishes_total", "rollcall_edge_values_cut_total",
 	}, names)
 }

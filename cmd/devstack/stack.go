@@ -300,7 +300,7 @@ func (s *stack) startWorker(context.Context) error {
 		return err
 	}
 	s.onStop(commits.Close)
-	commands, err := request.NewSender(s.kafkaOptions(), "")
+	commands, err := request.NewSender(s.kafkaOptions(), "", nil)
 	if err != nil {
 		return err
 	}

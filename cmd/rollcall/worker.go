@@ -115,7 +115,7 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 			StopTimeout: c.StopTimeout, Polls: polls, Version: c.version(), Logger: s.logger, Registerer: s.registry,
 		}
 		if c.SnapshotRate > 0 {
-			commands, err := request.NewSender(c.Kafka.options("worker"), c.CommandsTopic, kgo.WithLogger(kafkaLogger{s.logger}))
+			commands, err := request.NewSender(c.Kafka.options("worker"), c.CommandsTopic, s.registry, kgo.WithLogger(kafkaLogger{s.logger}))
 			if err != nil {
 				return err
 			}

@@ -23,6 +23,8 @@ type metrics struct {
 	connected prometheus.Gauge
 	connects  prometheus.Counter
 
+	sessionsLost prometheus.Counter
+
 	received   prometheus.Counter
 	subscribed prometheus.Gauge
 }
@@ -39,6 +41,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "rollcall_edge_connected", Help: "1 while connected to the broker."}),
 		connects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_edge_connects_total", Help: "Connections made to the broker."}),
+		sessionsLost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "rollcall_edge_mqtt_sessions_lost_total", Help: "Connections at which the broker did not have the MQTT session that this RAE had with it: commands that waited there are gone."}),
 		received: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_edge_commands_received_total", Help: "Messages received on the command topics, redeliveries among them."}),
 		subscribed: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -50,7 +54,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.published, m.puback, m.connected, m.connects, m.received, m.subscribed} {
+	for _, c := range []prometheus.Collector{m.published, m.puback, m.connected, m.connects, m.sessionsLost, m.received, m.subscribed} {
 		if err := reg.Register(c); err != nil {
 			m.unregister()
 			return nil, fmt.Errorf("register uplink metrics: %w", err)

@@ -62,6 +62,8 @@ type Uplink struct {
 	err       error              // why there is no connection, nil while there is one
 	refusal   error              // why the broker does not take events, nil while it does
 	clean     bool               // the next connection starts a new MQTT session
+	asked     bool               // the last one asked for a new one
+	had       bool               // there was a connection, and so an MQTT session at the broker
 	upSince   time.Time
 	short     int // connections in a row that did not last
 	reported  string
@@ -175,6 +177,9 @@ func (u *Uplink) config(ctx context.Context) autopaho.ClientConfig {
 			ClientID: u.o.RAE,
 			Session:  u.session,
 			OnServerDisconnect: func(d *paho.Disconnect) {
+				if d.ReasonCode == packets.DisconnectSessionTakenOver {
+					u.o.Logger.Error("another client has connected with this RAE's serial: are there two, or a copy of one?", "url", u.url.String())
+				}
 				u.o.Logger.Warn("broker closed the connection", "url", u.url.String(), "reason", fmt.Sprintf("0x%02x", d.ReasonCode))
 			},
 			OnPublishReceived:          []func(paho.PublishReceived) (bool, error){received},
@@ -189,8 +194,13 @@ func (u *Uplink) onUp(ctx context.Context, cm *autopaho.ConnectionManager, ack *
 	ctx, cancel := context.WithCancel(ctx)
 	u.mu.Lock()
 	u.err, u.upSince, u.reported, u.stopGreet = nil, time.Now(), "", cancel
-	u.clean = false
+	lost := u.had && !u.asked && !ack.SessionPresent
+	u.clean, u.had = false, true
 	u.mu.Unlock()
+	if lost {
+		u.metrics.sessionsLost.Inc()
+		u.o.Logger.Warn("the broker has lost this RAE's MQTT session: commands that waited there are gone; events are in the outbox and are sent again", "url", u.url.String())
+	}
 	u.metrics.connected.Set(1)
 	u.metrics.connects.Inc()
 	u.o.Logger.Info("connected to the broker", "url", u.url.String(), "session_present", ack.SessionPresent)
@@ -272,6 +282,7 @@ func (u *Uplink) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, err
 		cp.Properties.ReceiveMaximum, cp.Properties.MaximumPacketSize = &most, &size
 	}
 	cp.CleanStart = cp.CleanStart || u.clean || u.short >= cleanAfter
+	u.asked = cp.CleanStart
 	return cp, nil
 }
 

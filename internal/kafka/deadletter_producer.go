@@ -30,15 +30,16 @@ type DeadLetterProducer struct {
 	topic  string
 	client Producer
 	log    *slog.Logger
+
+	// Failed, where it is not nil, is told of each produce that failed; see
+	// TopicWatch.Failed. Set it before the first letter.
+	Failed func(topic string, err error)
 }
 
 // NewDeadLetterProducer returns a producer of letters to topic.
 func NewDeadLetterProducer(topic string, client Producer, log *slog.Logger) *DeadLetterProducer {
 	return &DeadLetterProducer{topic: topic, client: client, log: log}
 }
-
-// Topic is where the letters go.
-func (p *DeadLetterProducer) Topic() string { return p.topic }
 
 // Letter is a dead letter that is to be produced. Not safe for concurrent use.
 type Letter struct {
@@ -98,6 +99,9 @@ func (p *DeadLetterProducer) produce(ctx context.Context, letters []*Letter) []e
 	errs := make([]error, len(letters))
 	for _, r := range p.client.ProduceSync(ctx, records...) {
 		errs[index[r.Record]] = r.Err
+		if r.Err != nil && p.Failed != nil {
+			p.Failed(p.topic, r.Err)
+		}
 	}
 	return errs
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -30,6 +31,8 @@ type Options struct {
 	Logger                      *slog.Logger // default slog.Default
 }
 
+var listenBackoff = retry.Backoff{First: 250 * time.Millisecond, Max: 5 * time.Second}
+
 // maxBatch is what a batch of replies may decompress to, in bytes.
 const maxBatch = 16 << 20
 
@@ -37,10 +40,11 @@ const maxBatch = 16 << 20
 // concurrently.
 type Requester struct {
 	*Sender
-	opts Options
+	opts        Options
+	stopReplies context.CancelFunc // ends the watch over the topic of replies
 
 	oversized *kafka.Oversized
-	next      map[int32]kgo.EpochOffset // what is read next, by partition of the replies
+	replies   *kafka.TopicWatch
 
 	reading sync.Once // from the first Ask on
 	stop    context.CancelFunc
@@ -48,6 +52,7 @@ type Requester struct {
 
 	mu    sync.Mutex
 	asked map[string]chan device.Reply // by the command's ID; holds the first reply
+	next  map[int32]kgo.EpochOffset    // what is read next, by partition of the replies
 }
 
 // Open notes where the topic of replies ends, so that no reply to what is sent
@@ -67,15 +72,20 @@ func Open(ctx context.Context, o Options) (*Requester, error) {
 	if err != nil {
 		return nil, err
 	}
-	sender, err := NewSender(o.Kafka, o.CommandsTopic, append([]kgo.Opt{oversized.Opt()}, o.KafkaOpts...)...)
+	sender, err := NewSender(o.Kafka, o.CommandsTopic, nil, append([]kgo.Opt{oversized.Opt()}, o.KafkaOpts...)...)
 	if err != nil {
 		return nil, err
 	}
 	r := &Requester{Sender: sender, opts: o, oversized: oversized, next: map[int32]kgo.EpochOffset{}, stop: func() {}, asked: map[string]chan device.Reply{}}
-	if err := r.listen(ctx); err != nil {
+	if err := r.listen(ctx, false); err != nil {
 		sender.Close()
 		return nil, err
 	}
+	watching, stopWatch := context.WithCancel(context.Background())
+	r.stopReplies = stopWatch
+	r.replies = kafka.NewTopicWatch(r.client, o.Logger, kafka.NewTopicMetrics(prometheus.NewRegistry(), "rollcall_replies"),
+		func(string) { r.listenAnew(watching) }, o.RepliesTopic)
+	r.watching.Go(func() { r.replies.Run(watching) })
 	return r, nil
 }
 
@@ -83,12 +93,34 @@ func Open(ctx context.Context, o Options) (*Requester, error) {
 func (r *Requester) Close() {
 	r.reading.Do(func() {})
 	r.stop()
+	r.stopReplies()
 	r.Sender.Close()
 	r.read.Wait()
 }
 
-func (r *Requester) listen(ctx context.Context) error {
-	ends, err := kadm.NewClient(r.client).ListEndOffsets(ctx, r.opts.RepliesTopic)
+// listenAnew reads the topic that is now under the name, from its start: a reply to
+// what was sent before may be in it.
+func (r *Requester) listenAnew(ctx context.Context) {
+	r.client.PurgeTopicsFromConsuming(r.opts.RepliesTopic)
+	for n := 0; ; n++ {
+		err := r.listen(ctx, true)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		r.opts.Logger.Warn("replies cannot be read, trying again", "topic", r.opts.RepliesTopic, "err", err)
+		if listenBackoff.Sleep(ctx, n) != nil {
+			return
+		}
+	}
+}
+
+// listen reads from the end of the topic of replies on, or from its start.
+func (r *Requester) listen(ctx context.Context, fromStart bool) error {
+	list := kadm.NewClient(r.client).ListEndOffsets
+	if fromStart {
+		list = kadm.NewClient(r.client).ListStartOffsets
+	}
+	ends, err := list(ctx, r.opts.RepliesTopic)
 	if err == nil {
 		err = ends.Error()
 	}
@@ -96,10 +128,12 @@ func (r *Requester) listen(ctx context.Context) error {
 		return fmt.Errorf("end of topic %s: %w", r.opts.RepliesTopic, reason(ctx, err))
 	}
 	from := map[int32]kgo.Offset{}
+	r.mu.Lock()
 	ends.Each(func(o kadm.ListedOffset) {
 		from[o.Partition] = kgo.NewOffset().At(o.Offset)
 		r.next[o.Partition] = kgo.EpochOffset{Epoch: o.LeaderEpoch, Offset: o.Offset}
 	})
+	r.mu.Unlock()
 	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.opts.RepliesTopic: from})
 	return nil
 }
@@ -144,17 +178,21 @@ func (r *Requester) readReplies(ctx context.Context) {
 		passing, cancel := context.WithTimeout(ctx, kafka.PassTimeout)
 		fetches.EachError(func(topic string, partition int32, err error) {
 			failed = true
-			passed, why, stuck := r.oversized.PassFrom(passing, r.client, r.next[partition], topic, partition, err)
+			r.replies.Failed(topic, err)
+			r.mu.Lock()
+			next := r.next[partition]
+			r.mu.Unlock()
+			passed, why, stuck := r.oversized.PassFrom(passing, r.client, next, topic, partition, err)
 			if passed == nil {
 				r.opts.Logger.Warn("replies cannot be read, trying again", "topic", topic, "partition", partition, "err", cmp.Or(stuck, err))
 				return
 			}
-			r.next[partition] = kgo.EpochOffset{Epoch: -1, Offset: passed.Offset + 1}
+			r.advance(partition, kgo.EpochOffset{Epoch: -1, Offset: passed.Offset + 1})
 			r.opts.Logger.Warn("replies passed over", "topic", topic, "partition", partition, "err", why)
 		})
 		cancel()
 		fetches.EachRecord(func(record *kgo.Record) {
-			r.next[record.Partition] = kgo.EpochOffset{Epoch: record.LeaderEpoch, Offset: record.Offset + 1}
+			r.advance(record.Partition, kgo.EpochOffset{Epoch: record.LeaderEpoch, Offset: record.Offset + 1})
 			if reply, err := device.DecodeReply(string(record.Key), record.Value); err == nil {
 				r.deliver(reply)
 			}
@@ -163,6 +201,12 @@ func (r *Requester) readReplies(ctx context.Context) {
 			_ = retry.Sleep(ctx, 250*time.Millisecond)
 		}
 	}
+}
+
+func (r *Requester) advance(partition int32, next kgo.EpochOffset) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next[partition] = next
 }
 
 func (r *Requester) deliver(reply device.Reply) {

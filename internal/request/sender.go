@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
@@ -14,13 +17,20 @@ import (
 
 // Sender sends commands and waits for no replies. It may be used concurrently.
 type Sender struct {
-	client *kgo.Client
-	topic  string
+	client    *kgo.Client
+	topic     string
+	watch     *kafka.TopicWatch
+	stopWatch context.CancelFunc // ends the watch
+	watching  sync.WaitGroup
 }
 
 // NewSender returns a Sender for the topic, by default device.KafkaCommands. It
-// reaches for nothing: Kafka may come later. Close the Sender after use.
-func NewSender(o kafka.Options, topic string, opts ...kgo.Opt) (*Sender, error) {
+// waits for nothing: Kafka may come later. Its metrics, rollcall_commands_…, are
+// registered with r, or nowhere where that is nil. Close the Sender after use.
+func NewSender(o kafka.Options, topic string, r prometheus.Registerer, opts ...kgo.Opt) (*Sender, error) {
+	if r == nil {
+		r = prometheus.NewRegistry()
+	}
 	if topic == "" {
 		topic = device.KafkaCommands
 	}
@@ -36,11 +46,24 @@ func NewSender(o kafka.Options, topic string, opts ...kgo.Opt) (*Sender, error) 
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	return &Sender{client: client, topic: topic}, nil
+	s := &Sender{client: client, topic: topic}
+	s.watch = kafka.NewTopicWatch(client, slog.Default(), kafka.NewTopicMetrics(r, "rollcall_commands"),
+		func(topic string) { client.PurgeTopicsFromProducing(topic) }, topic)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopWatch = cancel
+	s.watching.Go(func() { s.watch.Run(ctx) })
+	return s, nil
 }
 
+// Ready is nil while Kafka answers and has the topic; else it says what is not.
+func (s *Sender) Ready() error { return s.watch.Ready() }
+
 // Close ends the connections.
-func (s *Sender) Close() { s.client.Close() }
+func (s *Sender) Close() {
+	s.stopWatch()
+	s.watching.Wait()
+	s.client.Close()
+}
 
 // Ping returns nil when Kafka answers and has the topic with leaders; else what is
 // missing.
@@ -58,6 +81,7 @@ func (s *Sender) Send(ctx context.Context, c device.Command) error {
 	}
 	record := &kgo.Record{Topic: s.topic, Key: []byte(topic), Value: value, Timestamp: time.Now()}
 	if err := s.client.ProduceSync(ctx, record).FirstErr(); err != nil {
+		s.watch.Failed(s.topic, err)
 		return fmt.Errorf("produce command %s to %s: %w", c.ID, s.topic, reason(ctx, err))
 	}
 	return nil

@@ -243,7 +243,8 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"dead_letters_total", "failed_total", "forward_seconds", "forwarded_total", "in_flight", "mqtt_connected",
-		"mqtt_connections_total", "mqtt_disconnects_total", "received_total", "refused_total",
+		"mqtt_connections_total", "mqtt_disconnects_total", "mqtt_sessions_lost_total", "mqtt_takeovers_total",
+		"received_total", "refused_total", "topic_missing", "topic_recreations_total",
 	}, names)
 }
 

@@ -98,6 +98,8 @@ type Downlink struct {
 	letters   *kafka.DeadLetterProducer // from when it runs
 	offsets   *offsets.Tracker
 	ready     atomic.Bool
+	watch     atomic.Pointer[kafka.TopicWatch] // while it runs
+	topics    *kafka.TopicMetrics
 	lanes     lanes
 	running   sync.WaitGroup
 }
@@ -141,6 +143,7 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()), // of dead letters
 		kgo.UnknownTopicRetries(-1),
 		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.MetadataMaxAge(10 * time.Second), // partitions that are added are read when it is renewed
 		kgo.WithHooks(kprom.NewMetrics("rollcall_bridge", kprom.Subsystem("commands_kafka"), kprom.Registerer(o.Registerer))),
 	}
 	if o.InstanceID != "" {
@@ -152,16 +155,17 @@ func NewDownlink(o DownlinkOptions) (*Downlink, error) {
 	}
 	d.offsets = offsets.NewTracker(o.Topic, func(m map[string]map[int32]kgo.EpochOffset) { d.client.MarkCommitOffsets(m) })
 	d.metrics = newDownMetrics(o.Registerer)
+	d.topics = kafka.NewTopicMetrics(o.Registerer, "rollcall_bridge_commands")
 	return d, nil
 }
 
-// Ready is nil when Kafka has answered. That the group has given it partitions
+// Ready is nil while Kafka answers and has the topics. That the group has given it partitions
 // is not asked: there may be more downlinks than partitions.
 func (d *Downlink) Ready() error {
 	if !d.ready.Load() {
 		return errors.New("downlink waits for Kafka")
 	}
-	return nil
+	return d.watch.Load().Ready()
 }
 
 // Ping returns nil when Kafka answers and has the topics with leaders; else what
@@ -188,6 +192,14 @@ func (d *Downlink) Run(ctx context.Context) error {
 	if kafka.Wait(ctx, d.client, d.opts.Logger, d.opts.Topic, d.opts.DeadLetterTopic) != nil {
 		return nil
 	}
+	watch := kafka.NewTopicWatch(d.client, d.opts.Logger, d.topics, d.recreated, d.opts.Topic, d.opts.DeadLetterTopic)
+	d.letters.Failed = watch.Failed
+	d.watch.Store(watch)
+	watching, stopWatching := context.WithCancel(ctx)
+	var watches sync.WaitGroup
+	watches.Go(func() { watch.Run(watching) })
+	defer watches.Wait()
+	defer stopWatching()
 	d.ready.Store(true)
 	defer d.ready.Store(false)
 	for n := 0; ctx.Err() == nil; {
@@ -207,6 +219,16 @@ func (d *Downlink) Run(ctx context.Context) error {
 		d.opts.Logger.Warn("offsets of commands not committed: some will be sent again", "err", err)
 	}
 	return nil
+}
+
+// recreated has the client forget the topic that was under the name before. The
+// commands are read from the start of the new one: what has expired is not sent.
+func (d *Downlink) recreated(topic string) {
+	d.client.PurgeTopicsFromProducing(topic)
+	if topic == d.opts.Topic {
+		d.client.PurgeTopicsFromConsuming(topic)
+		d.client.AddConsumeTopics(topic)
+	}
 }
 
 // poll takes what there is room for. It reports whether Kafka failed.
@@ -250,6 +272,7 @@ func (d *Downlink) poll(ctx context.Context) (failed bool) {
 		case ctx.Err() == nil:
 			err = cmp.Or(stuck, err)
 			failed = true
+			d.watch.Load().Failed(topic, err)
 			d.opts.Logger.Warn("commands cannot be fetched, trying again", "topic", topic, "partition", partition, "err", kafka.Explain(err))
 		}
 	})

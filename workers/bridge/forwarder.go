@@ -65,6 +65,8 @@ type Forwarder struct {
 	ctx           context.Context // ends at Close
 	cancel        context.CancelFunc
 	letters       *kafka.DeadLetterProducer
+	watch         *kafka.TopicWatch
+	watching      sync.WaitGroup
 	deadLettering sync.WaitGroup
 	room          *semaphore.Weighted // in bytes; each record takes at least MaxBytes/MaxRecords
 
@@ -72,7 +74,8 @@ type Forwarder struct {
 	progress atomic.Int64 // when Kafka last acknowledged one, or the first of these came, unix ns
 }
 
-// NewForwarder validates o and returns a Forwarder. It connects when it is used.
+// NewForwarder validates o and returns a Forwarder. It fails for no cluster that
+// cannot be reached. Close it after use.
 func NewForwarder(o ForwarderOptions) (*Forwarder, error) {
 	or(&o.EventsTopic, device.KafkaEvents)
 	or(&o.RepliesTopic, device.KafkaReplies)
@@ -112,6 +115,10 @@ func NewForwarder(o ForwarderOptions) (*Forwarder, error) {
 	f := &Forwarder{opts: o, client: client, metrics: newMetrics(o.Registerer), room: semaphore.NewWeighted(int64(o.MaxBytes))}
 	f.letters = kafka.NewDeadLetterProducer(o.DeadLetterTopic, client, o.Logger)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.watch = kafka.NewTopicWatch(client, o.Logger, kafka.NewTopicMetrics(o.Registerer, "rollcall_bridge"),
+		func(topic string) { client.PurgeTopicsFromProducing(topic) }, o.EventsTopic, o.RepliesTopic, o.DeadLetterTopic)
+	f.letters.Failed = f.watch.Failed
+	f.watching.Go(func() { f.watch.Run(f.ctx) })
 	return f, nil
 }
 
@@ -142,6 +149,9 @@ func (f *Forwarder) Ping(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Ready is nil while Kafka answers and has the topics; else it says what is not.
+func (f *Forwarder) Ready() error { return f.watch.Ready() }
 
 // Forward returns nil when the message is durable: acknowledged by Kafka, or by
 // the dead-letter topic. When it returns an error the message may still become
@@ -194,6 +204,7 @@ func (f *Forwarder) ForwardAsync(ctx context.Context, topic string, payload []by
 			f.metrics.seconds.Observe(f.opts.Now().Sub(start).Seconds())
 		} else {
 			f.metrics.failed.Inc()
+			f.watch.Failed(to, err)
 			err = fmt.Errorf("forward %s: %w", topic, err)
 		}
 		done(err)
@@ -243,6 +254,7 @@ func (f *Forwarder) deadLetter(r *kgo.Record, why error) error {
 func (f *Forwarder) Close(ctx context.Context) error {
 	err := f.client.Flush(ctx)
 	f.cancel()
+	f.watching.Wait()
 	f.client.Close()
 	f.deadLettering.Wait()
 	if err != nil {

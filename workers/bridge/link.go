@@ -3,10 +3,13 @@ package bridge
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -22,6 +25,21 @@ const connectTimeout = 15 * time.Second
 var reconnectBackoff = retry.Backoff{First: 100 * time.Millisecond, Max: 15 * time.Second}
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// errTakenOver ends a connection whose client ID another client has connected with.
+var errTakenOver = errors.New("another client has connected with this client ID: give each bridge one of its own (--mqtt-client-id)")
+
+// takeoverWithin is how soon the end of a connection is taken for a takeover where
+// the broker does not say why it closed it. Not every broker does (Mosquitto 2.0.11);
+// two clients of one ID end each other's connections within a back-off.
+const takeoverWithin = 30 * time.Second
+
+// takenOver reports whether a connection that began at begin and ended now with err
+// was, or looks as if, another client with the ID has connected.
+func takenOver(err error, begin time.Time) bool {
+	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, errTakenOver) || closed && time.Since(begin) < takeoverWithin
+}
 
 // link is how one MQTT client reaches its broker.
 type link struct {
@@ -49,26 +67,31 @@ func newLink(b mqtt.Broker, clientID string, keepAlive time.Duration, dial dialF
 
 // connect opens a connection and logs in. It completes config and connect with
 // what is the same for all clients. failed is called with why the connection
-// ends; it may be called more than once.
-func (l *link) connect(ctx context.Context, config paho.ClientConfig, connect paho.Connect, failed func(error)) (*paho.Client, net.Conn, error) {
-	conn, err := l.open(ctx)
-	if err != nil {
-		return nil, nil, err
+// ends; it may be called more than once. resumed tells that the broker had the
+// client's MQTT session.
+func (l *link) connect(ctx context.Context, config paho.ClientConfig, connect paho.Connect, failed func(error)) (client *paho.Client, conn net.Conn, resumed bool, err error) {
+	if conn, err = l.open(ctx); err != nil {
+		return nil, nil, false, err
 	}
 	config.ClientID, config.Conn = l.clientID, packets.NewThreadSafeConn(conn)
 	config.OnClientError = failed
 	config.OnServerDisconnect = func(d *paho.Disconnect) {
+		if d.ReasonCode == packets.DisconnectSessionTakenOver {
+			failed(errTakenOver)
+			return
+		}
 		failed(fmt.Errorf("broker disconnected, reason code %#x", d.ReasonCode))
 	}
 	connect.ClientID, connect.KeepAlive = l.clientID, l.keepAlive
 	connect.Username, connect.UsernameFlag = l.broker.Username, l.broker.Username != ""
 	connect.Password, connect.PasswordFlag = []byte(l.broker.Password), l.broker.Password != ""
-	client := paho.NewClient(config)
-	if _, err := client.Connect(ctx, &connect); err != nil {
+	client = paho.NewClient(config)
+	ack, err := client.Connect(ctx, &connect)
+	if err != nil {
 		_ = conn.Close()
-		return nil, nil, err
+		return nil, nil, false, err
 	}
-	return client, conn, nil
+	return client, conn, ack.SessionPresent, nil
 }
 
 // open opens the network connection, with TLS where it is asked for.

@@ -31,16 +31,19 @@ func newMetrics(r prometheus.Registerer) *metrics {
 // frontMetrics of the subscriber.
 type frontMetrics struct {
 	received, connections, disconnects prometheus.Counter
+	sessionsLost, takeovers            prometheus.Counter
 	connected                          prometheus.Gauge
 }
 
 func newFrontMetrics(r prometheus.Registerer) *frontMetrics {
 	f := promauto.With(r)
 	return &frontMetrics{
-		received:    f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_received_total", Help: "Messages received from the MQTT broker, redeliveries among them."}),
-		connections: f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_mqtt_connections_total", Help: "Connections to the MQTT broker that were subscribed."}),
-		disconnects: f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_mqtt_disconnects_total", Help: "Connections that ended by a failure, those given up for Kafka's among them."}),
-		connected:   f.NewGauge(prometheus.GaugeOpts{Name: "rollcall_bridge_mqtt_connected", Help: "1 while connected and subscribed."}),
+		received:     f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_received_total", Help: "Messages received from the MQTT broker, redeliveries among them."}),
+		connections:  f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_mqtt_connections_total", Help: "Connections to the MQTT broker that were subscribed."}),
+		disconnects:  f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_mqtt_disconnects_total", Help: "Connections that ended by a failure, those given up for Kafka's among them."}),
+		sessionsLost: f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_mqtt_sessions_lost_total", Help: "Connections at which the broker did not have the MQTT session that the bridge had with it: what the broker held for it is gone."}),
+		takeovers:    f.NewCounter(prometheus.CounterOpts{Name: "rollcall_bridge_mqtt_takeovers_total", Help: "Connections that the broker ended because another client connected with the same client ID, or without a reason within 30 s."}),
+		connected:    f.NewGauge(prometheus.GaugeOpts{Name: "rollcall_bridge_mqtt_connected", Help: "1 while connected and subscribed."}),
 	}
 }
 

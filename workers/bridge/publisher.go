@@ -105,7 +105,7 @@ func (c *Client) serve(ctx context.Context) (served bool, _ error) {
 	}
 	opening, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	client, conn, err := c.link.connect(opening, paho.ClientConfig{PacketTimeout: publishTimeout}, paho.Connect{CleanStart: true}, fail)
+	client, conn, _, err := c.link.connect(opening, paho.ClientConfig{PacketTimeout: publishTimeout}, paho.Connect{CleanStart: true}, fail)
 	if err != nil {
 		return false, err
 	}

@@ -73,6 +73,7 @@ type Subscriber struct {
 	log     *slog.Logger
 	metrics *frontMetrics
 	up      atomic.Bool
+	had     bool // the broker had our MQTT session; serve's
 }
 
 // NewSubscriber validates o and returns a Subscriber that has touched nothing.
@@ -166,12 +167,17 @@ func (s *Subscriber) serve(ctx context.Context) (served bool, err error) {
 	s.metrics.connections.Inc()
 	s.metrics.connected.Set(1)
 	s.up.Store(true)
+	began := time.Now()
 	defer func() { s.up.Store(false); s.metrics.connected.Set(0) }()
 	s.log.Info("subscribed", "broker", s.link.address, "filters", s.opts.Filters)
 	select {
 	case err := <-c.failed:
 		s.metrics.disconnects.Inc()
 		c.abandon()
+		if takenOver(err, began) {
+			s.metrics.takeovers.Inc()
+			return false, fmt.Errorf("%w: has another bridge this client ID?", err) // with back-off: the two would do nothing else
+		}
 		return true, err
 	case <-ctx.Done():
 		return true, c.drain()
@@ -184,7 +190,8 @@ func (c *connection) open(ctx context.Context) error {
 	o := c.s.opts
 	expiry, receive := uint32(o.SessionExpiry.Seconds()), o.ReceiveMaximum
 	var err error
-	c.client, c.conn, err = c.s.link.connect(ctx, paho.ClientConfig{
+	var resumed bool
+	c.client, c.conn, resumed, err = c.s.link.connect(ctx, paho.ClientConfig{
 		Session: &c.acks, EnableManualAcknowledgment: true, SendAcksInterval: ackInterval,
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){c.receive},
 	}, paho.Connect{
@@ -203,6 +210,12 @@ func (c *connection) open(ctx context.Context) error {
 		c.abandon()
 		return fmt.Errorf("subscribe to %q: %w", o.Filters, err)
 	}
+	if c.s.had && !resumed {
+		c.s.metrics.sessionsLost.Inc()
+		c.s.log.Error("the broker has lost this bridge's MQTT session: what it held for the bridge is gone, and gaps will ask the edges for snapshots; has the broker a durable store, and is the session's expiry long enough?",
+			"broker", c.s.link.address, "session_expiry", o.SessionExpiry)
+	}
+	c.s.had = true
 	return nil
 }
 
@@ -231,10 +244,16 @@ func (c *connection) receive(p paho.PublishReceived) (bool, error) {
 		switch {
 		case errors.Is(err, ErrTopic):
 			c.s.log.Warn("message dropped: a filter takes what is not forwarded", "topic", m.Topic)
+		case err != nil && m.QoS == 0: // it would not come again on another connection
+			c.s.log.Warn("message lost: it came with QoS 0, and Kafka did not take it", "topic", m.Topic, "err", err)
+			return
 		case err != nil:
 			c.stop()
 			c.fail(err)
 			return
+		}
+		if m.QoS == 0 {
+			return // it is owed no ack
 		}
 		if p.Client.Ack(m) == nil { // it fails only where the connection is gone
 			c.acks.due.Add(1)

@@ -170,7 +170,7 @@ func (p *consumer) build(work context.Context) (*clientRegisterer, error) {
 	p.watch = kafka.NewTopicWatch(cl, p.log, p.topicMetrics, p.topicRecreated, o.Topic, o.DeadLetterTopic)
 	p.topics.Store(p.watch)
 	p.deadLetters.producer = kafka.NewDeadLetterProducer(o.DeadLetterTopic, cl, p.log)
-	p.deadLetters.failed = p.watch.Failed
+	p.deadLetters.producer.Failed = p.watch.Failed
 	close(p.built)
 	return own, nil
 }

@@ -29,7 +29,6 @@ type deadLetter struct {
 type deadLetters struct {
 	producer     *kafka.DeadLetterProducer
 	acknowledged func(*deadLetter)
-	failed       func(topic string, err error)
 	log          *slog.Logger
 	metrics      *metrics
 
@@ -106,7 +105,6 @@ func (d *deadLetters) produce(ctx context.Context, letters []*deadLetter) (faile
 			continue
 		}
 		d.metrics.deadLetterFailures.Inc()
-		d.failed(d.producer.Topic(), err)
 		d.log.Warn("dead letter not taken, trying again", "partition", l.a.partition, "reason", l.reason, "err", err)
 		failed = append(failed, l)
 	}
