@@ -15,12 +15,14 @@ WORKFLOWCHECK_VERSION := v0.6.0
 TEMPORAL_CLI_VERSION  := v1.5.1
 GOVULNCHECK_VERSION   := v1.9.0
 CYCLONEDX_VERSION     := v1.10.0
+GREMLINS_VERSION      := v0.6.0
 
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 GOTESTSUM     := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)
 WORKFLOWCHECK := $(TOOLS)/workflowcheck-$(WORKFLOWCHECK_VERSION)
 GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)
 CYCLONEDX     := $(TOOLS)/cyclonedx-gomod-$(CYCLONEDX_VERSION)
+GREMLINS      := $(TOOLS)/gremlins-$(GREMLINS_VERSION)
 TEMPORAL_CLI  := $(TOOLS)/temporal
 
 ##@ Use
@@ -85,6 +87,17 @@ fmt: $(GOLANGCI_LINT) ## Format the code
 	@$(GOLANGCI_LINT) fmt ./...
 	@cd cmd/devstack && $(GOLANGCI_LINT) fmt --config ../../.golangci.yml ./...
 
+.PHONY: mutants
+mutants: $(GOLANGCI_LINT) ## Plant each bug of testdata/mutants in a copy, and see whether the tests catch it
+	@GOLANGCI_LINT='$(GOLANGCI_LINT)' $(GO) run ./scripts/mutants $(strip \
+		$(if $(ONLY),--only '$(ONLY)') \
+		$(if $(JOBS),--jobs '$(JOBS)') \
+		$(if $(TIMEOUT),--timeout '$(TIMEOUT)'))
+
+.PHONY: mutation
+mutation: $(GREMLINS) ## Mutation testing by a tool. PACKAGES=./internal/device, one or more, without ...
+	@for package in $(PACKAGES); do $(GREMLINS) unleash --workers 1 --timeout-coefficient 20 "$$package"; done
+
 FUZZTIME ?= 30s
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (default 30s)
@@ -121,6 +134,10 @@ help:
 	@printf '  REPORT=FILE     With ONCE=1: write the verdict and every device as JSON\n'
 	@printf '  DATA_DIR=DIR    Where all state lives (default: .rollcall)\n'
 	@printf '  ARGS=...        More flags; ARGS=--help lists them\n'
+	@printf '\nVariables of make mutants\n'
+	@printf '  ONLY=NAME,...   Only these; default all of testdata/mutants\n'
+	@printf '  JOBS=N          So many at a time (default: 1)\n'
+	@printf '  TIMEOUT=1m30s   What the tests of a mutant have not caught by then has survived\n'
 	@printf '\nVariables of make bench\n'
 	@printf '  QUICK=1         Smaller numbers, in under 8 minutes\n'
 	@printf '  ONLY=NAME,...   Only these scenarios and what they are measured against\n'
@@ -144,6 +161,9 @@ $(GOVULNCHECK):
 
 $(CYCLONEDX):
 	@$(call tool,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod,cyclonedx-gomod,$(CYCLONEDX_VERSION))
+
+$(GREMLINS):
+	@$(call tool,github.com/go-gremlins/gremlins/cmd/gremlins,gremlins,$(GREMLINS_VERSION))
 
 # The CLI needs its own module: its dependencies are not ours.
 $(TEMPORAL_CLI):
