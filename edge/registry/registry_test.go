@@ -407,3 +407,73 @@ func TestAckRefusesTheFuture(t *testing.T) {
 	require.Zero(t, n)
 	require.Zero(t, bytes)
 }
+
+func TestAckRemovesNothingElse(t *testing.T) {
+	f := open(t)
+	for i := range 5 {
+		f.observe(seen(tv, map[string]any{"a": fmt.Sprint(i)}))
+	}
+	all := f.outbox()
+	require.Len(t, all, 5)
+	require.NoError(t, f.Ack(t.Context(), all[2].Key))
+	require.Equal(t, all[3:], f.outbox())
+	f.reopen()
+	require.Equal(t, all[3:], f.outbox(), "a restart publishes again from the oldest that is not acknowledged")
+}
+
+// What cannot be written has not happened: the registry goes on with what the file
+// has, and the same steps can be tried again.
+func TestAFailedWriteChangesNothing(t *testing.T) {
+	f := open(t)
+	f.observe(seen(tv, map[string]any{"a": "1"}))
+	devices, position := f.Devices(), f.Position()
+	events, bytes := f.Pending()
+	require.NoError(t, f.Close()) // from now on every transaction fails
+	step := registry.Step{
+		Observations: []discovery.Observation{
+			{MAC: tv, Time: f.clock.now, Kind: discovery.KindARP, Presence: discovery.Seen, Set: map[string]any{"a": "2", "b": "3"}},
+			{MAC: radio, Time: f.clock.now, Kind: discovery.KindARP, Presence: discovery.Seen},
+		},
+		Position: registry.Position{Frame: 7},
+	}
+	require.Error(t, f.Observe(t.Context(), step))
+	require.Equal(t, devices, f.Devices())
+	require.Equal(t, position, f.Position())
+	stillEvents, stillBytes := f.Pending()
+	require.Equal(t, events, stillEvents)
+	require.Equal(t, bytes, stillBytes)
+	require.Error(t, f.Ready())
+
+	f.Registry = nil
+	f.reopen()
+	require.NoError(t, f.Observe(t.Context(), step))
+	require.Equal(t, `"2"`, string(f.device(tv).Attributes["a"].Value))
+	requireInvariants(t, f.take(), f.Devices())
+}
+
+// Readers need no more than their own lock while others write. The race detector
+// finds one that would.
+func TestReadersNeedOneLock(t *testing.T) {
+	f := open(t)
+	f.observe(seen(tv, map[string]any{"a": "0"}))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 100 {
+			f.observe(seen(tv, map[string]any{"a": fmt.Sprint(i)}))
+			f.take()
+		}
+	}()
+	for reading := true; reading; {
+		select {
+		case <-done:
+			reading = false
+		default:
+		}
+		require.NotEmpty(t, f.Devices())
+		require.NotEmpty(t, f.Value(tv, "a"))
+		f.Pending()
+		f.Position()
+		_ = f.Ready()
+	}
+}

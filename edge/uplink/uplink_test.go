@@ -402,3 +402,13 @@ func TestBrokerThatForgetsEverything(t *testing.T) {
 	require.Equal(t, upTo(total), all.firsts(), "first appearances are in order, none is lost")
 	t.Logf("%d events, %d publications", total, all.len())
 }
+
+// RAEs that lost their broker together do not come back together.
+func TestReconnectsWithJitter(t *testing.T) {
+	var drawn atomic.Int64
+	_, _ = start(t, uplink.Options{
+		Broker: mqtt.Broker{URL: "mqtt://" + porttest.Addr(t)}, Outbox: newOutbox(),
+		Rand: func() float64 { drawn.Add(1); return 0.5 },
+	})
+	eventually(t, "each attempt draws its delay", func() bool { return drawn.Load() > 3 })
+}

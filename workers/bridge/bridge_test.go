@@ -171,8 +171,11 @@ func TestStopKeepsTheSession(t *testing.T) {
 	<-s.done
 	publishes(publish, 2, 30, 30) // while nobody listens
 	s = start(t, addr, f)
+	publishes(publish, 1, 60, 1) // comes behind what waited
+	eventually(t, func() bool { return strings.HasPrefix(l.last(topicOf(0)), `{"n":60,`) }, "the newest")
+	require.NoError(t, l.complete(1, 61), "what was published while nobody listened is not lost")
 	require.NoError(t, l.wait(t, 2, 60))
-	eventually(t, func() bool { return s.pubacks.Load() >= 60 }, "all is acknowledged")
+	eventually(t, func() bool { return s.pubacks.Load() >= 61 }, "all is acknowledged")
 }
 
 // What Kafka had acknowledged when the bridge was stopped is acknowledged to the

@@ -267,6 +267,16 @@ func publishes(publish func(topic, payload string), topics, from, count int) {
 	}
 }
 
+// last is the topic's newest payload, "" for none.
+func (l *kafkaLog) last(topic string) (payload string) {
+	for _, r := range l.all() {
+		if string(r.Key) == topic {
+			payload = string(r.Value)
+		}
+	}
+	return payload
+}
+
 // complete reports whether each topic has its first count messages, in order.
 func (l *kafkaLog) complete(topics, count int) error {
 	got := l.first()

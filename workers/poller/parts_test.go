@@ -6,18 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"pgregory.net/rapid"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/kafka"
 	"github.com/rollcall-platform/rollcall/internal/kafka/offsets"
 )
 
@@ -347,4 +351,106 @@ func TestRefusedBatchStaysAtTheHeadOfItsLane(t *testing.T) {
 	_, more := a.applied(again)
 	require.True(t, more)
 	require.EqualValues(t, 6, a.take(ready[0], nil).batch.First)
+}
+
+// Whatever becomes of records, the budgets are charged for what is held and for
+// nothing else: a byte that is never given back would pause the poller for ever.
+func TestBytesAreOfWhatIsHeld(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total, new(tally))
+	producer := kafka.NewDeadLetterProducer("dlq", nil, nil)
+	letterOf := func(i incoming) *kafka.Letter { return producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail) }
+	poison := incomingDelta(6, 3)
+	poison.record.Value = make([]byte, 5000)
+	poison.bad = &device.Invalid{Cause: device.NotJSON}
+	ready, letters, _, _ := a.add([]incoming{incomingDelta(5, 2), poison, incomingDelta(7, 4)}, 8, letterOf)
+	require.Len(t, letters, 1)
+	require.Greater(t, a.bytes, 5000+3*recordBytes, "a dead letter counts with its value")
+	held := func() int {
+		n := 0
+		for _, l := range a.lanes {
+			for _, c := range l.waiting {
+				n += c.bytes + c.Records()*recordBytes
+			}
+		}
+		return n
+	}
+	require.Equal(t, held()+letters[0].bytes+recordBytes, a.bytes)
+	require.True(t, a.deadLettered(letters[0]))
+	require.Equal(t, held(), a.bytes)
+	f := a.take(ready[0], nil)
+	a.refused(f, time.Time{})
+	require.Equal(t, held(), a.bytes)
+	a.applied(a.take(f.lane, nil))
+	require.Zero(t, a.bytes)
+	require.Zero(t, total.bytes.Load())
+}
+
+// A flight that the acker has handed on is not the acker's any more: two who own
+// it would end it twice.
+func TestAFlightLeavesTheAckerOnce(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total, new(tally))
+	ready, _, _, _ := a.add([]incoming{incomingDelta(5, 2)}, 6, nil)
+	f := a.take(ready[0], &ticket{})
+	var sent, landed, dropped int
+	positions := map[string][]device.Position{}
+	k := &acker{
+		acks: acksOf(func() map[string][]device.Position { return positions }), timeout: time.Hour,
+		log: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry()),
+		send: func(*flight) { sent++ }, land: func(*flight) { landed++ }, drop: func(*flight) { dropped++ },
+		flights: map[*flight]struct{}{}, wake: make(chan struct{}, 1),
+	}
+	read := func() {
+		_, err := k.readPositions(t.Context(), k.watched())
+		require.NoError(t, err)
+	}
+	k.watch(f)
+	read() // it was not signalled, and is not applied
+	require.Equal(t, []int{1, 0, 0}, []int{sent, landed, dropped})
+	require.Empty(t, k.watched())
+
+	f.signalled = time.Now()
+	k.watch(f)
+	read()
+	require.Equal(t, 1, sent, "the signal is given its time")
+	require.Len(t, k.watched(), 1)
+	f.signalled = time.Now().Add(-2 * time.Hour)
+	read()
+	require.Equal(t, []int{2, 0, 0}, []int{sent, landed, dropped})
+	require.Empty(t, k.watched())
+
+	positions[someSession] = []device.Position{f.batch.Position()}
+	k.watch(f)
+	read()
+	require.Equal(t, []int{2, 1, 0}, []int{sent, landed, dropped})
+	require.Empty(t, k.watched())
+
+	k.watch(f)
+	a.close()
+	read()
+	require.Equal(t, []int{2, 1, 1}, []int{sent, landed, dropped})
+	require.Empty(t, k.watched())
+}
+
+type acksOf func() map[string][]device.Position
+
+func (f acksOf) Positions(context.Context, []string) (map[string][]device.Position, error) {
+	return f(), nil
+}
+
+func TestACommitIsNotedOnlyWhenItSucceeded(t *testing.T) {
+	var total budget
+	a := newAssignment(t.Context(), "t", 0, 100, &total, new(tally))
+	c := &committer{topic: "t", metrics: newMetrics(prometheus.NewRegistry())}
+	of, next := map[int32]*assignment{0: a}, map[int32]kgo.EpochOffset{0: {Offset: 7}}
+	answer := func(code int16) *kmsg.OffsetCommitResponse {
+		return &kmsg.OffsetCommitResponse{Topics: []kmsg.OffsetCommitResponseTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitResponseTopicPartition{{ErrorCode: code}}}}}
+	}
+	require.Error(t, c.committed(of, next, nil, errors.New("no connection")))
+	require.EqualValues(t, -1, a.committed)
+	require.ErrorIs(t, c.committed(of, next, answer(kerr.RebalanceInProgress.Code), nil), kerr.RebalanceInProgress)
+	require.EqualValues(t, -1, a.committed)
+	require.NoError(t, c.committed(of, next, answer(0), nil))
+	require.EqualValues(t, 7, a.committed)
 }

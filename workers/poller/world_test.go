@@ -111,9 +111,13 @@ func (c *cluster) committed(t testing.TB) (sum int64) {
 	return sum
 }
 
-// letters reads n records of the dead-letter topic.
+// letters reads the dead-letter topic, which must have n records by now.
 func (c *cluster) letters(t testing.TB, n int) []*kgo.Record {
 	t.Helper()
+	ends, err := c.admin.ListEndOffsets(t.Context(), c.dlq)
+	require.NoError(t, err)
+	end, _ := ends.Lookup(c.dlq, 0)
+	require.EqualValues(t, n, end.Offset, "dead letters are missing, or too many")
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.brokers...), kgo.ConsumeTopics(c.dlq), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(t, err)
 	defer cl.Close()

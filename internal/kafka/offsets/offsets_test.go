@@ -103,6 +103,23 @@ func TestSpanTellsARewind(t *testing.T) {
 	span := offsets.NewSpan()
 	require.True(t, span.Fetched(10, 0, &offsets.Unit{}))
 	require.False(t, span.Fetched(3, 0, &offsets.Unit{}))
+	require.False(t, span.Fetched(3, 0, &offsets.Unit{}), "the same offset again")
+	require.True(t, span.Fetched(4, 0, &offsets.Unit{}))
+}
+
+// A Span that keeps up needs no more room the longer it lives.
+func TestSpanForgetsWhatIsDone(t *testing.T) {
+	span := offsets.NewSpan()
+	var waiting []*offsets.Unit
+	for offset := range int64(10_000) {
+		u := &offsets.Unit{}
+		span.Fetched(offset, 0, u)
+		if waiting = append(waiting, u); len(waiting) > 10 {
+			require.True(t, span.Complete(waiting[0]))
+			waiting = waiting[1:]
+		}
+	}
+	require.Less(t, offsets.Capacity(&span), 100)
 }
 
 // Whatever is assigned, fetched, done and revoked, in whatever order and however
