@@ -217,6 +217,8 @@ func details(w *tabwriter.Writer, d store.Device) {
 		row(w, "", fmt.Sprintf("by %s since %s%s%s", d.Test.Holder, stamp(d.Test.Since), prefixed(" until ", stamp(d.Test.LeaseUntil)), prefixed(": ", clip(d.Test.Reason))))
 	}
 	row(w, "Seen", fmt.Sprintf("%s to %s", orElse(stamp(d.FirstObserved), "-"), orElse(stamp(d.LastObserved), "-")))
+	row(w, "Changed", orElse(stamp(d.ChangedAt), "-"))
+	row(w, "Confirmed", orElse(prefixed("by a snapshot at ", stamp(d.ConfirmedAt)), "-"))
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", d.AsOf, stamp(d.AppliedAt), d.Snapshot))
 	row(w, "Missing", missingText(d))
 	row(w, "Events", fmt.Sprintf("%d in %d records; %d duplicates, %d after the close, %d attributes repaired, %d over the limit",

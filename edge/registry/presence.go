@@ -54,6 +54,13 @@ func (t *txn) decideSilence(mac string, d *trackedDevice, now time.Time) {
 	}
 }
 
+// isSilence reports whether the device is offline because it was silent.
+func isSilence(r *record) bool {
+	var reason string
+	_ = json.Unmarshal(r.value(device.AttrConnectionReason), &reason) // absent: there is none
+	return reason == ReasonSilence
+}
+
 // setOffline sets the status and the reason, unless the device is offline.
 func (t *txn) setOffline(mac, reason string, at time.Time) {
 	if rec := t.record(mac); rec.value(device.AttrConnectionStatus) != nil && rec.status() == device.Offline {

@@ -39,7 +39,7 @@ func (t *txn) closeSession(mac, reason string, now time.Time) error {
 		return err
 	}
 	rec := t.record(mac)
-	e := device.Event{RAE: t.r.o.RAE, Session: rec.Session, Type: device.Closed, Seq: rec.Seq + 1, Time: millis(now, now), Reason: reason}
+	e := device.Event{RAE: t.r.o.RAE, Session: rec.Session, Type: device.Closed, Seq: rec.Seq + 1, Time: millis(now, now), Seen: t.lastSeen(rec), Reason: reason}
 	if err := t.appendEvent(e, nil); err != nil {
 		return err
 	}

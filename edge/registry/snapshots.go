@@ -14,7 +14,7 @@ func (t *txn) appendSnapshot(mac string, now time.Time) error {
 		return err
 	}
 	rec := t.editRecord(mac)
-	e := device.Event{RAE: t.r.o.RAE, Session: rec.Session, Type: device.Snapshot, Seq: rec.Seq + 1, Time: millis(now, now), Attributes: rec.live()}
+	e := device.Event{RAE: t.r.o.RAE, Session: rec.Session, Type: device.Snapshot, Seq: rec.Seq + 1, Time: millis(now, now), Seen: t.lastSeen(rec), Attributes: rec.live()}
 	if err := t.appendEvent(e, rec); err != nil {
 		return err
 	}

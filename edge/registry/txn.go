@@ -119,6 +119,9 @@ func (t *txn) appendPending(mac string) error {
 				e.Time = at
 			}
 		}
+		if isSilence(rec) { // what made it is no observation
+			e.Seen = t.lastSeen(rec)
+		}
 		for _, name := range part {
 			e.Attributes[name] = device.Attribute{Value: rec.Attributes[name].Value, Seq: e.Seq, At: e.Time}
 		}
@@ -137,6 +140,14 @@ func (t *txn) appendPending(mac string) error {
 		names = names[len(part):]
 	}
 	return nil
+}
+
+// lastSeen is when the device of rec was last seen, by the frames' clock.
+func (t *txn) lastSeen(rec *record) time.Time {
+	if d := t.r.devices[rec.MAC]; d != nil && d.lastSeen.After(rec.Last) {
+		return d.lastSeen
+	}
+	return rec.Last
 }
 
 // firstPart are the first of names whose values fit one event, counted as

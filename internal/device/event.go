@@ -40,7 +40,10 @@ type Event struct {
 	Session string
 	Type    Type
 	Seq     int64     // 1 to MaxSeq, gap-free within the session
-	Time    time.Time // when the edge observed it, to the millisecond
+	Time    time.Time // when it happened, to the millisecond
+	// Seen is when the edge last observed the device, by the clock of what it
+	// read, to the millisecond. Zero: see Observed.
+	Seen time.Time
 
 	// Attributes: of a delta and an opened, what changed, each with this
 	// event's Seq and Time; a null value removes. Of a snapshot, all that
@@ -49,6 +52,16 @@ type Event struct {
 
 	Hash   string // of a snapshot: Hash(Attributes)
 	Reason string // of a closed: why, for people
+}
+
+// Observed is when the edge had last observed the device: Seen; else of an opened
+// and a delta their Time, for an observation made them; else unknown, the zero
+// time, because an edge takes snapshots, and closes, by itself.
+func (e Event) Observed() time.Time {
+	if e.Seen.IsZero() && (e.Type == Opened || e.Type == Delta) {
+		return e.Time
+	}
+	return e.Seen
 }
 
 // envelope is the CloudEvents 1.0 structured JSON form.
@@ -75,6 +88,7 @@ type arrived struct {
 		Reason     json.RawMessage            `json:"reason"`
 		Count      json.RawMessage            `json:"count"`
 		Hash       json.RawMessage            `json:"hash"`
+		Seen       json.RawMessage            `json:"seen"`
 	} `json:"data"`
 }
 
@@ -82,6 +96,7 @@ type deltaData struct {
 	Seq        int64                      `json:"seq"`
 	Attributes map[string]json.RawMessage `json:"attributes,omitempty"`
 	Reason     string                     `json:"reason,omitempty"`
+	Seen       time.Time                  `json:"seen,omitzero"`
 }
 
 type snapshotData struct {
@@ -89,6 +104,7 @@ type snapshotData struct {
 	Count      int                  `json:"count"`
 	Hash       string               `json:"hash"`
 	Attributes map[string]Attribute `json:"attributes"`
+	Seen       time.Time            `json:"seen,omitzero"`
 }
 
 // ID is the CloudEvents id, "{session}/{seq}".
@@ -105,9 +121,9 @@ func (e Event) Encode() ([]byte, error) {
 	}
 	var data any
 	if e.Type == Snapshot {
-		data = snapshotData{Seq: e.Seq, Count: len(e.Attributes), Hash: e.Hash, Attributes: e.Attributes}
+		data = snapshotData{Seq: e.Seq, Count: len(e.Attributes), Hash: e.Hash, Attributes: e.Attributes, Seen: e.Seen}
 	} else {
-		d := deltaData{Seq: e.Seq, Reason: e.Reason, Attributes: make(map[string]json.RawMessage, len(e.Attributes))}
+		d := deltaData{Seq: e.Seq, Reason: e.Reason, Seen: e.Seen, Attributes: make(map[string]json.RawMessage, len(e.Attributes))}
 		for name, a := range e.Attributes {
 			d.Attributes[name] = a.Value
 		}
@@ -217,6 +233,12 @@ func DecodeRecord(topic string, value []byte) (Event, error) {
 func (e *Event) decodeData(env *arrived) error {
 	data := &env.Data
 	e.Seq, e.Attributes = data.Seq, make(map[string]Attribute, len(data.Attributes))
+	if err := decodeField("seen", data.Seen, &e.Seen); err != nil {
+		return err
+	}
+	if !e.Seen.IsZero() {
+		e.Seen = e.Seen.UTC().Truncate(time.Millisecond)
+	}
 	if e.Type == Snapshot {
 		return e.decodeSnapshot(env)
 	}
@@ -299,6 +321,9 @@ func (e Event) check() error {
 	}
 	if y := e.Time.Year(); y < 1970 || y > 9999 {
 		return invalid(BadTime, "time %s is not between the years 1970 and 9999", e.Time)
+	}
+	if y := e.Seen.Year(); !e.Seen.IsZero() && (y < 1970 || y > 9999) {
+		return invalid(BadTime, "seen %s is not between the years 1970 and 9999", e.Seen)
 	}
 	if strings.ContainsRune(e.Reason, 0) || len(e.Reason) > 1024 {
 		return invalid(BadAttribute, "reason holds a NUL or more than 1024 bytes")

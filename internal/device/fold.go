@@ -30,8 +30,9 @@ type Fold struct {
 	// Closed is the seq of the closed event, or 0; Reason is its reason.
 	Closed int64  `json:"closed,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// First and Last are the observed times of the earliest and the latest
-	// event, by the edge's clock.
+	// First and Last are the earliest and the latest time at which the edge is
+	// known to have observed the device, by its clock (see Event.Observed). A
+	// snapshot is no observation; Last is zero where there was none.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
 
@@ -42,7 +43,11 @@ type Fold struct {
 func FoldOf(e Event) Fold {
 	f := Fold{
 		RAE: e.RAE, Session: e.Session, Seqs: SeqSet{{e.Seq, e.Seq}},
-		First: e.Time, Last: e.Time, Attributes: e.Attributes,
+		First: e.Time, Attributes: e.Attributes,
+	}
+	f.Last = e.Observed()
+	if !f.Last.IsZero() && f.Last.Before(f.First) {
+		f.First = f.Last
 	}
 	switch e.Type {
 	case Snapshot:

@@ -44,6 +44,9 @@ func anyHistory() *rapid.Generator[[]device.Event] {
 			Type: rapid.SampledFrom([]device.Type{device.Delta, device.Snapshot, device.Closed}).Draw(t, "type"),
 			Time: devicetest.Epoch.Add(time.Duration(rapid.IntRange(0, 9).Draw(t, "s")) * time.Second),
 		}
+		if rapid.Bool().Draw(t, "says when seen") {
+			e.Seen = devicetest.Epoch.Add(time.Duration(rapid.IntRange(-5, 9).Draw(t, "seen")) * time.Second)
+		}
 		for range rapid.IntRange(0, 3).Draw(t, "n") {
 			a := device.Attribute{Seq: seq, At: e.Time, Value: json.RawMessage(rapid.SampledFrom([]string{"null", "1", "2"}).Draw(t, "value"))}
 			if e.Type == device.Snapshot {

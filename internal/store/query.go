@@ -67,10 +67,16 @@ type Summary struct {
 	Closed   int64         `json:"closed_seq,omitempty"`
 	Reason   string        `json:"close_reason,omitempty"`
 
-	FirstObserved time.Time `json:"first_observed,omitzero"` // by the edge's clock
-	LastObserved  time.Time `json:"last_observed,omitzero"`  // by the edge's clock
-	ReceivedAt    time.Time `json:"received_at,omitzero"`    // Kafka's timestamp of the newest record
-	AppliedAt     time.Time `json:"applied_at"`              // by the database's clock
+	// By the edge's clock: when it first and last observed the device, when an
+	// attribute last changed, and when it took the newest snapshot, which
+	// confirms the record whether the device is there or not.
+	FirstObserved time.Time `json:"first_observed,omitzero"`
+	LastObserved  time.Time `json:"last_observed,omitzero"`
+	ChangedAt     time.Time `json:"changed_at,omitzero"`
+	ConfirmedAt   time.Time `json:"confirmed_at,omitzero"`
+
+	ReceivedAt time.Time `json:"received_at,omitzero"` // Kafka's timestamp of the newest record
+	AppliedAt  time.Time `json:"applied_at"`           // by the database's clock
 }
 
 // ListDevices returns a page of the devices that f selects, ordered by device
@@ -141,14 +147,15 @@ func scanSummary(r pgx.CollectableRow) (Summary, error) {
 	var s Summary
 	var deviceID, session uuid.UUID
 	var missing []byte
-	var first, last, received *time.Time
+	var first, last, received, confirmed, changed *time.Time
 	err := r.Scan(&deviceID, &session, &s.RAE, &s.Status, &s.MAC, &s.AsOf, &s.Snapshot,
-		&missing, &s.Closed, &s.Reason, &first, &last, &received, &s.AppliedAt)
+		&missing, &s.Closed, &s.Reason, &first, &last, &received, &s.AppliedAt, &confirmed, &changed)
 	if err != nil {
 		return s, err
 	}
 	s.Device, s.Session = deviceID.String(), session.String()
 	s.FirstObserved, s.LastObserved, s.ReceivedAt, s.AppliedAt = utc(first), utc(last), utc(received), s.AppliedAt.UTC()
+	s.ConfirmedAt, s.ChangedAt = utc(confirmed), utc(changed)
 	if s.Closed > 0 {
 		s.Status = StatusClosed
 	}

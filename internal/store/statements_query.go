@@ -6,7 +6,8 @@ import "github.com/rollcall-platform/rollcall/internal/device"
 const (
 	// summaryColumns are the fields of Summary, in the order of its scan.
 	summaryColumns = `s.device_id, s.session_id, s.rae, s.connection_status, s.mac, s.as_of_seq, s.snapshot_seq,
-	s.missing, s.closed_seq, s.close_reason, s.first_observed, s.last_observed, s.received_at, s.applied_at`
+	s.missing, s.closed_seq, s.close_reason, s.first_observed, s.last_observed, s.received_at, s.applied_at, s.snapshot_at,
+	(SELECT max(c.observed_at) FROM device_attribute c WHERE c.session_id = s.session_id)`
 
 	// The current session of a device is its open one, or the one seen last.
 	// Its session id breaks ties.

@@ -85,7 +85,7 @@ func TestReserve(t *testing.T) {
 	require.Zero(t, available())
 	_, _, err = s.Reserve(t.Context(), "tv", "someone", "", time.Hour)
 	require.ErrorContains(t, err, "is in state quarantined since")
-	require.ErrorContains(t, err, "set by ops (flaky HDMI)")
+	require.ErrorContains(t, err, `set by "ops" ("flaky HDMI")`)
 	_, _, err = s.SetTestState(t.Context(), "tv", store.StateAvailable, "ops", "", false)
 	require.NoError(t, err)
 	require.Equal(t, 1, available())

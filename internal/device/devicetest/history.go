@@ -52,7 +52,7 @@ func (m *Model) Take(e device.Event) {
 
 // snapshot is the snapshot event that a true edge would publish next.
 func (m *Model) snapshot(at time.Time) device.Event {
-	e := device.Event{RAE: m.RAE, Session: m.Session, Type: device.Snapshot, Seq: m.Seq + 1, Time: at, Attributes: map[string]device.Attribute{}}
+	e := device.Event{RAE: m.RAE, Session: m.Session, Type: device.Snapshot, Seq: m.Seq + 1, Time: at, Seen: at.Add(-time.Second), Attributes: map[string]device.Attribute{}}
 	for name, a := range m.Attributes {
 		e.Attributes[name] = a
 	}

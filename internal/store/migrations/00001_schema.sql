@@ -36,8 +36,8 @@ CREATE TABLE IF NOT EXISTS device_session (
     closed_seq    INT8        NOT NULL DEFAULT 0,    -- 0: open
     close_reason  TEXT        NOT NULL DEFAULT '',
 
-    first_observed TIMESTAMPTZ, -- by the edge's clock
-    last_observed  TIMESTAMPTZ, -- by the edge's clock
+    first_observed TIMESTAMPTZ, -- when the edge first observed the device, by its clock
+    last_observed  TIMESTAMPTZ, -- and last: a snapshot is no observation
     received_at    TIMESTAMPTZ, -- Kafka timestamp of the newest record
     applied_at     TIMESTAMPTZ NOT NULL,
 
