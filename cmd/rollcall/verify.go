@@ -24,6 +24,8 @@ type verifyCmd struct {
 	Session      []string      `help:"Only this session, or the current one of this device. May be repeated." sep:"none" placeholder:"DEVICE"`
 	NoEdge       bool          `help:"Ask no RAE: compare only workflow and database."`
 	Parallel     int           `help:"How many sessions to verify at a time; of one RAE, four at most." default:"8"`
+	Repair       bool          `help:"Have each session that differs take what the database has, and ask its RAE for a snapshot; then verify it again."`
+	RepairRate   float64       `help:"How many sessions are repaired in a second, at most." default:"5"`
 	Timeout      time.Duration `help:"Wait this long for a RAE's reply, and then as long for its snapshot to be applied." default:"1m"`
 }
 
@@ -33,9 +35,13 @@ func (*verifyCmd) Help() string {
 
 A session is "equal", has "drift", or is "unreachable": a side could not be asked, so that nothing is known. Exits 0 when all are equal, 1 when not, 3 when there is no session to verify.
 
+With --repair each session that differs, after a fail-over or with a restored backup, reads the database anew and asks its RAE for a snapshot. What was found, what the database had lost and what the session came to is printed for each; the exit code is that of what they came to.
+
 Examples:
 
     rollcall verify
+
+    rollcall verify --repair --repair-rate 2
 
     rollcall verify --rae RAE-0042 -o json | jq '.results[] | select(.verdict != "equal")'
 
@@ -44,8 +50,8 @@ Examples:
 
 // Validate is called by kong before anything starts.
 func (c *verifyCmd) Validate() error {
-	if c.Parallel < 1 || c.Timeout <= 0 {
-		return errors.New("--parallel must be at least 1, --timeout more than 0")
+	if c.Parallel < 1 || c.Timeout <= 0 || c.RepairRate <= 0 {
+		return errors.New("--parallel must be at least 1, --timeout and --repair-rate more than 0")
 	}
 	return errors.Join(checkRAE(c.RAE...), c.Database.validate(), c.Kafka.validate(), c.Temporal.validate())
 }
@@ -70,6 +76,9 @@ func (c *verifyCmd) Run(ctx context.Context, env cli.Env) error {
 			return err
 		}
 		options := verify.Options{Workflows: control.Client{Temporal: temporal}, Database: db, Parallel: c.Parallel, Timeout: c.Timeout}
+		if c.Repair {
+			options.Repairs, options.RepairRate = control.Client{Temporal: temporal}, c.RepairRate
+		}
 		if !c.NoEdge {
 			opening, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no answer from Kafka within %s", tryTimeout))
 			requester, err := c.requester(opening, env)

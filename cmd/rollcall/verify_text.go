@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
@@ -34,7 +35,29 @@ func resultText(r verify.Result) string {
 	for _, text := range r.Notes {
 		line(text)
 	}
+	if r.Repair != nil {
+		repairLines(line, *r.Repair)
+	}
 	return b.String()
+}
+
+// repairLines are the receipt of a repair: what was found, and what was done.
+func repairLines(line func(...string), p verify.Repair) {
+	for _, d := range append(slices.Clone(p.Differences), p.Corrected...) {
+		line("before: ", d.Attribute, ": ", valuesText(d))
+	}
+	for _, text := range p.Findings {
+		line("before: ", text)
+	}
+	if p.Failed != "" {
+		line("not repaired: ", p.Failed)
+		return
+	}
+	text := "repaired: it took what the database has"
+	if len(p.Lost) > 0 {
+		text += ", which lacked seq " + p.Lost.String()
+	}
+	line(text, "; snapshot ", p.Snapshot)
 }
 
 // comparisonText is "seq 14: edge c02781964535 = workflow c02781964535 = …".
@@ -89,6 +112,9 @@ func summaryText(s verify.Summary) string {
 	}
 	if s.Unreachable > 0 {
 		text += fmt.Sprintf(", %d unreachable", s.Unreachable)
+	}
+	if s.Repaired > 0 {
+		text += fmt.Sprintf(", %d of them repaired", s.Repaired)
 	}
 	return text
 }

@@ -47,6 +47,9 @@ type Result struct {
 	// Unreachable says which side could not be asked, and why.
 	Unreachable []string `json:"unreachable,omitempty"`
 	Notes       []string `json:"notes,omitempty"`
+	// Repair is what was done about the session, which differed; the rest says
+	// what it is since. Nil: nothing was done.
+	Repair *Repair `json:"repair,omitempty"`
 }
 
 // Comparison is the hashes that sides have at the same seq.

@@ -89,6 +89,12 @@ type Options struct {
 	// Timeout bounds the wait for a RAE's reply, and then the wait for its
 	// snapshot to be applied. Default a minute.
 	Timeout time.Duration
+	// Repairs has each session that differs repaired, and verified again. Default:
+	// none, nothing is changed.
+	Repairs Repairs
+	// RepairRate is how many are repaired in a second at most. Default 5: each
+	// costs a load from the database and a snapshot of its edge.
+	RepairRate float64
 }
 
 // CommandLife is how long a command that a Verifier sends may wait for its RAE.
@@ -97,7 +103,8 @@ const CommandLife = 20 * time.Second
 
 // Verifier verifies sessions.
 type Verifier struct {
-	o Options
+	o    Options
+	pace pace // of repairs
 
 	mu     sync.Mutex
 	silent map[string]bool // RAEs that did not reply when they were asked last
@@ -120,7 +127,10 @@ func New(o Options) (*Verifier, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = time.Minute
 	}
-	return &Verifier{o: o, silent: map[string]bool{}}, nil
+	if o.RepairRate <= 0 {
+		o.RepairRate = 5
+	}
+	return &Verifier{o: o, pace: pace{every: time.Duration(float64(time.Second) / o.RepairRate)}, silent: map[string]bool{}}, nil
 }
 
 // Run verifies the sessions and calls each with every result, one at a time, in
@@ -134,7 +144,7 @@ func (v *Verifier) Run(ctx context.Context, sessions []Session, each func(Result
 		workers.Go(func() {
 			for lane := range lanes {
 				for s := range lane {
-					r := v.session(ctx, s)
+					r := v.repair(ctx, s, v.session(ctx, s))
 					if ctx.Err() != nil {
 						return
 					}
@@ -198,11 +208,15 @@ type Summary struct {
 	Equal       int `json:"equal"`
 	Drift       int `json:"drift"`
 	Unreachable int `json:"unreachable"`
+	Repaired    int `json:"repaired,omitempty"` // that differed, were repaired and are equal now
 }
 
 // Add counts r.
 func (s *Summary) Add(r Result) {
 	s.Sessions++
+	if r.Repair != nil && r.Verdict == Equal {
+		s.Repaired++
+	}
 	switch r.Verdict {
 	case Equal:
 		s.Equal++

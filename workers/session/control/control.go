@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/rollcall-platform/rollcall/internal/device"
+	"github.com/rollcall-platform/rollcall/internal/verify"
 	"github.com/rollcall-platform/rollcall/workflows"
 )
 
@@ -84,6 +85,29 @@ func (c Client) Close(ctx context.Context, rae, session, reason string) (workflo
 		},
 	})
 	return applied(ctx, session, h, err)
+}
+
+// Repair has the session take what the database has of it for its own, and ask its
+// edge for a snapshot. It implements verify.Repairs.
+func (c Client) Repair(ctx context.Context, session string) (verify.Repair, error) {
+	h, err := c.Temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: device.WorkflowID(session), UpdateName: workflows.UpdateReload, WaitForStage: client.WorkflowUpdateStageCompleted,
+		Args: []any{workflows.ReloadArgs{Reason: "verify found that it differs"}},
+	})
+	var result workflows.ReloadResult
+	if err == nil {
+		err = h.Get(ctx, &result)
+	}
+	if err = notRunning(session, err); errors.Is(err, ErrNotRunning) {
+		return verify.Repair{}, errors.Join(verify.ErrGone, err)
+	} else if err != nil {
+		return verify.Repair{}, fmt.Errorf("reload session %s: %w", session, err)
+	}
+	out := verify.Repair{Lost: result.Lost, Snapshot: string(result.Snapshot.Outcome)}
+	if result.Snapshot.Detail != "" {
+		out.Snapshot += ": " + result.Snapshot.Detail
+	}
+	return out, nil
 }
 
 // TellTestState has the session read its device's test state again. It starts no
