@@ -43,10 +43,15 @@ type pollerCmd struct {
 	Window     int           `help:"Fix the number, so that nothing adapts." default:"0" env:"ROLLCALL_WINDOW" placeholder:"SESSIONS"`
 	AckTimeout time.Duration `help:"Signal a batch again when it has not been applied for this long." default:"30s" env:"ROLLCALL_ACK_TIMEOUT"`
 
-	MemoryMiB        int           `name:"memory-mib" help:"Most MiB that the process may come to, whatever the backlog. What is held and fetched is derived from it, unless the flags below say otherwise." default:"256" env:"ROLLCALL_MEMORY_MIB"`
-	TotalMiB         int           `name:"total-mib" help:"Most MiB to hold of all partitions; beyond it they are paused." default:"0" env:"ROLLCALL_TOTAL_MIB" placeholder:"MIB"`
-	PartitionMiB     int           `name:"partition-mib" help:"Most MiB to hold of one partition; beyond it the partition is paused." default:"0" env:"ROLLCALL_PARTITION_MIB" placeholder:"MIB"`
-	FetchMiB         int           `name:"fetch-mib" help:"Most MiB of one fetch, compressed." default:"0" env:"ROLLCALL_FETCH_MIB" placeholder:"MIB"`
+	MemoryMiB          int `name:"memory-mib" help:"Most MiB that the process may come to, whatever the backlog. What is held and fetched is derived from it, unless the flags below say otherwise." default:"256" env:"ROLLCALL_MEMORY_MIB"`
+	TotalMiB           int `name:"total-mib" help:"Most MiB to hold of all partitions; beyond it they are paused." default:"0" env:"ROLLCALL_TOTAL_MIB" placeholder:"MIB"`
+	PartitionMiB       int `name:"partition-mib" help:"Most MiB to hold of one partition; beyond it the partition is paused." default:"0" env:"ROLLCALL_PARTITION_MIB" placeholder:"MIB"`
+	FetchMiB           int `name:"fetch-mib" help:"Most MiB of one fetch, compressed." default:"0" env:"ROLLCALL_FETCH_MIB" placeholder:"MIB"`
+	RAESessions        int `name:"rae-sessions" help:"Open sessions of one RAE at most; the records of more are dead-lettered." default:"2000" env:"ROLLCALL_RAE_SESSIONS"`
+	RAENewSessions     int `name:"rae-new-sessions" help:"New sessions of one RAE in an hour at most; the records of more are dead-lettered." default:"2000" env:"ROLLCALL_RAE_NEW_SESSIONS"`
+	RAEEvents          int `name:"rae-events" help:"Events of one RAE in a second, over a minute; beyond them the RAE is served in a class of its own, of weight 1." default:"100" env:"ROLLCALL_RAE_EVENTS"`
+	RAEDeadLetterBytes int `name:"rae-dead-letter-bytes" help:"Bytes of one RAE that are dead-lettered whole in an hour; beyond them without the value." default:"16777216" env:"ROLLCALL_RAE_DEAD_LETTER_BYTES"`
+
 	PartitionRecords int           `help:"Most records of a partition that are fetched and not committable; beyond it the partition is paused. A restart reads no more than that again." default:"100000" env:"ROLLCALL_PARTITION_RECORDS"`
 	PartitionAge     time.Duration `help:"The same, by how long ago the oldest was fetched." default:"10m" env:"ROLLCALL_PARTITION_AGE"`
 
@@ -92,6 +97,7 @@ func (c *pollerCmd) options() (poller.Options, error) {
 		SessionTimeout: c.SessionTimeout, Topic: c.Topic, DeadLetterTopic: c.DeadLetterTopic, TaskQueue: c.TaskQueue,
 		Window: c.Window, WindowMin: c.WindowMin, WindowMax: c.WindowMax,
 		Memory: c.MemoryMiB << 20, TotalBytes: c.TotalMiB << 20, PartitionBytes: c.PartitionMiB << 20, FetchBytes: c.FetchMiB << 20,
+		Budgets:          poller.Budgets{Sessions: c.RAESessions, NewSessions: c.RAENewSessions, Events: c.RAEEvents, DeadLetterBytes: c.RAEDeadLetterBytes},
 		PartitionRecords: c.PartitionRecords, PartitionAge: c.PartitionAge,
 		AckTimeout: c.AckTimeout, RevokeTimeout: c.RevokeTimeout, DrainTimeout: c.DrainTimeout,
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -57,6 +59,14 @@ func (l *Letter) Truncate() {
 	if !l.truncated {
 		l.record, l.truncated = Truncate(l.record), true
 	}
+}
+
+// Strip leaves of the record what names it: its coordinates, its key, and the size
+// and hash of its value.
+func (l *Letter) Strip() {
+	l.Truncate()
+	l.record.Value = nil
+	l.record.Headers = slices.DeleteFunc(l.record.Headers, func(h kgo.RecordHeader) bool { return !strings.HasPrefix(h.Key, "rollcall-dlq-") })
 }
 
 // Bytes is what l takes in memory, about.

@@ -69,6 +69,8 @@ type incoming struct {
 	arrived time.Time
 	fold    device.Fold
 	bad     *device.Invalid // not nil: it becomes a dead letter
+	account *account
+	strip   bool // the dead letter goes without the value
 }
 
 func decode(r *kgo.Record, topicID string, arrived time.Time) incoming {
@@ -132,7 +134,7 @@ func (a *assignment) add(in []incoming, end int64, deadLetterOf func(incoming) *
 			letters = append(letters, l)
 			a.outstanding++
 		} else {
-			l := a.laneLocked(i.fold)
+			l := a.laneLocked(i.fold, i.account)
 			changes := !a.seqs.confirms(i.fold)
 			c, more := l.add(i.fold, r, i.topicID, i.arrived)
 			u, grown = &c.Unit, grown+more
@@ -172,11 +174,11 @@ func (a *assignment) skipped(first, start int64) int64 {
 	return max(0, min(first, start)-a.next)
 }
 
-func (a *assignment) laneLocked(f device.Fold) *lane {
+func (a *assignment) laneLocked(f device.Fold, account *account) *lane {
 	key := laneKey{f.RAE, f.Session}
 	l := a.lanes[key]
 	if l == nil {
-		l = &lane{a: a, laneKey: key}
+		l = &lane{a: a, laneKey: key, account: account}
 		a.lanes[key] = l
 	}
 	return l

@@ -270,6 +270,7 @@ func (p *consumer) take(fetches kgo.Fetches) (ends map[int32]int64) {
 					in[i] = decode(r, topicID, now)
 				}
 				p.noteLost(a, a.skipped(rs[0].Offset, starts[partition]))
+				p.ledger.judge(in, now)
 				p.accept(a, in, ends[partition])
 				return nil
 			})
@@ -317,7 +318,11 @@ func (p *consumer) noteLost(a *assignment, n int64) {
 
 func (p *consumer) accept(a *assignment, in []incoming, end int64) {
 	ready, letters, rewinds, markers := a.add(in, end, func(i incoming) *kafka.Letter {
-		return p.deadLetters.producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail)
+		letter := p.deadLetters.producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail)
+		if i.strip {
+			letter.Strip()
+		}
+		return letter
 	})
 	records := len(in) - markers
 	p.metrics.records.Add(float64(records))

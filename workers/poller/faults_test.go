@@ -334,10 +334,10 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	t.Parallel()
 	c, s := newFake(t, 1), newTables()
 	h := newHistory(t, c.topic, 2, 2)
-	c.produce(t, append(h.records, &kgo.Record{Topic: c.topic})...)
-	r := start(t, c, s)
+	c.produce(t, append(h.records, &kgo.Record{Topic: c.topic, Value: []byte("{}")})...)
+	r := start(t, c, s, func(o *poller.Options) { o.Budgets.DeadLetterBytes = 1 })
 	eventually(t, func() bool {
-		told := r.hasSeries(t, "lag_records") && r.hasSeries(t, "ready_lanes") && r.hasSeries(t, "in_flight")
+		told := r.hasSeries(t, "over_budget_rae_records") && r.hasSeries(t, "lag_records") && r.hasSeries(t, "ready_lanes") && r.hasSeries(t, "in_flight")
 		return told && c.left(t) == 0 && r.hasSeries(t, "commits_total") && r.hasSeries(t, "ack_reads_total")
 	}, "it has worked, and told")
 	families, err := r.metrics.Gather()
@@ -353,7 +353,7 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 		"ack_reads_total", "ack_seconds", "applied_records_total", "buffered_bytes", "commit_bytes_total", "commit_seconds",
 		"commits_total", "dead_letter_failures_total", "dead_letters_total", "drain_left_records", "drain_seconds", "drains_total",
 		"duplicate_records_total", "fetches_total", "fold_records", "in_flight", "lag_records", "lag_seconds", "offsets_lost_total",
-		"oldest_unacked_seconds", "paused_partitions", "poll_records", "ready_lanes", "rebalances_total", "records_total",
+		"oldest_unacked_seconds", "over_budget_rae_records", "over_budget_records_total", "paused_partitions", "poll_records", "ready_lanes", "rebalances_total", "records_total",
 		"resignals_total", "restarts_total", "rewinds_total", "signal_seconds", "signals_total", "stopped_lanes",
 		"topic_missing", "topic_recreations_total", "waiting_lanes", "window", "window_cuts_total",
 	}, names)

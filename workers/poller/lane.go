@@ -26,11 +26,13 @@ type laneKey struct{ rae, session string }
 type lane struct {
 	a *assignment
 	laneKey
+	account  *account // of its RAE; nil in tests
 	waiting  []*chunk // the last one fills
 	inFlight bool
 	stopped  time.Time // when it may be tried again; zero: it is not stopped
 
-	class *class    // the scheduler's lock guards these three
+	own   *class    // by its RAE's serial; the scheduler's lock guards these four
+	class *class    // the one it waits in: over its budget of events, another
 	queue *laneHeap // nil: it does not wait for the window
 	place int       // in queue
 	// What the scheduler orders by, copied so that it need not lock the

@@ -13,11 +13,11 @@ type metrics struct {
 	fetches, records, applied, duplicates, rewinds, offsetsLost prometheus.Counter
 	resignals, deadLetterFailures, commitBytes, restarts        prometheus.Counter
 
-	signals, deadLetters, commits, ackReads, rebalances, windowCuts, drains *prometheus.CounterVec
+	signals, deadLetters, commits, ackReads, rebalances, windowCuts, drains, overBudget *prometheus.CounterVec
 
 	window, oldestUnacked, waiting, stopped, buffered, paused, drainSeconds, drainLeft prometheus.Gauge
 
-	lag, lagSeconds, inFlight, ready *prometheus.GaugeVec
+	lag, lagSeconds, inFlight, ready, offenders *prometheus.GaugeVec
 
 	signalSeconds, ackSeconds, commitSeconds, pollRecords, foldRecords prometheus.Histogram
 }
@@ -69,6 +69,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		windowCuts: vec("window_cuts_total", "Times the window was halved, by cause: busy (the sink said so), outage (it could not be reached).", "cause"),
 		drains:     vec("drains_total", "Drains by outcome: complete, deadline.", "outcome"),
 
+		overBudget: vec("over_budget_records_total", "Records of RAEs beyond a budget: sessions, new-sessions (both dead-lettered), events (served in a class of their own), dead-letter-bytes (dead-lettered without the value).", "budget"),
+		offenders:  gauges("over_budget_rae_records", "Records beyond a budget of the RAEs with the most, at most ten, until ten minutes after the last; an empty name for serials that are too many to know.", "rae"),
+
 		window:        gauge("window", "Sessions that may be in flight now."),
 		oldestUnacked: gauge("oldest_unacked_seconds", "Time that the oldest batch in flight has been there."),
 		waiting:       gauge("waiting_lanes", "Sessions with a fold that fills while their batch is in flight."),
@@ -92,6 +95,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	// What may be alerted on is there from the beginning.
 	for _, cause := range []verdict{busy, outage} {
 		m.windowCuts.WithLabelValues(string(cause))
+	}
+	for _, budget := range []string{"sessions", "new-sessions", "events", "dead-letter-bytes"} {
+		m.overBudget.WithLabelValues(budget)
 	}
 	for _, outcome := range []string{drainComplete, drainDeadline} {
 		m.drains.WithLabelValues(outcome)

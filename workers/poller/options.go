@@ -74,6 +74,8 @@ type Options struct {
 	// matches the RAE's serial; what none matches is of the default class,
 	// whose weight is 4. Default none.
 	Classes []Class
+	// Budgets of each RAE.
+	Budgets Budgets
 	// WindowMin and WindowMax bound how many sessions may have a batch sent
 	// and not yet applied; between them the number follows the sink. Defaults
 	// 4 and 64. Too few leave the sink idle between acks; past about 64 on a
@@ -156,6 +158,7 @@ func (o *Options) setDefaults() {
 	or(&o.WindowMin, min(4, o.WindowMax))
 	or(&o.Memory, 256<<20)
 	o.setBudgets()
+	o.Budgets.setDefaults()
 	or(&o.PartitionRecords, 100_000)
 	or(&o.PartitionAge, 10*time.Minute)
 	or(&o.CommitInterval, time.Second)
@@ -213,6 +216,8 @@ func (o *Options) check() error {
 	need(o.PartitionBytes >= device.MaxSignalBytes, "partition bytes %d are less than one signal's %d", o.PartitionBytes, device.MaxSignalBytes)
 	need(o.TotalBytes >= o.PartitionBytes, "total bytes %d are less than partition bytes %d", o.TotalBytes, o.PartitionBytes)
 	need(o.PartitionRecords > 0 && o.CommitRecords > 0, "partition records %d and commit records %d must be positive", o.PartitionRecords, o.CommitRecords)
+	b := o.Budgets
+	need(b.Sessions > 0 && b.NewSessions > 0 && b.Events > 0 && b.DeadLetterBytes > 0, "budgets of a RAE %+v must be positive", b)
 	need(o.FetchBytes >= 1<<20 && o.FetchBytes <= 64<<20, "fetch bytes %d are not between 1 MiB and 64 MiB", o.FetchBytes)
 	need(o.AckMin > 0 && o.AckMin <= o.AckMax, "ack cadence %s to %s is empty", o.AckMin, o.AckMax)
 	for name, d := range map[string]time.Duration{

@@ -39,6 +39,7 @@ type Poller struct {
 	kafkaOpts []kgo.Opt
 	oversized *kafka.Oversized
 
+	ledger       *ledger
 	topicMetrics *kafka.TopicMetrics
 	topics       atomic.Pointer[kafka.TopicWatch] // of the present consumer
 
@@ -68,6 +69,7 @@ func New(o Options) (*Poller, error) {
 		opts: o, log: o.Logger, metrics: newMetrics(o.Registerer), topicMetrics: kafka.NewTopicMetrics(o.Registerer, "rollcall_poller"),
 		signaller: signaller{o.Temporal, o.TaskQueue}, draining: make(chan struct{}),
 	}
+	p.ledger = newLedger(o.Budgets, func(budget string, n int) { p.metrics.overBudget.WithLabelValues(budget).Add(float64(n)) })
 	p.kafkaOpts = slices.Concat(access, o.KafkaOpts)
 	if p.oversized, err = kafka.NewOversized(expansion*o.FetchBytes, access...); err != nil {
 		return nil, fmt.Errorf("poller: %w", err)

@@ -32,7 +32,8 @@ type scheduler struct {
 	mu      sync.Mutex
 	behind  bool // see catchUp
 	window  *window
-	classes []*class // in the order their patterns are tried; the last takes all
+	classes []*class // in the order their patterns are tried; the default takes the rest
+	over    *class   // the last of them: of RAEs over their budget of events
 	tickets map[*ticket]struct{}
 }
 
@@ -61,12 +62,14 @@ func newScheduler(w *window, classes []Class, launch func(*lane, *ticket) bool) 
 		s.classes = append(s.classes, &class{Class: c})
 	}
 	s.classes = append(s.classes, &class{Class: Class{Pattern: DefaultClass, Weight: DefaultWeight}})
+	s.over = &class{Class: Class{Pattern: OverBudget, Weight: overBudgetWeight}}
+	s.classes = append(s.classes, s.over)
 	return s
 }
 
 // classOf is the first class whose pattern matches.
 func (s *scheduler) classOf(rae string) *class {
-	last := len(s.classes) - 1
+	last := len(s.classes) - 2
 	for _, c := range s.classes[:last] {
 		if ok, _ := path.Match(c.Pattern, rae); ok { // the pattern was checked
 			return c
@@ -83,8 +86,14 @@ func (s *scheduler) offer(lanes ...*lane) {
 	}
 	s.mu.Lock()
 	for _, l := range lanes {
-		if l.class == nil {
-			l.class = s.classOf(l.rae)
+		if l.own == nil {
+			l.own = s.classOf(l.rae)
+		}
+		if l.queue == nil {
+			l.class = l.own
+			if l.account != nil && l.account.tooFast.Load() {
+				l.class = s.over
+			}
 		}
 		queue := &l.class.confirms
 		if l.changes.Load() {

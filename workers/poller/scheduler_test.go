@@ -164,7 +164,7 @@ func TestClassesShareThePlacesInFlight(t *testing.T) {
 		}
 	}
 	st := l.state()
-	require.Equal(t, []classState{{"bulk-*", 10, st.classes[0].queued}, {DefaultClass, 40, st.classes[1].queued}}, st.classes)
+	require.Equal(t, []classState{{"bulk-*", 10, st.classes[0].queued}, {DefaultClass, 40, st.classes[1].queued}, {OverBudget, 0, 0}}, st.classes)
 }
 
 // Nothing starves, whatever comes and whatever the classes, as long as batches

@@ -66,5 +66,9 @@ func (p *consumer) updateGauges(now time.Time) {
 		p.metrics.inFlight.WithLabelValues(c.name).Set(float64(c.inFlight))
 		p.metrics.ready.WithLabelValues(c.name).Set(float64(c.queued))
 	}
+	p.metrics.offenders.Reset()
+	for rae, records := range p.ledger.offenders(now) {
+		p.metrics.offenders.WithLabelValues(rae).Set(float64(records))
+	}
 	p.metrics.buffered.Set(float64(p.total.bytes.Load()))
 }
