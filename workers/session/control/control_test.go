@@ -172,3 +172,21 @@ func TestRunning(t *testing.T) {
 	require.Equal(t, "next", string(next))
 	require.Equal(t, []string{"list WorkflowType = 'DeviceSession' AND ExecutionStatus = 'Running' page"}, s.asked)
 }
+
+// A session that differs is told to look, and its receipt says what was lost; one
+// whose workflow does not run has nothing to be told.
+func TestRepair(t *testing.T) {
+	s := &server{reply: workflows.ReloadResult{
+		Lost: device.SeqSet{{From: 3, To: 5}}, Snapshot: workflows.SnapshotRequestResult{Outcome: workflows.RequestDeferred, Detail: "too many"},
+	}}
+	got, err := control.Client{Temporal: s}.Repair(t.Context(), session)
+	require.NoError(t, err)
+	require.Equal(t, verify.Repair{Lost: device.SeqSet{{From: 3, To: 5}}, Snapshot: "later: too many"}, got)
+	require.Equal(t, []string{"update reload " + device.WorkflowID(session)}, s.asked)
+
+	_, err = control.Client{Temporal: &server{err: serviceerror.NewNotFound("")}}.Repair(t.Context(), session)
+	require.ErrorIs(t, err, verify.ErrGone)
+	_, err = control.Client{Temporal: &server{err: errors.New("unavailable")}}.Repair(t.Context(), session)
+	require.ErrorContains(t, err, "unavailable")
+	require.NotErrorIs(t, err, verify.ErrGone)
+}
