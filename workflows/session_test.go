@@ -234,6 +234,42 @@ func TestOutageEscalatesToARegularActivity(t *testing.T) {
 	})
 }
 
+// While an apply is tried, the session is what the database has, and the batch waits.
+func TestStateIsWhatTheDatabaseHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := false
+		db := &database{}
+		db.fail = func(_ context.Context, name string, _ *workflows.ApplyRequest) error {
+			if name == workflows.ActivityApplyBatch && down {
+				return outage()
+			}
+			return nil
+		}
+		h := newHarness(t, db)
+		h.at(0, func() { h.signal(batch(1, delta(1, "a"))) })
+		var before workflows.StateView
+		h.at(time.Second, func() {
+			before, down = h.view(), true
+			h.signal(batch(2, delta(2, "a")))
+		})
+		h.at(20*time.Second, func() {
+			v := h.view()
+			require.Equal(t, 1, v.Waiting)
+			require.Equal(t, before.AsOf, v.AsOf)
+			require.Equal(t, before.Attributes, v.Attributes)
+			require.Equal(t, before.Positions, v.Positions)
+			require.Equal(t, before.Counters.Events, v.Counters.Events)
+			down = false
+		})
+		h.stop(time.Minute)
+		h.run(input())
+		v := h.view()
+		require.EqualValues(t, 2, v.AsOf)
+		require.Equal(t, position(3), v.Positions)
+		require.EqualValues(t, 2, v.Counters.Events)
+	})
+}
+
 func TestLoadEscalatesToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{}
