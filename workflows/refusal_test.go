@@ -82,6 +82,7 @@ func TestOutageWhileQuarantiningIsNoRefusal(t *testing.T) {
 		b := batch(7, delta(1, "a"))
 		b.Version = 99
 		h.at(0, func() { h.signal(b) })
+		h.at(6*time.Second, func() { require.Empty(t, h.view().Positions, "the database does not have it yet") })
 		h.stop(time.Hour)
 		h.run(input())
 		require.Equal(t, position(8), db.positions)

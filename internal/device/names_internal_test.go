@@ -43,3 +43,15 @@ func TestOfOneSeqTheGreaterBytesWin(t *testing.T) {
 		}
 	}
 }
+
+func TestCanonicalRefusesWhatIsNoValue(t *testing.T) {
+	for _, bad := range []string{``, `"`, `"abc`, `abc"`, `"a"b"`, `-`, `01`, `1a`, `nul`, `{"a":1`} {
+		_, err := Canonical([]byte(bad))
+		require.Error(t, err, bad)
+	}
+	nested := func(deep int) []byte { return []byte(strings.Repeat("[", deep) + strings.Repeat("]", deep)) }
+	_, err := Canonical(nested(MaxValueDepth))
+	require.NoError(t, err)
+	_, err = Canonical(nested(MaxValueDepth + 1))
+	require.Error(t, err)
+}
