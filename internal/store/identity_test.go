@@ -214,3 +214,28 @@ func TestHotPathLeavesIdentitiesAlone(t *testing.T) {
 	require.NoError(t, s.Apply(brief, []store.Update{f.update(f.delta(2, map[string]string{"state.power": `"on"`}))}))
 	require.NoError(t, tx.Rollback(t.Context()))
 }
+
+// Which device a session is of is decided by facts that stand still: the devices
+// that its evidence leads to are locked before they are read.
+func TestDevicesThatAreJudgedAreLocked(t *testing.T) {
+	s, url := open(t)
+	evidence := map[string]string{device.AttrESN: `"ESN-1"`}
+	apply(t, s, newFeed(1).update(newFeed(1).opened(evidence)))
+	conn, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(ctx) }()
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `SELECT device_id FROM device FOR NO KEY UPDATE`) // somebody who judges it, too
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- s.Apply(ctx, []store.Update{newFeed(2).update(newFeed(2).opened(evidence))}) }()
+	pid := int32(conn.PgConn().PID())
+	require.Eventually(t, func() bool {
+		return len(done) > 0 || query[int](t, url, `SELECT count(*) FROM pg_locks WHERE NOT granted AND $1 = ANY (pg_blocking_pids(pid))`, pid) > 0
+	}, time.Minute, 5*time.Millisecond)
+	require.Empty(t, done, "it did not wait for the other one's decision")
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-done)
+	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM device`))
+}
