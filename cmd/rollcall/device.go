@@ -93,14 +93,15 @@ func (q *queryFlags) work(ctx context.Context, question func(context.Context, *s
 const refHelp = `DEVICE is the UUID of a device or a session, a MAC, any of the device's names (such as device list shows, in upper or lower case; quote one that has a space: "Kitchen display"), or the beginning of one of these, three characters at least. Where it names several devices they are listed, with what tells them apart.`
 
 type deviceListCmd struct {
-	queryFlags `embed:""`
-	RAE        string            `help:"Only those on the RAE with this serial." placeholder:"SERIAL"`
-	Status     string            `help:"Only those with this connection status: online, offline, or closed." placeholder:"STATUS"`
-	Text       string            `help:"Only those with this text in a name or model, in upper or lower case." placeholder:"TEXT"`
-	Attr       map[string]string `help:"Only those with this value of an attribute, or with it among its values. May be repeated: then all must match. rollcall attributes lists the names." placeholder:"NAME=VALUE"`
-	Available  bool              `help:"Only those that are online and whose test state is available."`
-	Limit      int               `help:"How many, at most ${max_limit}." default:"${default_limit}"`
-	After      string            `help:"Continue after this device, as the page before printed it." placeholder:"DEVICE"`
+	queryFlags   `embed:""`
+	waitingFlags `embed:""`
+	RAE          string            `help:"Only those on the RAE with this serial." placeholder:"SERIAL"`
+	Status       string            `help:"Only those with this connection status: online, offline, or closed." placeholder:"STATUS"`
+	Text         string            `help:"Only those with this text in a name or model, in upper or lower case." placeholder:"TEXT"`
+	Attr         map[string]string `help:"Only those with this value of an attribute, or with it among its values. May be repeated: then all must match. rollcall attributes lists the names." placeholder:"NAME=VALUE"`
+	Available    bool              `help:"Only those that are online and whose test state is available."`
+	Limit        int               `help:"How many, at most ${max_limit}." default:"${default_limit}"`
+	After        string            `help:"Continue after this device, as the page before printed it." placeholder:"DEVICE"`
 }
 
 // Help is printed by device list --help.
@@ -136,7 +137,7 @@ func (c *deviceListCmd) Validate() error {
 			return err
 		}
 	}
-	return errors.Join(checkRAE(c.RAE), c.queryFlags.Validate())
+	return errors.Join(checkRAE(c.RAE), c.queryFlags.Validate(), c.waitingFlags.check())
 }
 
 // Run lists.
@@ -156,8 +157,15 @@ func (c *deviceListCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return err
 		}
-		if err := c.Output.write(env.Stdout, page, func(w *tabwriter.Writer) { summaries(w, page.Devices) }); err != nil {
+		out := struct {
+			store.Page
+			Waiting *waiting `json:"waiting,omitempty"`
+		}{page, c.askWaiting(ctx, env, "")}
+		if err := c.Output.write(env.Stdout, out, func(w *tabwriter.Writer) { summaries(w, page.Devices) }); err != nil {
 			return err
+		}
+		if text := out.Waiting.text(); out.Waiting != nil && text != "nothing" && c.Output != "json" {
+			warn(env, "the list may be older than it seems: %s", text)
 		}
 		if page.Next != "" && c.Output != "json" {
 			_, err = fmt.Fprintf(env.Stderr, "There are more: --after %s\n", page.Next)
@@ -175,13 +183,19 @@ func summaries(w io.Writer, devices []store.Summary) {
 }
 
 type deviceGetCmd struct {
-	queryFlags `embed:""`
-	Device     string `arg:"" help:"Which device."`
+	queryFlags   `embed:""`
+	waitingFlags `embed:""`
+	Device       string `arg:"" help:"Which device."`
+}
+
+// Validate is called by kong before anything starts.
+func (c *deviceGetCmd) Validate() error {
+	return errors.Join(c.queryFlags.Validate(), c.waitingFlags.check())
 }
 
 // Help is printed by device get --help.
 func (*deviceGetCmd) Help() string {
-	return `Shows a device's current session: its attributes with the event that last set each, how far it has come, what is missing, and the evidence of its identity.
+	return `Shows a device's current session: its attributes with the event that last set each, how far it has come, what is missing, what waits in Kafka and Temporal and is not applied, and the evidence of its identity.
 
 ` + refHelp + ` With a session's, that session is shown. Exits 3 when there is none, 2 when there are several.
 
@@ -199,11 +213,15 @@ func (c *deviceGetCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return err
 		}
-		return c.Output.write(env.Stdout, d, func(w *tabwriter.Writer) { details(w, d) })
+		out := struct {
+			store.Device
+			Waiting *waiting `json:"waiting,omitempty"`
+		}{d, c.askWaiting(ctx, env, d.Session)}
+		return c.Output.write(env.Stdout, out, func(w *tabwriter.Writer) { details(w, d, out.Waiting) })
 	})
 }
 
-func details(w *tabwriter.Writer, d store.Device) {
+func details(w *tabwriter.Writer, d store.Device, waiting *waiting) {
 	row(w, "Device", d.Device)
 	row(w, "Session", d.Session)
 	row(w, "Workflow", device.WorkflowID(d.Session))
@@ -221,6 +239,7 @@ func details(w *tabwriter.Writer, d store.Device) {
 	row(w, "Confirmed", orElse(prefixed("by a snapshot at ", stamp(d.ConfirmedAt)), "-"))
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", d.AsOf, stamp(d.AppliedAt), d.Snapshot))
 	row(w, "Missing", missingText(d))
+	row(w, "Waiting", waiting.text())
 	row(w, "Events", fmt.Sprintf("%d in %d records; %d duplicates, %d after the close, %d attributes repaired, %d over the limit",
 		d.Counters.Events, d.Counters.Records, d.Counters.Duplicates, d.Counters.AfterClose, d.Counters.Repaired, d.Counters.OverLimit))
 	section(w, "ATTRIBUTE", "VALUE", "SEQ", "OBSERVED")

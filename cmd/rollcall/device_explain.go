@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -10,9 +11,10 @@ import (
 )
 
 type deviceExplainCmd struct {
-	queryFlags `embed:""`
-	Device     string `arg:"" help:"Which device, or session."`
-	Attribute  string `arg:"" optional:"" help:"Only this attribute."`
+	queryFlags   `embed:""`
+	waitingFlags `embed:""`
+	Device       string `arg:"" help:"Which device, or session."`
+	Attribute    string `arg:"" optional:"" help:"Only this attribute."`
 }
 
 // Help is printed by device explain --help.
@@ -28,6 +30,11 @@ Examples:
     rollcall device explain 4c:b1:17:20:11:01 network.ipv4 -o json`
 }
 
+// Validate is called by kong before anything starts.
+func (c *deviceExplainCmd) Validate() error {
+	return errors.Join(c.queryFlags.Validate(), c.waitingFlags.check())
+}
+
 // Run explains.
 func (c *deviceExplainCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
@@ -40,15 +47,20 @@ func (c *deviceExplainCmd) Run(ctx context.Context, env cli.Env) error {
 		if err != nil {
 			return err
 		}
-		return c.Output.write(env.Stdout, e, func(w *tabwriter.Writer) { explanation(w, e) })
+		out := struct {
+			store.Explanation
+			Waiting *waiting `json:"waiting,omitempty"`
+		}{e, c.askWaiting(ctx, env, e.Session)}
+		return c.Output.write(env.Stdout, out, func(w *tabwriter.Writer) { explanation(w, e, out.Waiting) })
 	})
 }
 
-func explanation(w *tabwriter.Writer, e store.Explanation) {
+func explanation(w *tabwriter.Writer, e store.Explanation, waiting *waiting) {
 	row(w, "Session", e.Session)
 	row(w, "Device", e.Device)
 	row(w, "RAE", e.RAE)
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", e.AsOf, stamp(e.AppliedAt), e.Snapshot))
+	row(w, "Waiting", waiting.text())
 	section(w, "ATTRIBUTE", "VALUE", "SET BY EVENT", "CAME AS", "OBSERVED", "RECEIVED BY", "APPLIED")
 	for _, a := range e.Attributes {
 		row(w, a.Name, valueText(a.Attribute), a.Event, orElse(a.Carrier, "-"), stamp(a.Attribute.At), orElse(stamp(a.ReceivedAt), "-"), stamp(a.AppliedAt))

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +19,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	failurepb "go.temporal.io/api/failure/v1"
 	querypb "go.temporal.io/api/query/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -42,6 +45,7 @@ import (
 type hostileTemporal struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 	text string
+	task atomic.Pointer[workflowpb.PendingWorkflowTaskInfo]
 }
 
 func (h *hostileTemporal) GetSystemInfo(context.Context, *workflowservice.GetSystemInfoRequest) (*workflowservice.GetSystemInfoResponse, error) {
@@ -53,7 +57,10 @@ func (h *hostileTemporal) DescribeNamespace(context.Context, *workflowservice.De
 }
 
 func (h *hostileTemporal) DescribeWorkflowExecution(context.Context, *workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
-	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{Status: enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING}}, nil
+	return &workflowservice.DescribeWorkflowExecutionResponse{
+		WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{Status: enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING}, PendingWorkflowTask: h.task.Load(),
+		PendingActivities: h.activities(),
+	}, nil
 }
 
 func (h *hostileTemporal) QueryWorkflow(_ context.Context, r *workflowservice.QueryWorkflowRequest) (*workflowservice.QueryWorkflowResponse, error) {
@@ -62,6 +69,14 @@ func (h *hostileTemporal) QueryWorkflow(_ context.Context, r *workflowservice.Qu
 	}
 	result, err := converter.GetDefaultDataConverter().ToPayloads(workflows.Progress{LastError: h.text, InFlight: h.text})
 	return &workflowservice.QueryWorkflowResponse{QueryResult: result}, err
+}
+
+// activities are one that failed with the text, if there is any.
+func (h *hostileTemporal) activities() []*workflowpb.PendingActivityInfo {
+	if h.text == "" {
+		return nil
+	}
+	return []*workflowpb.PendingActivityInfo{{ActivityType: &commonpb.ActivityType{Name: h.text}, LastFailure: &failurepb.Failure{Message: h.text}}}
 }
 
 func (h *hostileTemporal) refuse() error { return status.Error(codes.InvalidArgument, h.text) }
@@ -169,10 +184,10 @@ func newHostileWorld(t *testing.T, text string) hostileWorld {
 // printing says how each command is made to print what came from outside. A
 // command that is not here fails the test: say how it is.
 var printing = map[string][]string{ // {text}, {batch} and {conflict} are the world's
-	"device list":             {"", "--limit=1", "--text={text}"},
-	"device get":              {tv, "{text}", "{text}-not"},
+	"device list":             {"", "--waiting", "--limit=1", "--text={text}"},
+	"device get":              {tv, tv + " --waiting", "{text}", "{text}-not"},
 	"device history":          {tv, tv + " --at=1s", "{text}", tv + " --at=9999d"},
-	"device explain":          {tv, "{text}", tv + " {text}"},
+	"device explain":          {tv, tv + " --waiting", "{text}", tv + " {text}"},
 	"device reserve":          {tv + " --for=1h --holder={text}", server + " --for=1h --reason={text}", "{text} --for=1h"},
 	"device renew":            {tv + " --for=1h --holder=a", "{text} --for=1h"},
 	"device release":          {tv + " --holder={text}", tv + " --holder=a"},
