@@ -30,7 +30,7 @@ type dialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 var errTakenOver = errors.New("another client has connected with this client ID: give each bridge one of its own (--mqtt-client-id)")
 
 // takeoverWithin is how soon the end of a connection is taken for a takeover where
-// the broker does not say why it closed it. Not every broker does (Mosquitto 2.0.11);
+// the broker does not say why it closed it. Some brokers close without a word, and
 // two clients of one ID end each other's connections within a back-off.
 const takeoverWithin = 30 * time.Second
 
