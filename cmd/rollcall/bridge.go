@@ -89,7 +89,7 @@ func (c *bridgeCmd) run(ctx context.Context, s *service, up *bridge.Subscriber, 
 		}
 		group.Go(func() error { return s.run(ctx, "commands-mqtt", client) })
 		s.watch(health.Dependency{Name: "commands-kafka", Ask: down.Ping})
-		group.Go(func() error { return s.run(ctx, "commands", down) })
+		group.Go(func() error { return down.Run(ctx) })
 	}
 	group.Go(func() error { return s.run(ctx, "mqtt", up) })
 	return group.Wait()

@@ -168,11 +168,14 @@ func (d *Downlink) Ready() error {
 	return d.watch.Load().Ready()
 }
 
-// Ping returns nil when Kafka answers and has the topics with leaders; else what
-// is missing.
+// Ping returns nil when it is Ready, and Kafka answers now and has the topics with
+// leaders; else what is missing.
 func (d *Downlink) Ping(ctx context.Context) error {
 	select {
 	case <-d.built:
+		if err := d.Ready(); err != nil {
+			return err
+		}
 		return kafka.Check(ctx, d.client, d.opts.Topic, d.opts.DeadLetterTopic)
 	default:
 		return errors.New("downlink does not run")
