@@ -177,7 +177,7 @@ func (a *Activities) answerTo(u store.Update) *workflows.LoadedSession {
 	if !u.New && !u.Opens {
 		return nil
 	}
-	out := &workflows.LoadedSession{OlderSessions: u.Answer.Rivals.Older, NewerSession: u.Answer.Rivals.Newer, TestState: newTestState(u.Answer.Test)}
+	out := &workflows.LoadedSession{OlderSessions: u.Answer.Rivals.Older, NewerSession: u.Answer.Rivals.Newer, TestState: newTestState(u.Answer.Test, u.Answer.Claims)}
 	if u.New {
 		out.SearchAttributes, out.Level = a.searchAttributes(), workflows.Level
 	}
@@ -194,7 +194,7 @@ func (a *Activities) LoadSession(ctx context.Context, session string) (workflows
 	}
 	loaded := workflows.LoadedSession{
 		Found: stored.Found, State: stored.State, Positions: stored.Positions, Counters: newCounters(stored.Counters), Revision: workflows.Revision(stored.Revision),
-		SearchAttributes: a.searchAttributes(), Level: workflows.Level, TestState: newTestState(stored.Test),
+		SearchAttributes: a.searchAttributes(), Level: workflows.Level, TestState: newTestState(stored.Test, stored.Claims),
 	}
 	if stored.Found && stored.State.AsOf > 0 && stored.State.Closed == 0 {
 		rivals, err := a.loadRivals(ctx, session)
@@ -218,12 +218,23 @@ func (a *Activities) ReadTestState(ctx context.Context, session string) (*workfl
 		return nil, a.describeFailure(ctx, "read the test state", session, err)
 	}
 	a.observe(workflows.ActivityReadTestState, "ok", began)
-	return newTestState(stored.Test), nil
+	return newTestState(stored.Test, stored.Claims), nil
 }
 
-func newTestState(t store.TestState) *workflows.TestState {
-	return &workflows.TestState{State: cmp.Or(t.State, workflows.TestStateAvailable), Holder: t.Holder, Until: t.LeaseUntil}
+func newTestState(t store.TestState, claims []store.Claim) *workflows.TestState {
+	out := &workflows.TestState{State: cmp.Or(t.State, workflows.TestStateAvailable), Holder: t.Holder, Until: t.LeaseUntil}
+	for _, c := range claims[:min(len(claims), maxClaims)] {
+		text := "claimed by RAE " + c.RAE + ", which shows it as device " + c.Device
+		if c.Mine {
+			text = "claims device " + c.Device + ", which a session of another RAE holds"
+		}
+		out.Claims = append(out.Claims, fmt.Sprintf("%s, by %s %q since %s", text, c.Kind, c.Value, c.NotedAt.Format(time.RFC3339)))
+	}
+	return out
 }
+
+// maxClaims bounds the claims that a status card shows.
+const maxClaims = 4
 
 // describeFailure wraps the error of a try, and logs it once for each activity, at
 // the first try of the regular one. The tries of the local activity before are
@@ -246,11 +257,11 @@ func newUpdate(in workflows.ApplyRequest) store.Update {
 	return store.Update{
 		RAE: in.RAE, Session: in.Session, ID: in.ID, Base: store.Revision(in.Base),
 		AsOf: in.AsOf, Snapshot: in.Snapshot, SnapshotAt: in.SnapshotAt, Hash: in.Hash,
-		Seen: in.Seen, Missing: in.Missing, Closed: in.Closed, Reason: in.Reason,
+		Seen: in.Seen, Missing: in.Missing, Closed: in.Closed, Reason: in.Reason, Provisional: in.Provisional,
 		First: in.First, Last: in.Last, Received: in.Received, BatchReceived: in.BatchReceived,
 		Write: in.Write, Corrected: in.Corrected, Positions: in.Positions,
 		Repaired: in.Repaired, OverLimit: in.OverLimit,
-		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose, Stale: in.Stale,
+		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose, Stale: in.Stale, Reopened: in.Reopened,
 		Quarantined: newQuarantined(in.Quarantined),
 		New:         in.NewSession, Opens: in.IdentifiesDevice,
 	}
@@ -259,7 +270,7 @@ func newUpdate(in workflows.ApplyRequest) store.Update {
 func newCounters(in store.Counters) workflows.Counters {
 	return workflows.Counters{
 		Events: in.Events, Records: in.Records, Duplicates: in.Duplicates, AfterClose: in.AfterClose,
-		Repaired: in.Repaired, OverLimit: in.OverLimit, Stale: in.Stale,
+		Repaired: in.Repaired, OverLimit: in.OverLimit, Stale: in.Stale, Reopened: in.Reopened,
 	}
 }
 

@@ -171,7 +171,10 @@ func (s *session) planApply(in foldedBatches, now time.Time) plannedApply {
 	p.request.AfterClose = p.change.AfterClose
 	p.request.Stale = p.change.Stale
 	p.request.Events = in.fold.Events() - p.change.Duplicates - p.change.AfterClose
-	p.request.IdentifiesDevice = s.identifiesDevice(&p)
+	if p.change.Reopened {
+		p.request.Reopened = 1
+	}
+	p.request.IdentifiesDevice = p.change.Reopened || s.identifiesDevice(&p)
 	return p
 }
 
@@ -182,7 +185,7 @@ func (s *session) apply(ctx workflow.Context, in foldedBatches) error {
 		return nil
 	}
 	p := s.planApply(in, workflow.Now(ctx))
-	answer, err := s.executeApply(ctx, clip(p.summary()+s.anewText()), &p.request)
+	answer, err := s.executeApply(ctx, clip(s.summary(&p)+s.anewText()), &p.request)
 	if err != nil {
 		return err
 	}
@@ -197,6 +200,9 @@ func (s *session) apply(ctx workflow.Context, in foldedBatches) error {
 // Invariant: nothing else changes State, Positions and the counters of applied
 // events, but takeStored and, for positions, quarantineRefusals.
 func (s *session) recordApply(ctx workflow.Context, p plannedApply) {
+	if p.change.Reopened {
+		s.log.Warn("session reopened: an event came from past a close that no edge had sent", "closed", s.State.Closed, "reason", s.State.Reason, "as_of", p.next.AsOf)
+	}
 	s.State, s.LastReceived = p.next, p.request.Received
 	s.Lost = s.Lost.Minus(seenSeqs(&s.State))
 	s.advancePositions(p.positions)
@@ -208,6 +214,7 @@ func (s *session) recordApply(ctx workflow.Context, p plannedApply) {
 	s.Counters.Repaired += int64(len(p.change.Repaired))
 	s.Counters.OverLimit += int64(len(p.change.OverLimit))
 	s.Counters.Stale += p.change.Stale
+	s.Counters.Reopened += p.request.Reopened
 	s.countForBuild(workflow.GetInfo(ctx).GetCurrentBuildID(), p.request.Events)
 	s.reportApply(ctx, p.request, p.change)
 	s.recordSnapshotCheck(ctx, p.check)
@@ -220,7 +227,7 @@ func (s *session) newApplyRequest(state *device.State, positions []device.Positi
 	r := ApplyRequest{
 		RAE: s.rae, Session: s.id,
 		AsOf: state.AsOf, Snapshot: state.Snapshot, SnapshotAt: state.SnapshotAt, Hash: state.Hash,
-		Seen: state.Seen, Missing: state.Missing(), Closed: state.Closed, Reason: state.Reason,
+		Seen: state.Seen, Missing: state.Missing(), Closed: state.Closed, Reason: state.Reason, Provisional: state.Provisional,
 		First: state.First, Last: state.Last, Received: s.LastReceived,
 	}
 	for _, p := range positions {

@@ -109,11 +109,11 @@ func (c *CarriedState) rememberRefusal(r Refusal) {
 }
 
 // knownSeqs are the seqs that need not be applied again: seen, or covered by a
-// snapshot, or past the close and so refused for ever.
+// snapshot, or past the edge's close and so refused for ever.
 func knownSeqs(s *device.State) device.SeqSet {
 	known := seenSeqs(s)
-	if s.Closed > 0 {
-		known = known.Union(device.SeqSet{{From: s.Closed, To: device.MaxSeq}})
+	if final := s.Final(); final > 0 {
+		known = known.Union(device.SeqSet{{From: final, To: device.MaxSeq}})
 	}
 	return known
 }

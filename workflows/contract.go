@@ -112,9 +112,11 @@ type ApplyRequest struct {
 	Missing    device.SeqSet `json:"missing,omitempty"`
 	Closed     int64         `json:"closed,omitempty"`
 	Reason     string        `json:"reason,omitempty"`
-	First      time.Time     `json:"first"`
-	Last       time.Time     `json:"last"`
-	Received   time.Time     `json:"received"`
+	// Provisional says that no edge sent the close: an event past it reopens the session.
+	Provisional bool      `json:"provisional,omitempty"`
+	First       time.Time `json:"first"`
+	Last        time.Time `json:"last"`
+	Received    time.Time `json:"received"`
 
 	Write     map[string]device.Attribute `json:"write,omitempty"`
 	Corrected []string                    `json:"corrected,omitempty"` // names in Write for which the snapshot contradicts what is stored
@@ -128,6 +130,7 @@ type ApplyRequest struct {
 	Duplicates int64    `json:"duplicates,omitempty"`
 	AfterClose int64    `json:"after_close,omitempty"`
 	Stale      int64    `json:"stale,omitempty"`
+	Reopened   int64    `json:"reopened,omitempty"` // 1: this apply reopens the session
 
 	// BatchReceived is the Kafka timestamp of the newest record of this apply,
 	// be it older than Received.
@@ -146,7 +149,7 @@ type ApplyRequest struct {
 	// not two.
 	NewSession bool `json:"new,omitempty"`
 	// IdentifiesDevice marks the first apply that says which device the session is
-	// of. Its answer names the device's other open sessions on the same RAE.
+	// of, and one that reopens it. Its answer names the device's other open sessions on the same RAE.
 	IdentifiesDevice bool `json:"opens,omitempty"`
 }
 

@@ -284,7 +284,7 @@ func (d *database) load(ctx context.Context) (workflows.LoadedSession, error) {
 	out.Found, out.OlderSessions, out.NewerSession = true, d.older, d.newer
 	out.State = device.State{
 		RAE: r.RAE, Session: r.Session, AsOf: r.AsOf, Snapshot: r.Snapshot, SnapshotAt: r.SnapshotAt, Hash: r.Hash,
-		Seen: r.Seen, Closed: r.Closed, Reason: r.Reason, First: r.First, Last: r.Last, Attributes: maps.Clone(d.attrs),
+		Seen: r.Seen, Closed: r.Closed, Reason: r.Reason, Provisional: r.Provisional, First: r.First, Last: r.Last, Attributes: maps.Clone(d.attrs),
 	}
 	out.Positions = append(out.Positions, d.positions...)
 	out.Counters, out.Revision = d.counters, d.revision

@@ -12,15 +12,15 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/device"
 )
 
-// How a session ends: it is closed by its edge, by an operator or by a newer
-// session of its device, or it is idle for long enough.
+// How a session ends: it is closed by its edge for good, by an operator or by a newer
+// session of its device until an event past the close comes, or it is idle for long
+// enough.
 
 const (
 	// supersededQuiet is how long no batch must have come for a session before it
 	// is closed because its device has a newer one. Its last events, and the
 	// edge's own closed event, may be in another partition of Kafka than the newer
-	// session's first event, and so come later. After the close they would be
-	// refused.
+	// session's first event, and so come later. After the close they would reopen it.
 	supersededQuiet = 5 * time.Minute
 	maxQuiet        = time.Hour
 )
@@ -70,10 +70,9 @@ func (s *session) closeAt() time.Time {
 	return s.LastSignalAt.Add(min(s.CloseQuiet, s.options.IdleTimeout))
 }
 
-// closeSession closes the session for good after the newest event it has, through
-// the same apply as an event. The close takes no seq of its own: the edge may have
-// used the next one already, and that event is then refused and counted, as all
-// later ones are.
+// closeSession closes the session provisionally after the newest event it has,
+// through the same apply as an event. The close takes no seq of its own: no edge sent
+// it, and an event from past it reopens the session.
 func (s *session) closeSession(ctx workflow.Context) {
 	reason := s.CloseReason
 	s.CloseReason, s.CloseQuiet = "", 0
@@ -84,17 +83,18 @@ func (s *session) closeSession(ctx workflow.Context) {
 		}
 		p := s.planApply(foldedBatches{fold: device.Fold{
 			RAE: s.rae, Session: s.id, Seqs: device.SeqSet{{From: seq, To: seq}}, First: s.State.Last, Last: s.State.Last,
-			Closed: seq, Reason: reason,
 		}}, workflow.Now(ctx))
+		p.next.CloseProvisionally(reason)
+		p.request.Closed, p.request.Reason, p.request.Provisional = p.next.Closed, p.next.Reason, p.next.Provisional
 		p.request.Duplicates = 0 // the fold has the seq of an event, and repeats none
-		switch _, err := s.executeApply(ctx, clip("close after seq "+fmt.Sprint(seq)+": "+reason), &p.request); {
+		switch _, err := s.executeApply(ctx, clip("close after seq "+fmt.Sprint(seq)+" until an event past it comes: "+reason), &p.request); {
 		case errors.Is(err, errReloaded):
 			continue // closed at the newest event that the database has
 		case err != nil:
 			s.log.Error("close was refused", "reason", reason, "err", err)
 		default:
 			s.recordApply(ctx, p)
-			s.log.Info("session closed", "closed", seq, "reason", reason)
+			s.log.Info("session closed until an event past it comes", "closed", seq, "reason", reason)
 		}
 		return
 	}

@@ -252,20 +252,37 @@ func TestSignalToClose(t *testing.T) {
 			require.Zero(t, result.Counters.Duplicates)
 			require.False(t, result.Idle)
 
-			// What the edge says later is refused and counted; closing again
-			// changes nothing.
-			n := len(db.applies)
+			require.True(t, db.state.Provisional)
+
+			// Closing again changes nothing, nor does what was applied before.
+			reason := result.Reason
 			h = newHarness(t, db)
 			h.at(0, func() {
 				h.SignalWorkflow(workflows.SignalClose, workflows.CloseRequest{Reason: "again"})
-				h.signal(batch(3, delta(3, "c")))
+				h.signal(batch(2, delta(2, "b")))
 			})
 			h.run(input())
+			require.Equal(t, reason, h.result().Reason)
+			require.Zero(t, h.result().Counters.Reopened)
+
+			// What comes from past the close reopens the session, which looks for
+			// its rivals again. The edge's own close is final.
+			h = newHarness(t, db)
+			h.at(0, func() { h.signal(batch(3, delta(3, "c"))) })
+			h.at(time.Second, func() {
+				require.Zero(t, h.view().Closed)
+				require.EqualValues(t, 1, h.view().Counters.Reopened)
+				require.Zero(t, db.state.Closed)
+				require.True(t, db.state.IdentifiesDevice)
+			})
+			h.at(2*time.Second, func() { h.signal(batch(4, closed(4))) })
+			h.at(3*time.Second, func() { h.signal(batch(5, delta(5, "d"))) })
+			h.run(input())
 			result = h.result()
-			require.EqualValues(t, 1, result.Counters.AfterClose)
-			require.Len(t, db.applies, n+1)
-			require.Equal(t, map[string]string{"a": "1", "b": "2"}, values(db.live()))
-			require.NotEqual(t, "again", result.Reason)
+			require.EqualValues(t, 4, result.Closed)
+			require.Equal(t, "left", result.Reason)
+			require.False(t, db.state.Provisional)
+			require.Equal(t, map[string]string{"a": "1", "b": "2", "c": "3"}, values(db.live()))
 		})
 	}
 	bubble(t, "a session that nobody knows stays so", func(t *testing.T) {

@@ -45,5 +45,5 @@ func (s *session) applyAsNewSession(loaded *LoadedSession) (plannedApply, bool) 
 	first := s.planApply(foldBatches([]device.Batch{s.Waiting[0].Batch}), workflow.Now(s.uncancelled))
 	first.request.NewSession = true
 	first.request.identify(Revision{})
-	return first, s.executeActivity(ActivityApplyBatch, first.summary(), first.request, loaded) == nil
+	return first, s.executeActivity(ActivityApplyBatch, s.summary(&first), first.request, loaded) == nil
 }

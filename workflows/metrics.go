@@ -23,6 +23,7 @@ const (
 	metricRequests   = "rollcall_session_requests"        // tries to request a snapshot, by outcome
 	metricSuperseded = "rollcall_session_superseded"      // sessions closed because their device opened a newer one
 	metricMismatches = "rollcall_session_mismatches"      // times the database lacked what had been applied
+	metricReopened   = "rollcall_session_reopened"        // sessions reopened by an event past a close that no edge had sent
 	metricEnded      = "rollcall_session_ended"           // workflows that completed, by reason
 )
 
@@ -42,6 +43,7 @@ func (s *session) reportApply(ctx workflow.Context, r ApplyRequest, c device.Cha
 	s.add(ctx, metricDuplicates, r.Duplicates)
 	s.add(ctx, metricAfterClose, r.AfterClose)
 	s.add(ctx, metricStale, r.Stale)
+	s.add(ctx, metricReopened, r.Reopened)
 	s.add(ctx, metricOverLimit, int64(len(c.OverLimit)))
 	s.add(ctx, metricRepaired, int64(len(c.Repaired)))
 	if len(c.OverLimit) > 0 {

@@ -123,7 +123,7 @@ func (s *session) setUp(ctx workflow.Context) error {
 		Description: "Wakes an idle session, which then moves to the worker version it should run on. It changes and counts nothing.",
 	})
 	s.closeSignals = workflow.GetSignalChannelWithOptions(ctx, SignalClose, workflow.SignalChannelOptions{
-		Description: "Closes the session for good after its newest event, as the update close. Sent by a newer session of the same device.",
+		Description: "Closes the session after its newest event until an event past it comes, as the update close. Sent by a newer session of the same device.",
 	})
 	s.testStateSignals = workflow.GetSignalChannelWithOptions(ctx, SignalTestState, workflow.SignalChannelOptions{
 		Description: "Has the session read its device's test state from the database. Sent by who has changed it there. It counts as no event.",

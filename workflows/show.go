@@ -14,10 +14,14 @@ import (
 )
 
 // summary is what the Web UI shows for an apply: "apply seq 120–184 (65 events,
-// 4 attributes)".
-func (p plannedApply) summary() string {
+// 4 attributes)", and for one that reopens the session what had closed it.
+func (s *session) summary(p *plannedApply) string {
 	seqs := device.Range{From: p.fold.Seqs.First(), To: p.fold.Seqs.Last()}
-	return clip("apply seq " + seqs.String() + " (" + plural(p.fold.Events(), "event") + ", " + plural(int64(len(p.change.Write)), "attribute") + ")")
+	reopens := ""
+	if p.change.Reopened {
+		reopens = fmt.Sprintf("reopen (closed after seq %d: %s), ", s.State.Closed, s.State.Reason)
+	}
+	return clip(reopens + "apply seq " + seqs.String() + " (" + plural(p.fold.Events(), "event") + ", " + plural(int64(len(p.change.Write)), "attribute") + ")")
 }
 
 func plural(n int64, what string) string {
@@ -168,6 +172,9 @@ func (s *session) addDeviceRows(row func(name, value string)) {
 	}
 	if s.TestState != nil {
 		row(searchTestState, s.TestState.cardText())
+		for _, claim := range s.TestState.Claims {
+			row("**contested claim**", code(clip(claim)))
+		}
 	}
 	for _, spec := range device.Vocabulary {
 		if spec.Card != "" {
@@ -198,7 +205,14 @@ func (s *session) addSyncRows(row func(name, value string)) {
 		row("will be closed", code(s.CloseReason)+", when no batch has come for it for "+s.CloseQuiet.String())
 	}
 	if s.State.Closed > 0 {
-		row("closed", fmt.Sprintf("at seq %d: %s", s.State.Closed, code(s.State.Reason)))
+		until := ""
+		if s.State.Provisional {
+			until = "; no edge said so, and an event past it reopens the session"
+		}
+		row("closed", fmt.Sprintf("at seq %d: %s%s", s.State.Closed, code(s.State.Reason), until))
+	}
+	if n := s.Counters.Reopened; n > 0 {
+		row("reopened", plural(n, "time")+", by an event past a close that no edge had sent")
 	}
 }
 

@@ -14,6 +14,9 @@ type TestState struct {
 	State  string    `json:"state"`            // available, in_test, quarantined, maintenance
 	Holder string    `json:"holder,omitempty"` // of in_test: who reserved it; otherwise who set the state
 	Until  time.Time `json:"until,omitzero"`   // of in_test: when the lease ends, and the device is available
+	// Claims are the contested claims of the device or to it, each a line of the
+	// status card. They are read with the state.
+	Claims []string `json:"claims,omitempty"`
 }
 
 // TestStateAvailable is the State of a device for which nobody has set one.
@@ -48,7 +51,7 @@ func (s *session) refreshTestState(ctx workflow.Context) bool {
 		panic(fmt.Sprintf("session %s: reading a test state was refused: %v", s.id, err)) // it writes nothing that could be refused
 	}
 	if t.leaseEnded(workflow.Now(ctx)) { // by this clock; the database's may be behind
-		t = TestState{State: TestStateAvailable}
+		t = TestState{State: TestStateAvailable, Claims: t.Claims}
 	}
 	s.TestState = &t
 	return true

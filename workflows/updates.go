@@ -135,7 +135,7 @@ func (s *session) setUpdateHandlers(ctx workflow.Context) error {
 			Description: "Answers when the database has all that was signalled before, with what it then has.",
 		}),
 		workflow.SetUpdateHandlerWithOptions(ctx, UpdateClose, s.handleClose, workflow.UpdateHandlerOptions{
-			Description: "Closes the session for good after its newest event; answers when the database has it, with what it then has.",
+			Description: "Closes the session after its newest event until an event past it comes; answers when the database has it, with what it then has.",
 			Validator: func(c CloseRequest) error {
 				switch {
 				case strings.TrimSpace(c.Reason) == "":

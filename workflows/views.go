@@ -37,6 +37,7 @@ type Counters struct {
 	Drift      int64 `json:"drift"`       // attributes that differed from a snapshot though no event was missing
 	Requests   int64 `json:"requests"`    // snapshots asked for
 	Mismatches int64 `json:"mismatches"`  // times the database lacked what had been applied: see Mismatch
+	Reopened   int64 `json:"reopened"`    // times that an event past a close that no edge sent has reopened it
 }
 
 // setStored sets the counters that the database keeps to what it has.
@@ -48,6 +49,7 @@ func (c *Counters) setStored(stored Counters) {
 	c.OverLimit = stored.OverLimit
 	c.Repaired = stored.Repaired
 	c.Stale = stored.Stale
+	c.Reopened = stored.Reopened
 }
 
 // SnapshotCheck compares the session with the edge, at the newest snapshot applied.
@@ -115,6 +117,8 @@ type StateView struct {
 
 	Closed int64  `json:"closed_seq,omitempty"`
 	Reason string `json:"closed_reason,omitempty"`
+	// Provisional says that no edge sent the close: an event past it reopens the session.
+	Provisional bool `json:"closed_provisionally,omitempty"`
 
 	TestState *TestState `json:"test,omitempty"` // of the device; nil: not read yet
 
@@ -176,7 +180,7 @@ func (s *session) stateView() StateView {
 		Attributes: live, AsOf: s.State.AsOf, Hash: device.Hash(live),
 		FirstObserved: s.State.First, LastObserved: s.State.Last, LastReceived: s.LastReceived,
 		Sync: s.Sync, SyncSince: s.SyncSince, Missing: s.missing(), Lost: s.Lost, Revision: s.Revision, Mismatch: s.Mismatch, Snapshot: s.State.Snapshot, Check: s.Check, Repair: repair,
-		Closed: s.State.Closed, Reason: s.State.Reason, TestState: s.TestState,
+		Closed: s.State.Closed, Reason: s.State.Reason, Provisional: s.State.Provisional, TestState: s.TestState,
 		Counters: s.Counters, RecentRefusals: slices.Clone(s.RecentRefusals), Waiting: len(s.Waiting) + len(s.PendingRefusals),
 		Runs: s.Runs, Builds: slices.Clone(s.Builds), Positions: slices.Clone(s.Positions),
 	}

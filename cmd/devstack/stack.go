@@ -306,7 +306,7 @@ func (s *stack) startWorker(context.Context) error {
 	}
 	s.onStop(func(context.Context) error { commands.Close(); return nil })
 	w, err := session.New(session.Options{
-		Client: s.temporal, Store: s.store, Applier: commits, Commands: commands, Polls: s.polls, Logger: s.log, Registerer: s.registry,
+		Client: s.temporal, Store: s.store, Claims: s.store, Applier: commits, Commands: commands, Polls: s.polls, Logger: s.log, Registerer: s.registry,
 	})
 	if err != nil {
 		return err

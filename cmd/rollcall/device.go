@@ -234,14 +234,21 @@ func details(w *tabwriter.Writer, d store.Device, waiting *waiting) {
 	if d.Test.State != store.StateAvailable {
 		row(w, "", fmt.Sprintf("by %s since %s%s%s", d.Test.Holder, stamp(d.Test.Since), prefixed(" until ", stamp(d.Test.LeaseUntil)), prefixed(": ", clip(d.Test.Reason))))
 	}
+	for _, c := range d.Claims {
+		text := fmt.Sprintf("by RAE %s, which shows it as device %s", c.RAE, c.Device)
+		if c.Mine {
+			text = fmt.Sprintf("of this device to %s, which a session of another RAE holds", c.Device)
+		}
+		row(w, "Contested claim", fmt.Sprintf("%s, by %s %s since %s", text, c.Kind, clip(c.Value), stamp(c.NotedAt)))
+	}
 	row(w, "Seen", fmt.Sprintf("%s to %s", orElse(stamp(d.FirstObserved), "-"), orElse(stamp(d.LastObserved), "-")))
 	row(w, "Changed", orElse(stamp(d.ChangedAt), "-"))
 	row(w, "Confirmed", orElse(prefixed("by a snapshot at ", stamp(d.ConfirmedAt)), "-"))
 	row(w, "Applied", fmt.Sprintf("up to seq %d, at %s; newest snapshot at seq %d", d.AsOf, stamp(d.AppliedAt), d.Snapshot))
 	row(w, "Missing", missingText(d))
 	row(w, "Waiting", waiting.text())
-	row(w, "Events", fmt.Sprintf("%d in %d records; %d duplicates, %d after the close, %d attributes repaired, %d over the limit",
-		d.Counters.Events, d.Counters.Records, d.Counters.Duplicates, d.Counters.AfterClose, d.Counters.Repaired, d.Counters.OverLimit))
+	row(w, "Events", fmt.Sprintf("%d in %d records; %d duplicates, %d after the close, %d attributes repaired, %d over the limit, reopened %d times",
+		d.Counters.Events, d.Counters.Records, d.Counters.Duplicates, d.Counters.AfterClose, d.Counters.Repaired, d.Counters.OverLimit, d.Counters.Reopened))
 	section(w, "ATTRIBUTE", "VALUE", "SEQ", "OBSERVED")
 	for name, a := range sorted(d.Attributes) {
 		row(w, name, clip(string(a.Value)), a.Seq, stamp(a.At))

@@ -17,11 +17,12 @@ type identityCmd struct {
 	Show      identityShowCmd      `cmd:"" help:"Show by what evidence a device was known, and when."`
 	Merge     identityMergeCmd     `cmd:"" help:"Decide a conflict: it is one device. Or merge any two devices."`
 	KeepApart identityKeepApartCmd `cmd:"" help:"Decide a conflict: they are two devices."`
+	Split     identitySplitCmd     `cmd:"" help:"Undo a merge: sessions leave a device for a new one."`
 }
 
 // Help is printed by identity --help.
 func (*identityCmd) Help() string {
-	return `Shows by what evidence devices are told apart, and takes a person's decisions where it contradicts itself. Evidence is strong (ESN; UPnP device name, serial) or weak (DHCP client identifier, MAC); where strong evidence of one session leads to two devices, nothing is merged, and a conflict waits here for a person.
+	return `Shows by what evidence devices are told apart, and takes a person's decisions where it contradicts itself. Evidence is strong (ESN; UPnP device name, serial) or weak (DHCP client identifier, MAC); where evidence of one session leads to two known devices, nothing is merged, and a conflict waits here for a person. A session of another RAE that brings evidence of a device whose own session is open does not get it: its claim is contested, and waits until that session lets go, or for a person.
 
 Example:
 
@@ -43,7 +44,7 @@ type identityConflictsCmd struct {
 
 // Help is printed by identity conflicts --help.
 func (*identityConflictsCmd) Help() string {
-	return `Lists conflicts, newest first: the two devices, and the evidence of one session that leads to each. The session belongs to the first. UUIDs are shortened, and may be given so; -o json has them whole. Exits 0 also when there is none.
+	return `Lists conflicts, newest first: the two devices, and the evidence of one session that leads to each. The session belongs to the first. Of a contested claim the second is held by a session of another RAE; the claim is honoured some seconds after that has let go: is closed, is offline for ten minutes, or its RAE is silent for seven hours. UUIDs are shortened, and may be given so; -o json has them whole. Exits 0 also when there is none.
 
 ` + refHelp + `
 
@@ -72,6 +73,9 @@ func conflictRows(w io.Writer, conflicts []store.Conflict) {
 	row(w, "CONFLICT", "NOTED", "DEVICE", "KNOWN BY", "OR DEVICE", "KNOWN BY", "DECISION")
 	for _, c := range conflicts {
 		decision := "open"
+		if c.Contested {
+			decision = "contested claim, open"
+		}
 		if c.Decision != "" {
 			decision = fmt.Sprintf("%s by %s at %s", c.Decision, c.DecidedBy, stamp(c.DecidedAt))
 		}
@@ -154,7 +158,7 @@ type identityMergeCmd struct {
 
 // Help is printed by identity merge --help.
 func (*identityMergeCmd) Help() string {
-	return `Merges two devices: sessions, identities and open conflicts of one become the other's. The stricter test state stays (quarantined, then maintenance, then in test; of two leases the one that ends later), and the open sessions are told of it. Of a conflict, the device that has been known for longer stays. A merge cannot be undone: when in doubt, keep them apart; that can be changed later. Exits 3 when there is no such conflict or device.
+	return `Merges two devices: sessions, identities and open conflicts of one become the other's. The stricter test state stays (quarantined, then maintenance, then in test; of two leases the one that ends later), and the open sessions are told of it. Of a conflict, the device that has been known for longer stays. To undo a merge, split the device. Exits 3 when there is no such conflict or device.
 
 ` + refHelp + `
 

@@ -39,6 +39,7 @@ type grammar struct {
 	Session     sessionCmd           `cmd:"" group:"look" help:"Ask what a session's workflow is doing, drain it or close it."`
 	Verify      verifyCmd            `cmd:"" group:"look" help:"Compare sessions at the edge, in their workflows and in the database."`
 	Identity    identityCmd          `cmd:"" group:"look" help:"Show what devices are known by, and decide conflicts."`
+	RAE         raeCmd               `cmd:"" name:"rae" group:"look" help:"List RAEs, and put them into labs."`
 	Attributes  attributesCmd        `cmd:"" group:"look" help:"List the attributes that the platform knows."`
 	Version     versionCmd           `cmd:"" name:"version" group:"look" help:"Print the version."`
 }

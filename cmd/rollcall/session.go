@@ -18,7 +18,7 @@ import (
 type sessionCmd struct {
 	Progress sessionProgressCmd `cmd:"" help:"Show what a session's workflow is doing."`
 	Drain    sessionDrainCmd    `cmd:"" help:"Wait until the database has all that a session was sent."`
-	Close    sessionCloseCmd    `cmd:"" help:"Close a session for good."`
+	Close    sessionCloseCmd    `cmd:"" help:"Close a session that no RAE will close."`
 }
 
 // Help is printed by session --help.
@@ -159,7 +159,7 @@ type sessionCloseCmd struct {
 
 // Help is printed by session close --help.
 func (*sessionCloseCmd) Help() string {
-	return `Closes a session for good, behind its newest event: later events are refused and counted. It is for sessions that no RAE will ever close, such as those of a RAE that was scrapped. A device that is still on its RAE's LAN gets a new session only when the RAE forgets it.
+	return `Closes a session behind its newest event. It is for sessions that no RAE will ever close, such as those of a RAE that was scrapped. The close is provisional, because no RAE sent it: a later event reopens the session, which the session's history and its status card tell.
 
 It asks before it closes; without a terminal it wants --yes. A session that is closed already stays as it was, and how far it came is printed. Exits 3 when there is no such session or device.
 

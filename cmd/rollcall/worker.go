@@ -12,6 +12,7 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/groupcommit"
 	"github.com/rollcall-platform/rollcall/internal/health"
+	"github.com/rollcall-platform/rollcall/internal/identity"
 	"github.com/rollcall-platform/rollcall/internal/request"
 	"github.com/rollcall-platform/rollcall/internal/store"
 	"github.com/rollcall-platform/rollcall/workers/session"
@@ -35,6 +36,8 @@ type workerCmd struct {
 	CommitLinger     time.Duration `help:"Longest wait of an update for others to share its transaction. It waits only while others are likely to come in that time; 0: never." default:"5ms" env:"ROLLCALL_COMMIT_LINGER"`
 	History          bool          `help:"Keep what attributes were, not only what they are." default:"true" negatable:"" env:"ROLLCALL_HISTORY"`
 	Committers       int           `help:"Transactions at a time, each on a connection of its own." default:"2" env:"ROLLCALL_COMMITTERS"`
+	HoldOffline      time.Duration `help:"How long a device stays with its session after that went offline, before a session of another RAE whose evidence leads to the device gets it. Longer, a device that was moved is two for longer; shorter, one that restarts can be taken." default:"10m" env:"ROLLCALL_HOLD_OFFLINE"`
+	HoldSilent       time.Duration `help:"The same after the last record of the session's RAE. It must outlast the pause between two snapshots of a quiet device." default:"7h" env:"ROLLCALL_HOLD_SILENT"`
 	SearchAttributes string        `help:"Whether sessions set search attributes: ${enum}. auto asks the server whether it knows them." enum:"auto,on,off" default:"auto" env:"ROLLCALL_SEARCH_ATTRIBUTES"`
 	SnapshotRate     float64       `help:"Snapshots to ask RAEs for in a second at most, where events are missing; the rest is asked for later. 0: none, and no Kafka is needed; sessions with a gap then wait for the snapshot that the RAE sends unasked." default:"20" env:"ROLLCALL_SNAPSHOT_RATE"`
 	CommandsTopic    string        `help:"Kafka topic of the commands." default:"rollcall.device-commands" env:"ROLLCALL_COMMANDS_TOPIC"`
@@ -63,6 +66,9 @@ func (c *workerCmd) Validate() error {
 	if c.WorkflowPollers < 2 || c.WorkflowTasks < 1 || c.Activities < 1 || c.StickyCache < 0 || c.StopTimeout <= 0 || c.SnapshotRate < 0 {
 		return errors.New("--workflow-pollers must be at least 2, --workflow-tasks and --activities at least 1, --sticky-cache and --snapshot-rate not negative, --stop-timeout more than 0")
 	}
+	if c.HoldOffline <= 0 || c.HoldSilent <= 0 {
+		return errors.New("--hold-offline and --hold-silent must be more than 0")
+	}
 	if c.CommitSessions < 1 || c.CommitLinger < 0 || c.Committers < 1 {
 		return errors.New("--commit-sessions and --committers must be at least 1, --commit-linger not negative")
 	}
@@ -84,7 +90,9 @@ func (c *workerCmd) check() string {
 // Run works until ctx is cancelled, then finishes the tasks in progress.
 func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 	return runService(ctx, env, c.check(), c.Service, func(ctx context.Context, s *service) error {
-		db, err := s.openStore(ctx, &c.Database, c.Pool, nil, func(o *store.Options) { o.NoHistory = !c.History })
+		db, err := s.openStore(ctx, &c.Database, c.Pool, nil, func(o *store.Options) {
+			o.NoHistory, o.Hold = !c.History, identity.Hold{Offline: c.HoldOffline, Silent: c.HoldSilent}
+		})
 		if err != nil {
 			return err
 		}
@@ -109,7 +117,7 @@ func (c *workerCmd) Run(ctx context.Context, env cli.Env) error {
 			}
 		}()
 		options := session.Options{
-			Client: temporal, Store: db, Applier: commits, TaskQueue: c.TaskQueue, Namespace: namespace,
+			Client: temporal, Store: db, Claims: db, Applier: commits, TaskQueue: c.TaskQueue, Namespace: namespace,
 			WorkflowPollers: c.WorkflowPollers, WorkflowTasks: c.WorkflowTasks, Activities: c.Activities,
 			StickyCache: c.StickyCache, SearchAttributes: session.SearchAttributes(c.SearchAttributes),
 			StopTimeout: c.StopTimeout, Polls: polls, Version: c.version(), Logger: s.logger, Registerer: s.registry,

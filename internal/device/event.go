@@ -230,6 +230,27 @@ func DecodeRecord(topic string, value []byte) (Event, error) {
 	return e, nil
 }
 
+// MaxAhead is how far past the moment at which the cloud received it an event's own
+// time may be. An edge's clock orders nothing; beyond this it is not shown either.
+const MaxAhead = 10 * time.Minute
+
+// ClampTimes sets the times of e, and of its attributes, that are more than MaxAhead
+// past received to received, and reports whether there were any. It writes
+// into e's map.
+func (e *Event) ClampTimes(received time.Time) (clamped bool) {
+	latest := received.Add(MaxAhead)
+	if clamped = e.Time.After(latest); clamped {
+		e.Time = received
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Attributes)) {
+		if a := e.Attributes[name]; a.At.After(latest) {
+			a.At, clamped = received, true
+			e.Attributes[name] = a
+		}
+	}
+	return clamped
+}
+
 func (e *Event) decodeData(env *arrived) error {
 	data := &env.Data
 	e.Seq, e.Attributes = data.Seq, make(map[string]Attribute, len(data.Attributes))

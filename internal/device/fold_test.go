@@ -117,6 +117,43 @@ func TestStateDoesNotDependOnDelivery(t *testing.T) {
 	})
 }
 
+// Closes that no edge sent, at any moment, change nothing that events change: the
+// state ends as without them, and closed by its edge if that has closed it. Otherwise
+// it is closed just while nothing past the last such close has come.
+func TestProvisionalClosesLoseNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		history := devicetest.History(rae, session, 24).Draw(t, "history")
+		want := devicetest.Of(history)
+		var s device.State
+		provisional := int64(0)
+		for rest := devicetest.Deliver(history).Draw(t, "delivery"); len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
+			f := foldAll(rest[:n])
+			was := s.Provisional
+			c := s.Apply(f)
+			require.Equal(t, was && f.Seqs.Last() > provisional, c.Reopened)
+			require.Zero(t, c.AfterClose, "a lawful edge sends nothing after its own close")
+			if c.Reopened {
+				provisional = 0
+			}
+			if rapid.Bool().Draw(t, "close") {
+				if s.CloseProvisionally("superseded"); s.Provisional {
+					provisional = s.Closed
+					require.Equal(t, s.AsOf, s.Closed)
+				}
+			}
+			rest = rest[n:]
+		}
+		require.Equal(t, want.Seq, s.AsOf)
+		require.Empty(t, s.Missing())
+		require.Equal(t, device.Hash(want.Attributes), device.Hash(s.Attributes))
+		require.Equal(t, want.Closed, s.Final() != 0)
+		if !want.Closed {
+			require.Equal(t, s.Provisional, s.Closed != 0)
+		}
+	})
+}
+
 // A lawful history whose last event is a snapshot ends right even if any of the
 // events before it never come.
 func TestSnapshotHealsWhatWasLost(t *testing.T) {

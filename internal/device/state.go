@@ -14,7 +14,8 @@ import (
 // A State is a Fold of all events so far, less what no longer matters: seqs up
 // to the newest snapshot, and tombstones that it covers. So State, too, does
 // not depend on the order in which events arrive, except in what it refuses:
-// events past a close, and attributes past the limits.
+// events past an edge's close, and attributes past the limits. A close that no edge
+// sent refuses nothing: an event from past it reopens the session.
 type State struct {
 	RAE     string `json:"rae"`
 	Session string `json:"session"`
@@ -25,6 +26,9 @@ type State struct {
 	Seen     SeqSet `json:"seen,omitempty"`     // seqs applied past Snapshot
 	Closed   int64  `json:"closed,omitempty"`   // seq of the closed event
 	Reason   string `json:"reason,omitempty"`   // of the close
+	// Provisional says that no edge sent the close: the cloud concluded that the
+	// session had ended. Events past it reopen the session.
+	Provisional bool `json:"provisional,omitempty"`
 
 	First      time.Time `json:"first"`                // earliest observed time
 	Last       time.Time `json:"last"`                 // latest observed time
@@ -58,6 +62,9 @@ type Change struct {
 	// Stale counts the attribute writes of events that were new and that lost
 	// against a newer seq.
 	Stale int64
+	// Reopened says that the session was closed provisionally, and that an event
+	// past the close has reopened it.
+	Reopened bool
 	// Healed are the seqs that were missing and that a snapshot now covers.
 	Healed SeqSet
 }
@@ -69,6 +76,10 @@ func (s *State) Missing() SeqSet { return s.Seen.Holes(s.Snapshot + 1) }
 // Apply folds f into s and says what changed. f is not kept.
 func (s *State) Apply(f Fold) Change {
 	var c Change
+	if s.Provisional && f.Seqs.Last() > s.Closed {
+		s.Closed, s.Reason, s.Provisional = 0, "", false
+		c.Reopened = true
+	}
 	f, c.AfterClose = s.refuseAfterClose(f)
 	if len(f.Seqs) == 0 {
 		return c
@@ -102,10 +113,27 @@ func (s *State) Apply(f Fold) Change {
 	}
 	s.Seen = s.Seen.Union(f.Seqs).After(s.Snapshot)
 	s.AsOf = max(s.AsOf, f.Seqs.Last())
-	if f.Closed != 0 && (s.Closed == 0 || f.Closed < s.Closed) {
-		s.Closed, s.Reason = f.Closed, f.Reason
+	if f.Closed != 0 && (s.Closed == 0 || s.Provisional || f.Closed < s.Closed) {
+		s.Closed, s.Reason, s.Provisional = f.Closed, f.Reason, false
 	}
 	return c
+}
+
+// CloseProvisionally closes s behind the newest event that it has, for a reason
+// that is not the edge's word. It takes no seq. A State that is empty or closed stays
+// as it is.
+func (s *State) CloseProvisionally(reason string) {
+	if s.AsOf > 0 && s.Closed == 0 {
+		s.Closed, s.Reason, s.Provisional = s.AsOf, reason, true
+	}
+}
+
+// Final is the seq past which events are refused for good, or 0.
+func (s *State) Final() int64 {
+	if s.Provisional {
+		return 0
+	}
+	return s.Closed
 }
 
 // write applies f's attributes: where f has the newer snapshot, that decides up
@@ -200,7 +228,7 @@ func (s *State) live() (n, size int) {
 // refuseAfterClose returns f without the events past the close, be it one that
 // s knows or one in f itself.
 func (s *State) refuseAfterClose(f Fold) (Fold, int64) {
-	closed := s.Closed
+	closed := s.Final()
 	if f.Closed != 0 && (closed == 0 || f.Closed < closed) {
 		closed = f.Closed
 	}

@@ -57,19 +57,26 @@ const (
 	maxPerRead = 64  // pieces of evidence of one attribute
 )
 
-// Evidence is a value that only one device should have.
+// Evidence is a value that only one device of a lab should have.
 type Evidence struct {
+	Lab   string // the label of the RAE that says so; Read leaves it empty
 	Kind  Kind
 	Value string
+}
+
+// In returns the evidence as a RAE of the lab brings it.
+func (e Evidence) In(lab string) Evidence {
+	e.Lab = lab
+	return e
 }
 
 // Strong reports whether the evidence identifies a device by itself. Weak
 // evidence only places a session of which no strong evidence is known.
 func (e Evidence) Strong() bool { return slices.Contains(StrongKinds, e.Kind) }
 
-// Compare orders evidence: the strongest first, then by kind and value.
+// Compare orders evidence: the strongest first, then by kind, value and lab.
 func (e Evidence) Compare(o Evidence) int {
-	return cmp.Or(cmp.Compare(rank[e.Kind], rank[o.Kind]), cmp.Compare(e.Kind, o.Kind), cmp.Compare(e.Value, o.Value))
+	return cmp.Or(cmp.Compare(rank[e.Kind], rank[o.Kind]), cmp.Compare(e.Kind, o.Kind), cmp.Compare(e.Value, o.Value), cmp.Compare(e.Lab, o.Lab))
 }
 
 // InAny reports whether one of the attributes may hold evidence. It costs a
@@ -106,13 +113,13 @@ func Read(attribute string, value device.Attribute) []Evidence {
 
 func readESN(s string) (Evidence, bool) {
 	s = strings.TrimSpace(s)
-	return Evidence{ESN, s}, distinctive(s)
+	return Evidence{Kind: ESN, Value: s}, distinctive(s)
 }
 
 func readUDN(s string) (Evidence, bool) {
 	s = strings.ToLower(strings.TrimSpace(s))
 	s = strings.TrimPrefix(s, "uuid:")
-	return Evidence{UDN, s}, distinctive(s)
+	return Evidence{Kind: UDN, Value: s}, distinctive(s)
 }
 
 // readSerial takes serial numbers that are long enough to be one maker's alone.
@@ -120,7 +127,7 @@ func readUDN(s string) (Evidence, bool) {
 // merge cannot be undone.
 func readSerial(s string) (Evidence, bool) {
 	s = strings.TrimSpace(s)
-	return Evidence{Serial, s}, distinctive(s) && len(strings.TrimLeft(s, "0")) >= minSerial
+	return Evidence{Kind: Serial, Value: s}, distinctive(s) && len(strings.TrimLeft(s, "0")) >= minSerial
 }
 
 // readClientID reads a DHCP client identifier. The usual one is hardware type 1
@@ -131,7 +138,7 @@ func readClientID(s string) (Evidence, bool) {
 	if err == nil && len(b) == 7 && b[0] == 1 {
 		return hardwareAddress(b[1:])
 	}
-	return Evidence{ClientID, s}, distinctive(s)
+	return Evidence{Kind: ClientID, Value: s}, distinctive(s)
 }
 
 func readMAC(s string) (Evidence, bool) {
@@ -150,7 +157,7 @@ func hardwareAddress(mac net.HardwareAddr) (Evidence, bool) {
 	if zero || mac[0]&0x03 != 0 {
 		return Evidence{}, false
 	}
-	return Evidence{MAC, mac.String()}, true
+	return Evidence{Kind: MAC, Value: mac.String()}, true
 }
 
 // distinctive reports whether a value can tell devices apart: not what makers

@@ -5,36 +5,44 @@
 // same transaction.
 //
 // Evidence is strong (ESN; then UDN and serial) or weak (DHCP client identifier;
-// then MAC). A session is identified once it has brought strong evidence, a
-// device once one of its sessions has. Each piece of evidence has one owner, the
-// device that it leads to. An update that changes a session's evidence is judged
-// by all evidence that the session holds then:
+// then MAC), and is a lab's: RAEs of two labs never lead to one device. A session
+// is identified once it has brought strong evidence, a device once one of its
+// sessions has. Each piece of evidence has one owner, the device that it leads to.
+// A device is known once evidence leads to it. An update that changes a session's
+// evidence is judged by all evidence that the session holds then:
 //
 //  1. Strong evidence decides. A session that is not identified goes to the
 //     device that its strongest piece leads to. If its strong evidence leads
 //     nowhere, its device becomes identified; but where weak evidence had placed
 //     it at an identified device, it gets a device of its own.
-//  2. Weak evidence places a session that is not identified: at the identified
+//  2. Weak evidence places a session whose device is not known: at the identified
 //     device that the strongest piece leads to, else at the device that is not.
-//  3. A device that is not identified and shares weak evidence with a session is
-//     merged into the session's device, with all it has. Weak evidence never
-//     merges two identified devices. A piece that both have had leads to the one
+//  3. Weak evidence never merges two known devices. It is a conflict of the two,
+//     unless strong evidence has told them apart: then the piece leads to the one
 //     whose session changed to it last.
 //  4. An identified session stays where it is. What it changes to is its
 //     device's, and what it no longer has still leads there. But if nothing else
 //     supports its device (it has no other session, no strong evidence that this
 //     session does not hold now, and no conflict), it is judged as a new session,
-//     and its device is merged into the one it goes to: evidence that comes bit by
-//     bit leads to where it would have led at once.
+//     and its device is merged into the one that strong evidence leads to: strong
+//     evidence that comes bit by bit leads to where it would have led at once.
 //  5. Strong evidence that leads to another device than the session's is a
 //     conflict of the two. Nothing moves; a person decides, once.
+//  6. A device is held by its present session, if that is open, was online lately,
+//     and its RAE is heard of. Evidence of another RAE's session that leads to a
+//     held device is a contested claim: the session keeps a device of its own, and
+//     the claim is noted. Judging the session again when the holder has let go
+//     honours it, as if the evidence had come only then.
+//  7. Devices that a person keeps apart, be it by splitting one, are never merged,
+//     and no session goes from one to the other.
 //
-// So, whatever the order in which sessions come, those that share strong
-// evidence are one device, once the conflicts that were found on the way are
-// decided by merging. Which conflicts are found, and which identifier a device
-// has, depends on the order. So does the place of a session that is not
-// identified where weak evidence connects it, be it by way of other sessions,
-// with several identified devices.
+// So, whatever the order in which sessions come, those of a lab that share strong
+// evidence are one device, once the conflicts and claims that were found on the
+// way are decided by merging, and sessions that no evidence connects are never at
+// one device. Which conflicts are found, and which identifier a device has,
+// depends on the order. So does the place of a session that is not identified
+// where weak evidence connects it, be it by way of other sessions, with several
+// devices.
 package identity
 
 import (
@@ -60,14 +68,64 @@ type Facts struct {
 	// Devices by identifier.
 	Devices map[uuid.UUID]Device
 	// Conflicts are the pairs of devices, with one of Devices at least, that are
-	// in conflict or were kept apart.
+	// in conflict by strong evidence or were kept apart. Contested claims are not
+	// among them.
 	Conflicts []Pair
+	// WeakConflicts are those in conflict by weak evidence alone: strong evidence
+	// may still merge them.
+	WeakConflicts []Pair
+	// KeptApart are those of Conflicts that a person has decided so.
+	KeptApart []Pair
+	// Claims are the contested claims of the sessions that are open.
+	Claims []Claim
+
+	// Now is the time by which a present session is offline for Hold.Offline.
+	Now  time.Time
+	Hold Hold
 }
 
 // Device is what is stored about one device.
 type Device struct {
 	Sessions int        // how many it has
 	Strong   []Evidence // strong evidence that it owns
+	Known    bool       // evidence leads to it
+	// Present is the session that a device of its own, or of evidence that leads
+	// there, shows. It is needed where a session of another RAE leads there; zero:
+	// there is none, or it is closed.
+	Present Present
+}
+
+// Present is an open session that a device shows. Every time is the cloud's: when
+// Kafka received a record.
+type Present struct {
+	Session      uuid.UUID
+	RAE          string
+	Heard        time.Time // the newest record of its RAE
+	OfflineSince time.Time // zero: it is online
+}
+
+// Hold is for how long a present session keeps its device from sessions of other
+// RAEs. The zero Hold keeps nothing.
+type Hold struct {
+	// Offline is for how long after the session went offline.
+	Offline time.Duration
+	// Silent is for how long after the newest record of its RAE, as measured by
+	// the newest record of the RAE that claims the device: where nothing comes
+	// from either, nothing is decided.
+	Silent time.Duration
+}
+
+// keeps reports whether p keeps its device from the session.
+func (h Hold) keeps(p Present, s *Session, now time.Time) bool {
+	return p.Session != uuid.Nil && p.RAE != s.RAE && s.Heard.Sub(p.Heard) < h.Silent &&
+		(p.OfflineSince.IsZero() || now.Sub(p.OfflineSince) < h.Offline)
+}
+
+// Claim is a contested claim that is stored.
+type Claim struct {
+	ID      uuid.UUID // of the conflict
+	Session uuid.UUID
+	Pair    Pair // the session's own device, and the one that it claims
 }
 
 // Pair is two devices, in either order.
@@ -81,11 +139,29 @@ func (p Pair) sorted() Pair {
 	return p
 }
 
+// with returns the sorted pair with into in the place of from; false: from is not
+// of the pair, or into is too.
+func (p Pair) with(from, into uuid.UUID) (Pair, bool) {
+	other := p[0]
+	switch from {
+	case p[0]:
+		other = p[1]
+	case p[1]:
+	default:
+		return p, false
+	}
+	return Pair{other, into}.sorted(), other != into
+}
+
 // Session is a session to judge.
 type Session struct {
 	ID         uuid.UUID
 	Device     uuid.UUID // zero: the session is new
 	Identified bool      // it has brought strong evidence
+	RAE, Lab   string
+	Heard      time.Time // when Kafka received the newest record of its RAE
+	// Again has it judged though its evidence is the same: a claim may be honoured.
+	Again bool
 	// Held is the evidence that it holds before the update.
 	Held []Holding
 	// Written are the attributes that hold evidence and that the update writes,
@@ -117,8 +193,12 @@ type Decisions struct {
 	Moved []Placement
 	// Begun and Ended are the changes of the timeline.
 	Begun, Ended []TimelineEntry
-	// Conflicts that were found, each pair of devices once.
+	// Conflicts that were found, each pair of devices once. Those of contested
+	// claims may be stored already.
 	Conflicts []Conflict
+	// Withdrawn are contested claims that are neither made again nor honoured: the
+	// evidence leads there no more.
+	Withdrawn []uuid.UUID
 }
 
 // Placement is the device of a session.
@@ -151,7 +231,8 @@ type Conflict struct {
 	Device        uuid.UUID // that the session belongs to
 	Evidence      Evidence  // the session's strongest of Device; zero: it has none
 	Other         uuid.UUID
-	OtherEvidence Evidence // strong
+	OtherEvidence Evidence
+	Contested     bool // Other is held by a session of another RAE
 }
 
 // ID identifies the conflict: that of its pair of devices.
@@ -177,7 +258,13 @@ func OwnDevice(session uuid.UUID) uuid.UUID { return uuid.NewSHA1(namespace, ses
 // deviceOf is the device of evidence that leads nowhere, for a session that
 // leaves the device where weak evidence had placed it.
 func deviceOf(e Evidence) uuid.UUID {
-	return uuid.NewSHA1(namespace, []byte(string(e.Kind)+"\x00"+e.Value))
+	return uuid.NewSHA1(namespace, []byte(e.Lab+"\x00"+string(e.Kind)+"\x00"+e.Value))
+}
+
+// claimantsDevice is the device of a session that leaves the one where weak
+// evidence had placed it, with evidence that leads to a device that is held.
+func claimantsDevice(session uuid.UUID, e Evidence) uuid.UUID {
+	return uuid.NewSHA1(session, []byte(e.Lab+"\x00"+string(e.Kind)+"\x00"+e.Value))
 }
 
 // ConflictID identifies the conflict of two devices, in either order.

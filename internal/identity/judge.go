@@ -3,6 +3,7 @@ package identity
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -27,18 +28,27 @@ type judge struct {
 	owners     map[Evidence]uuid.UUID // stored, and those of this group
 	devices    map[uuid.UUID]*deviceState
 	mergedInto map[uuid.UUID]uuid.UUID
-	conflicts  map[Pair]bool // of sorted pairs; once found, never again
+	conflicts  map[Pair]bool // by strong evidence, of sorted pairs; once found, never again
+	weak       map[Pair]bool // conflicts by weak evidence, of sorted pairs
+	keptApart  map[Pair]bool // of sorted pairs
+	claims     []Claim
+	facts      Facts
+	now        time.Time
+	hold       Hold
 
 	found        []Conflict
 	moved        []uuid.UUID // sessions
 	begun, ended []TimelineEntry
+	withdrawn    []uuid.UUID // claims
 }
 
 // deviceState is a device as the group's sessions so far have left it.
 type deviceState struct {
 	sessions   int
 	strong     []Evidence
-	conflicted bool // by a conflict that is open, or that was decided by keeping apart
+	known      bool // evidence leads to it
+	present    Present
+	conflicted bool // by strong evidence, in a conflict that is open, or that was decided by keeping apart
 	created    bool // by this group
 }
 
@@ -48,11 +58,13 @@ func newJudge(facts Facts) *judge {
 	j := &judge{
 		stored: facts.Owners, owners: make(map[Evidence]uuid.UUID, len(facts.Owners)),
 		devices: make(map[uuid.UUID]*deviceState, len(facts.Devices)), mergedInto: make(map[uuid.UUID]uuid.UUID),
-		conflicts: make(map[Pair]bool, len(facts.Conflicts)),
+		conflicts: make(map[Pair]bool, len(facts.Conflicts)), keptApart: make(map[Pair]bool, len(facts.KeptApart)),
+		weak:   make(map[Pair]bool, len(facts.WeakConflicts)),
+		claims: facts.Claims, facts: facts, now: facts.Now, hold: facts.Hold,
 	}
 	maps.Copy(j.owners, facts.Owners)
 	for id, d := range facts.Devices {
-		j.devices[id] = &deviceState{sessions: d.Sessions, strong: slices.Clip(d.Strong)}
+		j.devices[id] = &deviceState{sessions: d.Sessions, strong: slices.Clip(d.Strong), known: d.Known || len(d.Strong) > 0, present: d.Present}
 	}
 	for _, p := range facts.Conflicts {
 		j.conflicts[p.sorted()] = true
@@ -61,6 +73,12 @@ func newJudge(facts Facts) *judge {
 				d.conflicted = true
 			}
 		}
+	}
+	for _, p := range facts.WeakConflicts {
+		j.weak[p.sorted()] = true
+	}
+	for _, p := range facts.KeptApart {
+		j.keptApart[p.sorted()] = true
 	}
 	return j
 }
@@ -72,23 +90,57 @@ func (j *judge) judge(s *Session) {
 		j.createDevice(s.Device).sessions++
 	}
 	held, gained, changed := j.updateTimeline(s)
-	if !changed {
+	if !changed && !s.Again {
+		j.occupy(s)
 		return
 	}
 	from := j.current(s.Device)
+	free, contested := j.splitContested(s, held, from)
 	sole := j.solelySupported(from, held)
-	to := j.place(s, held, from, sole)
+	to := j.place(s, free, contested, from, sole)
 	switch {
 	case from == to:
-	case sole || !j.devices[from].identified():
+	case sole, j.devices[from].sessions == 1 && !j.devices[from].identified():
 		j.createDevice(to)
 		j.mergeDevice(from, to)
 	default:
 		j.moveSession(s, from, to)
 	}
 	s.Device = to
-	for _, e := range held {
+	j.occupy(s)
+	for _, e := range free {
+		if _, owned := j.owner(e); len(contested) > 0 && !owned && !e.Strong() {
+			continue // it is to lead where the claim does, once that is decided
+		}
 		j.assignOwner(s, e, held, gained[e], from)
+	}
+	for _, e := range contested {
+		owner, _ := j.owner(e)
+		j.noteConflict(s, owner, e, held, true)
+		s.Identified = s.Identified || e.Strong()
+	}
+	j.endClaims(s)
+}
+
+// splitContested splits the session's evidence: contested is what leads to a
+// device that a session of another RAE holds (rule 6).
+func (j *judge) splitContested(s *Session, held []Evidence, from uuid.UUID) (free, contested []Evidence) {
+	for _, e := range held {
+		owner, owned := j.owner(e)
+		if owned && owner != from && j.hold.keeps(j.devices[owner].present, s, j.now) && !j.conflicts[Pair{from, owner}.sorted()] {
+			contested = append(contested, e)
+			continue
+		}
+		free = append(free, e)
+	}
+	return free, contested
+}
+
+// occupy has the session hold its device from here on, unless another one does.
+func (j *judge) occupy(s *Session) {
+	d := j.devices[j.current(s.Device)]
+	if p := d.present; p.RAE != s.RAE && !j.hold.keeps(p, s, j.now) {
+		d.present = Present{Session: s.ID, RAE: s.RAE, Heard: s.Heard}
 	}
 }
 
@@ -108,6 +160,9 @@ func (j *judge) updateTimeline(s *Session) (held []Evidence, gained map[Evidence
 			continue
 		}
 		now := Read(name, written)
+		for i := range now {
+			now[i].Lab = s.Lab
+		}
 		held = append(held, now...)
 		for _, h := range s.Held {
 			if h.Attribute == name && !slices.Contains(now, h.Evidence) {
@@ -141,20 +196,19 @@ func (j *judge) solelySupported(id uuid.UUID, held []Evidence) bool {
 	return true
 }
 
-// place returns the device that a session at from belongs to by what it holds
-// (rules 1, 2 and 4).
-func (j *judge) place(s *Session, held []Evidence, from uuid.UUID, sole bool) uuid.UUID {
+// place returns the device that a session at from belongs to by the evidence that
+// is not contested (rules 1, 2, 4 and 7).
+func (j *judge) place(s *Session, free, contested []Evidence, from uuid.UUID, sole bool) uuid.UUID {
 	if s.Identified && !sole {
 		return from
 	}
 	var identified, unidentified []uuid.UUID // devices that weak evidence leads to
-	hasStrong, leadsToFrom := false, false
-	for _, e := range held {
+	hasStrong := slices.ContainsFunc(contested, Evidence.Strong)
+	for _, e := range free {
 		hasStrong = hasStrong || e.Strong()
 		owner, owned := j.owner(e)
-		leadsToFrom = leadsToFrom || owned && owner == from
 		switch {
-		case !owned || sole && owner == from:
+		case !owned || sole && owner == from || j.keptApart[Pair{from, owner}.sorted()]:
 		case e.Strong():
 			return owner
 		case j.devices[owner].identified():
@@ -163,16 +217,26 @@ func (j *judge) place(s *Session, held []Evidence, from uuid.UUID, sole bool) uu
 			unidentified = append(unidentified, owner)
 		}
 	}
-	known := j.devices[from].identified()
-	switch {
-	case hasStrong && known && !sole:
-		return deviceOf(held[0])
-	case !hasStrong && len(identified) > 0 && (leadsToFrom || !known):
+	switch d := j.devices[from]; {
+	case !sole && hasStrong && d.identified():
+		return deviceOfStrongest(s, free, contested)
+	case !sole || d.known:
+		return from
+	case !hasStrong && len(identified) > 0:
 		return identified[0]
-	case sole && !known && len(unidentified) > 0:
+	case len(unidentified) > 0:
 		return unidentified[0]
 	}
 	return from
+}
+
+// deviceOfStrongest is the device of a session that leaves the identified one
+// where weak evidence had placed it.
+func deviceOfStrongest(s *Session, free, contested []Evidence) uuid.UUID {
+	if len(free) > 0 && free[0].Strong() {
+		return deviceOf(free[0])
+	}
+	return claimantsDevice(s.ID, contested[0])
 }
 
 // assignOwner says what a piece of evidence that the session holds leads to, and
@@ -180,22 +244,21 @@ func (j *judge) place(s *Session, held []Evidence, from uuid.UUID, sole bool) uu
 // new one.
 func (j *judge) assignOwner(s *Session, e Evidence, held []Evidence, gained bool, from uuid.UUID) {
 	owner, owned := j.owner(e)
+	mine := j.devices[s.Device]
 	switch {
 	case !owned:
 		j.owners[e] = s.Device
+		mine.known = true
 	case owner == s.Device:
-	case e.Strong():
-		j.noteConflict(s, owner, e, held)
-	case !j.devices[owner].identified():
-		j.mergeDevice(owner, s.Device)
+	case e.Strong() || !s.Identified || !mine.identified() || !j.devices[owner].identified():
+		j.noteConflict(s, owner, e, held, false)
 	case gained || owner == from:
 		j.owners[e] = s.Device
 	}
 	if e.Strong() {
 		s.Identified = true
 		if !owned {
-			d := j.devices[s.Device]
-			d.strong = append(d.strong, e)
+			mine.strong = append(mine.strong, e)
 		}
 	}
 }
@@ -213,8 +276,17 @@ func (j *judge) mergeDevice(from, into uuid.UUID) {
 	j.mergedInto[from] = into
 	f, i := j.devices[from], j.devices[into]
 	i.sessions += f.sessions
-	i.conflicted = i.conflicted || f.conflicted
+	i.known = i.known || f.known
 	i.strong = append(i.strong, f.strong...)
+	for _, pairs := range []map[Pair]bool{j.conflicts, j.weak, j.keptApart} {
+		delete(pairs, Pair{from, into}.sorted())
+		for p := range maps.Clone(pairs) {
+			if moved, ok := p.with(from, into); ok {
+				pairs[moved] = true
+			}
+		}
+	}
+	i.conflicted = i.conflicted || f.conflicted
 }
 
 // moveSession takes the session from a device that stays to another.
@@ -226,14 +298,19 @@ func (j *judge) moveSession(s *Session, from, to uuid.UUID) {
 
 // noteConflict notes that the session's evidence e leads to another device than
 // its own, unless the pair is known to be in conflict.
-func (j *judge) noteConflict(s *Session, other uuid.UUID, e Evidence, held []Evidence) {
+func (j *judge) noteConflict(s *Session, other uuid.UUID, e Evidence, held []Evidence, contested bool) {
 	pair := Pair{s.Device, other}.sorted()
-	if j.conflicts[pair] {
+	switch {
+	case j.conflicts[pair] || !e.Strong() && j.weak[pair]:
 		return
+	case contested:
+	case e.Strong():
+		j.conflicts[pair] = true
+		j.devices[s.Device].conflicted, j.devices[other].conflicted = true, true
+	default:
+		j.weak[pair] = true
 	}
-	j.conflicts[pair] = true
-	j.devices[s.Device].conflicted, j.devices[other].conflicted = true, true
-	c := Conflict{Session: s.ID, Device: s.Device, Other: other, OtherEvidence: e}
+	c := Conflict{Session: s.ID, Device: s.Device, Other: other, OtherEvidence: e, Contested: contested}
 	for _, mine := range held {
 		if owner, owned := j.owner(mine); owned && owner == s.Device {
 			c.Evidence = mine
@@ -241,6 +318,22 @@ func (j *judge) noteConflict(s *Session, other uuid.UUID, e Evidence, held []Evi
 		}
 	}
 	j.found = append(j.found, c)
+}
+
+// endClaims notes which of the session's stored claims are not made again. A
+// claim that is honoured ends with the merge, one that a conflict took the place
+// of with that.
+func (j *judge) endClaims(s *Session) {
+	for _, c := range j.claims {
+		if c.Session != s.ID || j.current(c.Pair[0]) == j.current(c.Pair[1]) {
+			continue
+		}
+		if !slices.ContainsFunc(j.found, func(f Conflict) bool {
+			return ConflictID(j.current(f.Device), j.current(f.Other)) == ConflictID(j.current(c.Pair[0]), j.current(c.Pair[1]))
+		}) {
+			j.withdrawn = append(j.withdrawn, c.ID)
+		}
+	}
 }
 
 // current is the device that id is after the merges so far.
@@ -294,10 +387,9 @@ func (j *judge) decisions(sessions []Session) Decisions {
 		e.Device = d.placement(e.Session).Device
 		d.Ended = append(d.Ended, e)
 	}
-	for _, c := range j.found {
-		c.Device, c.Other = j.current(c.Device), j.current(c.Other)
-		d.Conflicts = append(d.Conflicts, c)
-	}
+	d.Conflicts = j.distinctConflicts()
+	d.Withdrawn = j.withdrawn
+	slices.SortFunc(d.Withdrawn, compareUUID)
 	slices.SortFunc(d.Created, compareUUID)
 	slices.SortFunc(d.Merges, func(a, b Merge) int { return compareUUID(a.From, b.From) })
 	compareOwnerships := func(a, b Ownership) int { return a.Evidence.Compare(b.Evidence) }
@@ -307,6 +399,37 @@ func (j *judge) decisions(sessions []Session) Decisions {
 	slices.SortFunc(d.Ended, TimelineEntry.compare)
 	slices.SortFunc(d.Conflicts, func(a, b Conflict) int { return compareUUID(a.ID(), b.ID()) })
 	return d
+}
+
+// distinctConflicts are those that were found between devices that are two in the
+// end, and that are not stored: of each pair the strongest, by strong evidence, by
+// weak, a claim.
+func (j *judge) distinctConflicts() []Conflict {
+	var out []Conflict
+	stored, weak := j.currentIDs(j.facts.Conflicts), j.currentIDs(j.facts.WeakConflicts)
+	for _, c := range j.found {
+		c.Device, c.Other = j.current(c.Device), j.current(c.Other)
+		if id := c.ID(); c.Device == c.Other || stored[id] || weak[id] && (c.Contested || !c.OtherEvidence.Strong()) {
+			continue
+		}
+		i := slices.IndexFunc(out, func(o Conflict) bool { return o.ID() == c.ID() })
+		switch {
+		case i < 0:
+			out = append(out, c)
+		case out[i].Contested && !c.Contested, out[i].Contested == c.Contested && !out[i].OtherEvidence.Strong() && c.OtherEvidence.Strong():
+			out[i] = c
+		}
+	}
+	return out
+}
+
+// currentIDs identifies the conflicts of pairs as the merges have left them.
+func (j *judge) currentIDs(pairs []Pair) map[uuid.UUID]bool {
+	ids := make(map[uuid.UUID]bool, len(pairs))
+	for _, p := range pairs {
+		ids[ConflictID(j.current(p[0]), j.current(p[1]))] = true
+	}
+	return ids
 }
 
 // placement is that of a session of the group.

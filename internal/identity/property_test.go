@@ -56,6 +56,12 @@ func TestGroupingDoesNotDependOnOrder(t *testing.T) {
 			}
 			w.judge(t, updates...)
 		})
+		connected := identitytest.Connected(sessions)
+		for i := range sessions {
+			for j := range i {
+				require.False(t, connected[i] != connected[j] && w.device(i) == w.device(j), "nothing connects sessions %d and %d", j, i)
+			}
+		}
 		conflicts += w.decideAll(t)
 		want := identitytest.Groups(sessions)
 		for i := range sessions {
@@ -69,6 +75,52 @@ func TestGroupingDoesNotDependOnOrder(t *testing.T) {
 		}
 	})
 	require.Positive(t, pairs)
+	require.Positive(t, conflicts)
+}
+
+// Weak evidence never merges known devices, and never takes evidence from one: what
+// leads to two of them is a conflict, whatever the order. So a chain of conflicts
+// connects the devices of sessions that share weak evidence.
+func TestWeakEvidenceMergesNothing(t *testing.T) {
+	conflicts := 0
+	rapid.Check(t, func(t *rapid.T) {
+		sessions := identitytest.WeakOnly(identitytest.Sessions(8).Draw(t, "sessions"))
+		w := newWorld()
+		play(t, sessions, func(group []int, next func(int) map[string]string) {
+			var updates []identity.Session
+			for _, n := range group {
+				updates = append(updates, w.update(n, next(n)))
+			}
+			known := map[uuid.UUID]bool{}
+			for _, owner := range w.owners {
+				known[owner] = true
+			}
+			d := w.judge(t, updates...)
+			for _, m := range d.Merges {
+				require.False(t, known[m.From], "a known device was merged away")
+			}
+			require.Empty(t, d.Reassigned)
+		})
+		chain := map[uuid.UUID]uuid.UUID{}
+		root := func(id uuid.UUID) uuid.UUID {
+			for chain[id] != uuid.Nil {
+				id = chain[id]
+			}
+			return id
+		}
+		for _, c := range w.conflicts {
+			conflicts++
+			if a, b := root(c.Device), root(c.Other); a != b {
+				chain[a] = b
+			}
+		}
+		connected := identitytest.Connected(sessions)
+		for i := range sessions {
+			for j := range i {
+				require.Equal(t, connected[i] == connected[j], root(w.device(i)) == root(w.device(j)), "sessions %d and %d", j, i)
+			}
+		}
+	})
 	require.Positive(t, conflicts)
 }
 

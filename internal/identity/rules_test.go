@@ -16,6 +16,7 @@ import (
 const (
 	esn1, esn2 = `"NF-0001"`, `"NF-0002"`
 	serial     = `"SN-000002"`
+	clientID2  = `"01:9c:b6:d0:00:00:02"` // names mac2
 	mac1, mac2 = `"9c:b6:d0:00:00:01"`, `"9c:b6:d0:00:00:02"`
 )
 
@@ -27,6 +28,9 @@ type write struct {
 
 func esn(v string) map[string]string { return map[string]string{device.AttrESN: v} }
 func mac(v string) map[string]string { return map[string]string{device.AttrMAC: v} }
+func clientMAC(mac, client string) map[string]string {
+	return map[string]string{device.AttrMAC: mac, device.AttrDHCPClientID: client}
+}
 func both(esn, mac string) map[string]string {
 	return map[string]string{device.AttrESN: esn, device.AttrMAC: mac}
 }
@@ -67,23 +71,39 @@ func TestRules(t *testing.T) {
 				{0, map[string]string{device.AttrESN: esn1, device.AttrDHCPClientID: `"client-1"`}}, {1, both(esn2, mac1)},
 				{2, map[string]string{device.AttrDHCPClientID: `"client-1"`, device.AttrMAC: mac1}},
 			},
-			devices: "aba", identified: "yyn", left: 2,
+			devices: "aba", identified: "yyn", conflicts: 1, left: 2,
 		},
 		"2: without an identified device, the one that is not": {
 			writes:  []write{{0, mac(mac1)}, {1, mac(mac1)}},
 			devices: "aa", identified: "nn", left: 1,
 		},
-		"3: a device that is not identified is merged into the session's": {
+		"3: a known device that shares weak evidence with another is a conflict": {
 			writes:  []write{{0, both(esn1, mac1)}, {1, mac(mac2)}, {2, both(esn1, mac2)}},
-			devices: "aaa", identified: "yny", left: 1,
+			devices: "aba", identified: "yny", conflicts: 1, left: 2,
+		},
+		"3: so are two of which nothing strong is known, for a third session": {
+			writes:  []write{{0, mac(mac1)}, {1, mac(mac2)}, {2, clientMAC(mac1, clientID2)}},
+			devices: "aba", identified: "nnn", conflicts: 1, left: 2,
+		},
+		"3: and for one of their own": {
+			writes:  []write{{0, mac(mac1)}, {1, mac(mac2)}, {0, clientMAC(mac1, clientID2)}, {1, clientMAC(mac2, clientID2)}},
+			devices: "ab", identified: "nn", conflicts: 1, left: 2,
+		},
+		"3: what came together first is one device": {
+			writes:  []write{{0, clientMAC(mac1, clientID2)}, {1, mac(mac1)}, {2, mac(mac2)}},
+			devices: "aaa", identified: "nnn", left: 1,
 		},
 		"2: who was placed stays, though what placed it leads elsewhere now": {
 			writes:  []write{{0, both(esn1, mac1)}, {1, mac(mac1)}, {2, both(esn2, mac1)}, {1, map[string]string{device.AttrDHCPClientID: `"client-1"`}}},
-			devices: "aab", identified: "yny", left: 2,
+			devices: "aab", identified: "yny", conflicts: 1, left: 2,
 		},
-		"3: with all its sessions, also where the one that leaves holds something else now": {
+		"3: a session that strong evidence leads away leaves the others at their device": {
 			writes:  []write{{0, mac(mac1)}, {1, mac(mac1)}, {2, esn(esn1)}, {1, both(esn1, mac2)}},
-			devices: "aaa", identified: "nyy", left: 1,
+			devices: "abb", identified: "nyy", left: 2,
+		},
+		"3: and the weak evidence that it holds is a conflict": {
+			writes:  []write{{0, mac(mac1)}, {1, mac(mac1)}, {2, esn(esn1)}, {1, esn(esn1)}},
+			devices: "abb", identified: "nyy", conflicts: 1, left: 2,
 		},
 		"3: weak evidence never merges two identified devices": {
 			writes:  []write{{0, both(esn1, mac1)}, {1, both(esn2, mac1)}},
@@ -154,16 +174,9 @@ func TestRules(t *testing.T) {
 // Where two devices are merged by evidence, it is fixed which identifier stays.
 func TestWhichDeviceStays(t *testing.T) {
 	w := newWorld()
-	several := w.write(t, 1, mac(mac1))
-	w.write(t, 2, mac(mac1))
-	w.write(t, 3, mac(mac2))
-	require.Equal(t, several, w.write(t, 2, mac(mac2)), "neither is identified: the one of the session, if it has others")
-	require.Equal(t, several, w.device(3))
-
-	w = newWorld()
-	first := w.write(t, 1, mac(mac1))
-	w.write(t, 2, mac(mac2))
-	require.Equal(t, first, w.write(t, 2, mac(mac1)), "else the one that it finds")
+	found := w.write(t, 1, both(esn1, mac1))
+	require.Equal(t, identity.OwnDevice(sessionID(2)), w.write(t, 2, mac(mac2)))
+	require.Equal(t, found, w.write(t, 2, esn(esn1)), "the one that strong evidence leads to")
 
 	w = newWorld()
 	own := w.write(t, 1, esn(esn1))
@@ -242,7 +255,7 @@ func TestGroupSharesWhatItBrings(t *testing.T) {
 	w = newWorld()
 	weak := w.write(t, 1, mac(mac1))
 	known := w.write(t, 2, esn(esn1))
-	d = w.judge(t, w.update(3, both(esn1, mac1)))
+	d = w.judge(t, w.update(1, esn(esn1)))
 	require.Equal(t, []identity.Merge{{From: weak, Into: known}}, d.Merges)
 	require.Equal(t, known, d.CurrentDevice(weak))
 	require.Equal(t, known, d.CurrentDevice(known))

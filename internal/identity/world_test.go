@@ -96,14 +96,21 @@ func (w *world) addDevices(f *identity.Facts, devices map[uuid.UUID]bool) {
 			}
 		}
 		for e, owner := range w.owners {
-			if owner == id && e.Strong() {
+			if owner != id {
+				continue
+			}
+			if d.Known = true; e.Strong() {
 				d.Strong = append(d.Strong, e)
 			}
 		}
 		f.Devices[id] = d
 	}
 	for _, c := range w.conflicts {
-		if devices[c.Device] || devices[c.Other] {
+		if c.Contested {
+			f.Claims = append(f.Claims, identity.Claim{ID: c.ID(), Session: c.Session, Pair: identity.Pair{c.Device, c.Other}})
+		} else if !c.OtherEvidence.Strong() && (devices[c.Device] || devices[c.Other]) {
+			f.WeakConflicts = append(f.WeakConflicts, identity.Pair{c.Device, c.Other})
+		} else if devices[c.Device] || devices[c.Other] {
 			f.Conflicts = append(f.Conflicts, identity.Pair{c.Device, c.Other})
 		}
 	}
@@ -163,8 +170,15 @@ func (w *world) do(t require.TestingT, sessions []identity.Session, d identity.D
 	for _, m := range d.Merges {
 		w.merge(t, m.From, m.Into)
 	}
+	for _, id := range d.Withdrawn {
+		require.True(t, w.conflicts[id].Contested)
+		delete(w.conflicts, id)
+	}
 	for _, c := range d.Conflicts {
-		require.NotContains(t, w.conflicts, c.ID(), "a pair of devices is in conflict once")
+		if !c.Contested {
+			was, ok := w.conflicts[c.ID()]
+			require.True(t, !ok || was.Contested || !was.OtherEvidence.Strong() && c.OtherEvidence.Strong(), "a pair of devices is in conflict once")
+		}
 		w.conflicts[c.ID()] = c
 	}
 	for _, s := range w.sessions {
@@ -190,34 +204,41 @@ func (w *world) merge(t require.TestingT, from, into uuid.UUID) {
 		}
 	}
 	delete(w.devices, from)
+	was := w.conflicts
+	w.conflicts = map[uuid.UUID]identity.Conflict{}
+	for _, c := range was {
+		if c.Device == from {
+			c.Device = into
+		}
+		if c.Other == from {
+			c.Other = into
+		}
+		if other, ok := w.conflicts[c.ID()]; c.Device != c.Other && !(ok && other.OtherEvidence.Strong()) {
+			w.conflicts[c.ID()] = c
+		}
+	}
 }
 
 // decide merges the devices of a conflict, as a person does.
-func (w *world) decide(t require.TestingT, c identity.Conflict) {
-	delete(w.conflicts, c.ID())
-	w.merge(t, c.Other, c.Device)
-	for id, o := range w.conflicts {
-		delete(w.conflicts, id)
-		if o.Device == c.Other {
-			o.Device = c.Device
-		}
-		if o.Other == c.Other {
-			o.Other = c.Device
-		}
-		if o.Device != o.Other {
-			w.conflicts[o.ID()] = o
-		}
-	}
-}
+func (w *world) decide(t require.TestingT, c identity.Conflict) { w.merge(t, c.Other, c.Device) }
 
-// decideAll merges until no conflict is left, and returns how many there were.
+// decideAll merges until no conflict by strong evidence is left, and returns how many
+// there were.
 func (w *world) decideAll(t require.TestingT) (n int) {
-	for len(w.conflicts) > 0 {
-		ids := slices.SortedFunc(maps.Keys(w.conflicts), func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	for {
+		var ids []uuid.UUID
+		for id, c := range w.conflicts {
+			if c.OtherEvidence.Strong() {
+				ids = append(ids, id)
+			}
+		}
+		if len(ids) == 0 {
+			return n
+		}
+		slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 		w.decide(t, w.conflicts[ids[0]])
 		n++
 	}
-	return n
 }
 
 // judge judges what some sessions write next, as one group, and does what was

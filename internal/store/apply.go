@@ -44,7 +44,7 @@ func (s *Store) Apply(ctx context.Context, updates []Update) error {
 	start := time.Now()
 	updates, ids, err := sortUpdates(updates)
 	if err == nil {
-		err = s.retry(ctx, func(conn *pgxpool.Conn) error { return applyOnce(ctx, conn, updates, ids, s.history) })
+		err = s.retry(ctx, func(conn *pgxpool.Conn) error { return applyOnce(ctx, conn, updates, ids, s.history, s.hold) })
 	}
 	if err == nil {
 		err = s.completeAnswers(ctx, updates)
@@ -110,10 +110,13 @@ type apply struct {
 	ids       []uuid.UUID
 	updates   []Update // by session
 	history   bool     // is written too
+	hold      identity.Hold
 	found     map[uuid.UUID]*row
 	positions map[uuid.UUID][]device.Position
 
-	withEvidence []uuid.UUID // sessions whose updates write evidence
+	withEvidence []uuid.UUID          // sessions whose updates write evidence
+	labs         map[string]string    // by RAE
+	heard        map[string]time.Time // by RAE that claims a device: its newest record
 	evidence     map[uuid.UUID]storedEvidence
 	facts        identity.Facts
 	decisions    identity.Decisions
@@ -136,8 +139,8 @@ type gap struct {
 	endedBy string
 }
 
-func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID, history bool) error {
-	a := &apply{ids: ids, updates: updates, history: history}
+func applyOnce(ctx context.Context, conn *pgxpool.Conn, updates []Update, ids []uuid.UUID, history bool, hold identity.Hold) error {
+	a := &apply{ids: ids, updates: updates, history: history, hold: hold}
 	if err := a.read(ctx, conn); err != nil {
 		return err
 	}
@@ -264,15 +267,18 @@ func (a *apply) judge(all []planned) {
 	var judged []*row
 	for i := range all {
 		p := &all[i]
-		withEvidence := identity.InAny(p.Write)
+		withEvidence := p.again || identity.InAny(p.Write)
 		if p.found && !withEvidence {
 			continue
 		}
 		r := &p.merged
-		s := identity.Session{ID: r.id, Device: r.device, Identified: r.identified}
+		s := identity.Session{ID: r.id, Device: r.device, Identified: r.identified, RAE: r.rae, Lab: a.lab(r.rae), Heard: p.Received, Again: p.again}
+		if at := a.heard[r.rae]; at.After(s.Heard) {
+			s.Heard = at
+		}
 		if withEvidence {
 			e := a.evidence[r.id]
-			s.Held, s.Written = e.held, e.writtenEvidence(p.Update)
+			s.Held, s.Written = e.heldIn(s.Lab), e.writtenEvidence(p.Update)
 		}
 		sessions, judged = append(sessions, s), append(judged, r)
 	}
@@ -296,7 +302,9 @@ func (a *apply) planUpdate(p *planned) {
 		a.inserted = append(a.inserted, r)
 	}
 	if !p.found || p.ID != "" || !reflect.DeepEqual(p.stored, &p.merged) {
-		r.revision = Revision{p.stored.revision.Number + 1, p.ID}
+		if !p.again { // what it writes is not of the workflow's state
+			r.revision = Revision{p.stored.revision.Number + 1, p.ID}
+		}
 		a.changed = append(a.changed, r)
 	}
 	opened, ended := compareGaps(p.stored.missing, r.missing, r.snapshot)

@@ -134,6 +134,9 @@ func sessionArrays(rows []*row) []any {
 		column(rows, func(r *row) int64 { return r.counters.Stale }),
 		column(rows, func(r *row) int64 { return r.revision.Number }),
 		column(rows, func(r *row) string { return r.revision.ApplyID }),
+		column(rows, func(r *row) string { return r.closeKind }),
+		timeArray(column(rows, func(r *row) pgtype.Timestamptz { return nullableTime(r.changedAt) })),
+		column(rows, func(r *row) int64 { return r.counters.Reopened }),
 	}
 }
 

@@ -20,7 +20,11 @@ import (
 const (
 	Merged    = "merged"     // it was one device
 	KeptApart = "kept-apart" // they are two
+	Withdrawn = "withdrawn"  // of a contested claim: the evidence leads there no more
 )
+
+// byEvidence is who decided what no person did.
+const byEvidence = "evidence"
 
 // ErrDecided is wrapped by the error of a decision about a conflict that has
 // been decided otherwise.
@@ -28,10 +32,13 @@ var ErrDecided = errors.New("decided before")
 
 // Conflict is a pair of devices that the evidence of one session leads to.
 type Conflict struct {
-	ID        string    `json:"conflict_id"`
-	A         Side      `json:"a"` // that the session belongs to
-	B         Side      `json:"b"` // that it brought evidence of
-	Session   string    `json:"session_id,omitempty"`
+	ID      string `json:"conflict_id"`
+	A       Side   `json:"a"` // that the session belongs to
+	B       Side   `json:"b"` // that it brought evidence of
+	Session string `json:"session_id,omitempty"`
+	// Contested says that the session's RAE claims B, which a session of another
+	// RAE holds. The claim is honoured when that one lets go.
+	Contested bool      `json:"contested,omitempty"`
 	NotedAt   time.Time `json:"noted_at"`
 	Decision  string    `json:"decision,omitempty"` // empty: open
 	DecidedBy string    `json:"decided_by,omitempty"`
@@ -50,7 +57,7 @@ func scanConflict(r pgx.CollectableRow) (Conflict, error) {
 	var c Conflict
 	var id, a, b, session uuid.UUID
 	var decided *time.Time
-	err := r.Scan(&id, &a, &c.A.Kind, &c.A.Value, &b, &c.B.Kind, &c.B.Value, &session, &c.NotedAt, &c.Decision, &c.DecidedBy, &decided)
+	err := r.Scan(&id, &a, &c.A.Kind, &c.A.Value, &b, &c.B.Kind, &c.B.Value, &session, &c.Contested, &c.NotedAt, &c.Decision, &c.DecidedBy, &decided)
 	c.ID, c.A.Device, c.B.Device = id.String(), a.String(), b.String()
 	c.NotedAt, c.DecidedAt = c.NotedAt.UTC(), utc(decided)
 	if session != uuid.Nil {
@@ -191,8 +198,8 @@ func (s *Store) MergeConflict(ctx context.Context, ref, by string) (Merge, error
 }
 
 // MergeDevices merges the device that from names into the one that into names,
-// with its sessions, identities and, where it is the stricter, test state. It
-// cannot be undone. References are those of GetDevice.
+// with its sessions, identities and, where it is the stricter, test state.
+// SplitDevice undoes it. References are those of GetDevice.
 func (s *Store) MergeDevices(ctx context.Context, from, into, by string) (Merge, error) {
 	fromID, _, err := s.resolve(ctx, from)
 	if err != nil {
@@ -234,7 +241,6 @@ func mergeOnce(ctx context.Context, conn *pgxpool.Conn, from, into uuid.UUID, by
 	b = &pgx.Batch{}
 	b.Queue(sqlRecordMerge, identity.ConflictID(from, into), into, from, uuid.Nil, by)
 	b.Queue(sqlDecide, from, into, Merged, by)
-	b.Queue(sqlRepointConflicts, from, into)
 	queueMerges(b, []identity.Merge{{From: from, Into: into}})
 	queueCommit(b)
 	return conn.SendBatch(ctx, b).Close()

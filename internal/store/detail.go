@@ -25,6 +25,8 @@ type Device struct {
 	RAEReceivedAt time.Time `json:"rae_received_at,omitzero"`
 	// Identities are the device's timeline, newest first, at most 200 entries.
 	Identities []Identity `json:"identities,omitempty"`
+	// Claims are the contested claims of the device and to it.
+	Claims []Claim `json:"contested_claims,omitempty"`
 	// Interfaces are the device's, one a session, those of open ones first.
 	Interfaces []Interface `json:"interfaces,omitempty"`
 	// Sessions of the device, the current one first, at most 200.
@@ -40,6 +42,7 @@ type Counters struct {
 	Repaired   int64 `json:"repaired"`    // attributes that a snapshot had to correct
 	OverLimit  int64 `json:"over_limit"`  // attributes refused because the state would not fit one event
 	Stale      int64 `json:"stale"`       // attribute writes that lost against a newer seq
+	Reopened   int64 `json:"reopened"`    // times that an event past a provisional close has reopened it
 }
 
 // Identity is an entry of a device's timeline: an attribute of one of its
@@ -88,6 +91,7 @@ func (s *Store) GetDevice(ctx context.Context, ref string) (Device, error) {
 func (s *Store) readDevice(ctx context.Context, d *Device, deviceID, session uuid.UUID) error {
 	d.Attributes = make(map[string]device.Attribute)
 	var test TestState
+	claims := map[string][]Claim{}
 	b := &pgx.Batch{}
 	b.Queue(sqlBeginRead)
 	b.Queue(sqlSummaries, []uuid.UUID{session}).Query(func(rows pgx.Rows) (err error) {
@@ -124,6 +128,7 @@ func (s *Store) readDevice(ctx context.Context, d *Device, deviceID, session uui
 		test = states[deviceID.String()]
 		return err
 	})
+	queueClaimsOf(b, []uuid.UUID{session}, claims)
 	b.Queue(sqlInterfacesOf, deviceID, maxDetails).Query(func(rows pgx.Rows) (err error) {
 		d.Interfaces, err = pgx.CollectRows(rows, scanInterface)
 		return err
@@ -133,7 +138,7 @@ func (s *Store) readDevice(ctx context.Context, d *Device, deviceID, session uui
 		return err
 	}
 	d.Summary.describe(d.Attributes)
-	d.Test = test.orAvailable()
+	d.Test, d.Claims = test.orAvailable(), claims[session.String()]
 	d.Hash = device.Hash(d.Attributes)
 	return nil
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/uuid"
@@ -49,6 +50,7 @@ func play(t *rapid.T, s *store.Store, sessions []identitytest.Session, run strin
 	for {
 		open, err := s.Conflicts(ctx, "", false)
 		require.NoError(t, err)
+		open = slices.DeleteFunc(open, func(c store.Conflict) bool { return c.B.Kind == "mac" || c.B.Kind == "client" })
 		if len(open) == 0 {
 			break
 		}
@@ -64,8 +66,8 @@ func play(t *rapid.T, s *store.Store, sessions []identitytest.Session, run strin
 	return devices, conflicts
 }
 
-// Whatever the order, sessions are grouped as the model says, once conflicts are
-// settled by merging.
+// Whatever the order, sessions are grouped as the model says, once conflicts by
+// strong evidence are decided by merging.
 func TestGroupingDoesNotDependOnOrder(t *testing.T) {
 	s, url := open(t)
 	run, placed, conflicts := 0, 0, 0

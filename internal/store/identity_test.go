@@ -69,26 +69,58 @@ func owner(t *testing.T, url, value string) string {
 	return query[string](t, url, `SELECT device_id::TEXT FROM identity_owner WHERE value = $1`, value)
 }
 
-// Strong evidence decides. A device of which only weak evidence is known is
-// merged into the one that has it too; weak evidence merges no two that are known
-// by strong evidence, and leads to the last that brought it.
+// Strong evidence decides. Weak evidence merges no two known devices: it is a
+// conflict, unless both are known by strong evidence; then it leads to the last that
+// brought it.
 func TestStrongEvidenceDecides(t *testing.T) {
 	s, url := open(t)
 	one := deviceOf(t, s, newFeed(1), map[string]string{"netflix.esn": `"NF-0001"`, "network.mac": `"9c:b6:d0:00:00:01"`})
 	weak := newFeed(2)
-	require.NotEqual(t, one, deviceOf(t, s, weak, map[string]string{"network.mac": `"9c:b6:d0:00:00:02"`}))
+	seen := deviceOf(t, s, weak, map[string]string{"network.mac": `"9c:b6:d0:00:00:02"`})
+	require.NotEqual(t, one, seen)
 	// The ESN moves to a network adapter that was seen alone before.
 	require.Equal(t, one, deviceOf(t, s, newFeed(3), map[string]string{"netflix.esn": `"NF-0001"`, "network.mac": `"9c:b6:d0:00:00:02"`}))
-	require.Equal(t, one, deviceNow(t, s, weak))
-	require.Equal(t, 1, query[int](t, url, `SELECT count(*) FROM device`))
+	require.Equal(t, seen, deviceNow(t, s, weak))
+	open, err := s.Conflicts(t.Context(), "", false)
+	require.NoError(t, err)
+	require.Len(t, open, 1)
+	require.Equal(t, store.Side{Device: seen, Kind: "mac", Value: "9c:b6:d0:00:00:02"}, open[0].B)
+	_, err = s.MergeConflict(t.Context(), open[0].ID, "jana")
+	require.NoError(t, err)
 
 	// The adapter moves to another device.
+	one = deviceNow(t, s, weak)
 	two := deviceOf(t, s, newFeed(4), map[string]string{"netflix.esn": `"NF-0002"`, "network.mac": `"9c:b6:d0:00:00:02"`})
 	require.NotEqual(t, one, two)
 	require.Equal(t, two, owner(t, url, "9c:b6:d0:00:00:02"))
 	require.Equal(t, two, deviceOf(t, s, newFeed(5), map[string]string{"network.mac": `"9c:b6:d0:00:00:02"`}))
 	require.Equal(t, one, deviceNow(t, s, weak), "who was placed stays")
-	require.Zero(t, query[int](t, url, `SELECT count(*) FROM identity_conflict`))
+	require.Zero(t, query[int](t, url, `SELECT count(*) FROM identity_conflict WHERE decision = ''`))
+}
+
+// A MAC and a client identifier that names another MAC merge nothing, whoever says
+// so, though nothing strong is known of either device.
+func TestWeakEvidenceMergesNothing(t *testing.T) {
+	const a, b, clientB = `"9c:b6:d0:00:00:0a"`, `"9c:b6:d0:00:00:0b"`, `"01:9c:b6:d0:00:00:0b"`
+	for name, third := range map[string]bool{"of a third session": true, "of its own session": false} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := open(t)
+			first, second := newFeed(1), newFeed(2)
+			one, two := deviceOf(t, s, first, map[string]string{"network.mac": a}), deviceOf(t, s, second, map[string]string{"network.mac": b})
+			says := map[string]string{"network.mac": a, "dhcp.client_id": clientB}
+			if third {
+				deviceOf(t, s, newFeed(3), says)
+			} else {
+				apply(t, s, first.update(first.delta(2, says)))
+			}
+			require.Equal(t, one, deviceNow(t, s, first))
+			require.Equal(t, two, deviceNow(t, s, second))
+			conflicts, err := s.Conflicts(t.Context(), "", false)
+			require.NoError(t, err)
+			require.Len(t, conflicts, 1)
+			require.ElementsMatch(t, []string{one, two}, []string{conflicts[0].A.Device, conflicts[0].B.Device})
+		})
+	}
 }
 
 // A session has a device from its first event on. Strong evidence moves it to

@@ -11,8 +11,8 @@ import (
 )
 
 // Known returns which events of each session need not be applied again: those
-// that are applied, that a snapshot covers, or that come after a close and so
-// are refused for ever. Sessions that are not stored are left out. It is one
+// that are applied, that a snapshot covers, or that come after the edge's
+// close and so are refused for ever. Sessions that are not stored are left out. It is one
 // query by key.
 func (s *Store) Known(ctx context.Context, sessions []string) (map[string]device.SeqSet, error) {
 	ids, err := parseSessions(sessions)

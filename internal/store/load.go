@@ -23,6 +23,7 @@ type Stored struct {
 	Counters  Counters
 	Revision  Revision
 	Test      TestState // of the device; zero: nobody has said anything
+	Claims    []Claim   // of the device, contested
 }
 
 // Load returns the session as it was at one moment. It is what a workflow
@@ -61,9 +62,11 @@ func loadOnce(ctx context.Context, conn *pgxpool.Conn, id uuid.UUID) (Stored, er
 	})
 	tests := map[string]TestState{}
 	queueTestStates(b, []uuid.UUID{id}, tests)
+	claims := map[string][]Claim{}
+	queueClaimsOf(b, []uuid.UUID{id}, claims)
 	b.Queue(sqlCommit)
 	err := conn.SendBatch(ctx, b).Close()
-	out.Test = tests[id.String()]
+	out.Test, out.Claims = tests[id.String()], claims[id.String()]
 	return out, err
 }
 

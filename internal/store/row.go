@@ -27,13 +27,23 @@ type row struct {
 	missing      device.SeqSet
 	closedSeq    int64
 	closeReason  string
+	closeKind    string // closedByEdge or closedByCloud; empty: open
 
 	firstObserved, lastObserved, receivedAt time.Time // zero: unknown
+	// changedAt is when Kafka received the newest record that changed something, so
+	// no snapshot that only confirms.
+	changedAt time.Time
 
 	status, mac, hostname attributeCopy
 	counters              Counters
 	revision              Revision
 }
+
+// Who closed a session. An edge's close is final.
+const (
+	closedByEdge  = "edge"
+	closedByCloud = "cloud"
+)
 
 // attributeCopy is a copy of an attribute's text, and the seq it is of.
 type attributeCopy struct {
@@ -42,17 +52,18 @@ type attributeCopy struct {
 }
 
 func (r *row) scan(rows pgx.Rows) error {
-	var snapshotAt, first, last, received *time.Time
+	var snapshotAt, first, last, received, changed *time.Time
 	var seen, missing []byte
 	err := rows.Scan(&r.id, &r.rae, &r.device, &r.identified, &r.asOf, &r.snapshot, &snapshotAt, &r.snapshotHash,
-		&seen, &missing, &r.closedSeq, &r.closeReason, &first, &last, &received,
+		&seen, &missing, &r.closedSeq, &r.closeReason, &r.closeKind, &first, &last, &received, &changed,
 		&r.status.text, &r.status.seq, &r.mac.text, &r.mac.seq, &r.hostname.text, &r.hostname.seq,
 		&r.counters.Events, &r.counters.Records, &r.counters.Duplicates, &r.counters.AfterClose, &r.counters.Repaired, &r.counters.OverLimit, &r.counters.Stale,
-		&r.revision.Number, &r.revision.ApplyID)
+		&r.revision.Number, &r.revision.ApplyID, &r.counters.Reopened)
 	if err != nil {
 		return err
 	}
 	r.snapshotAt, r.firstObserved, r.lastObserved, r.receivedAt = utc(snapshotAt), utc(first), utc(last), utc(received)
+	r.changedAt = utc(changed)
 	if err := json.Unmarshal(seen, &r.seen); err != nil {
 		return fmt.Errorf("session %s: seen: %w", r.id, err)
 	}
@@ -69,15 +80,14 @@ func (r *row) scan(rows pgx.Rows) error {
 //
 // Requires: the transaction holds the row's lock.
 func (r *row) merge(u Update) {
+	wasClosed := r.closedSeq
 	r.asOf = max(r.asOf, u.AsOf)
 	if u.Snapshot > r.snapshot {
 		r.snapshot, r.snapshotAt, r.snapshotHash = u.Snapshot, u.SnapshotAt.UTC(), u.Hash
 	}
 	r.seen = r.seen.Union(u.Seen).After(r.snapshot)
 	r.missing = r.seen.Holes(r.snapshot + 1)
-	if u.Closed != 0 && (r.closedSeq == 0 || u.Closed < r.closedSeq) {
-		r.closedSeq, r.closeReason = u.Closed, u.Reason
-	}
+	r.mergeClose(u)
 	if !u.First.IsZero() && (r.firstObserved.IsZero() || u.First.Before(r.firstObserved)) {
 		r.firstObserved = u.First.UTC()
 	}
@@ -87,10 +97,33 @@ func (r *row) merge(u Update) {
 	if u.Received.After(r.receivedAt) {
 		r.receivedAt = u.Received.UTC()
 	}
+	if at := u.batchReceived(); at.After(r.changedAt) && (len(u.Write) > 0 || r.closedSeq != wasClosed) {
+		r.changedAt = at.UTC()
+	}
 	r.status.update(u, device.AttrConnectionStatus)
 	r.mac.update(u, device.AttrMAC)
 	r.hostname.update(u, device.AttrHostname)
 	r.hostname.text = strings.ToLower(r.hostname.text)
+}
+
+// mergeClose merges the closes. Of two by the edge the earlier one counts. One that
+// no edge sent counts while no event past it is known and the edge sent none: so it
+// comes and goes the same in whatever order updates are merged.
+//
+// Requires: r.asOf is that of both.
+func (r *row) mergeClose(u Update) {
+	switch {
+	case u.Closed == 0:
+	case u.Provisional:
+		if r.closedSeq == 0 || r.closeKind == closedByCloud && u.Closed > r.closedSeq {
+			r.closedSeq, r.closeReason, r.closeKind = u.Closed, u.Reason, closedByCloud
+		}
+	case r.closeKind != closedByEdge || u.Closed < r.closedSeq:
+		r.closedSeq, r.closeReason, r.closeKind = u.Closed, u.Reason, closedByEdge
+	}
+	if r.closeKind == closedByCloud && r.asOf > r.closedSeq {
+		r.closedSeq, r.closeReason, r.closeKind = 0, "", ""
+	}
 }
 
 // writable is what u may write: what a newer snapshot than u's has already
@@ -116,6 +149,7 @@ func (r *row) count(u Update) {
 	r.counters.Repaired += int64(len(u.Repaired))
 	r.counters.OverLimit += int64(len(u.OverLimit))
 	r.counters.Stale += u.Stale
+	r.counters.Reopened += u.Reopened
 }
 
 // update copies the attribute if u writes it and it does not lose against seq.
@@ -143,7 +177,7 @@ func (r *row) state() device.State {
 	}
 	return device.State{
 		RAE: r.rae, Session: r.id.String(), AsOf: r.asOf, Snapshot: r.snapshot, Hash: r.snapshotHash, SnapshotAt: r.snapshotAt,
-		Seen: r.seen, Closed: r.closedSeq, Reason: r.closeReason, First: r.firstObserved, Last: r.lastObserved,
+		Seen: r.seen, Closed: r.closedSeq, Reason: r.closeReason, Provisional: r.closeKind == closedByCloud, First: r.firstObserved, Last: r.lastObserved,
 		Attributes: make(map[string]device.Attribute),
 	}
 }

@@ -131,7 +131,7 @@ func TestStatementsAreInOnePlace(t *testing.T) {
 // The tables are written by whom the package's documentation says.
 func TestWritersOfTables(t *testing.T) {
 	writers := map[string]string{
-		"apply": "apply", "identity": "apply", "merge": "apply people", "conflict": "people", "quarantine": "people", "teststate": "people",
+		"apply": "apply", "identity": "apply", "merge": "apply people", "conflict": "people", "quarantine": "people", "teststate": "people", "split": "people", "rae": "people",
 		"retention": "retention", "query": "", "statements": "",
 	}
 	got := map[string]map[string]bool{}

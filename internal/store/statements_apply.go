@@ -6,9 +6,9 @@ import "github.com/rollcall-platform/rollcall/internal/device"
 const (
 	// sessionColumns are the fields of row, in the order of row.scan.
 	sessionColumns = `session_id, rae, device_id, identified, as_of_seq, snapshot_seq, snapshot_at, snapshot_hash,
-	seen, missing, closed_seq, close_reason, first_observed, last_observed, received_at,
+	seen, missing, closed_seq, close_reason, close_kind, first_observed, last_observed, received_at, changed_at,
 	connection_status, connection_status_seq, mac, mac_seq, hostname, hostname_seq,
-	events, records, duplicates, after_close, repaired, over_limit, stale, revision, apply_id`
+	events, records, duplicates, after_close, repaired, over_limit, stale, revision, apply_id, reopened`
 
 	// The sort is below the lock: rows are locked in its order.
 	sqlLockSessions = `
@@ -44,7 +44,8 @@ UPDATE device_session SET
 	mac = u.mac, mac_seq = u.mac_seq, hostname = u.hostname, hostname_seq = u.hostname_seq,
 	events = u.events, records = u.records, duplicates = u.duplicates, after_close = u.after_close,
 	repaired = u.repaired, over_limit = u.over_limit, stale = u.stale,
-	revision = u.revision, apply_id = u.apply_id, applied_at = now()
+	revision = u.revision, apply_id = u.apply_id,
+	close_kind = u.close_kind, changed_at = u.changed_at, reopened = u.reopened, applied_at = now()
 FROM (SELECT
 	unnest($1::UUID[]) AS session_id, unnest($2::UUID[]) AS device_id, unnest($3::BOOL[]) AS identified,
 	unnest($4::INT8[]) AS as_of_seq, unnest($5::INT8[]) AS snapshot_seq, unnest($6::TIMESTAMPTZ[]) AS snapshot_at,
@@ -55,7 +56,8 @@ FROM (SELECT
 	unnest($17::TEXT[]) AS mac, unnest($18::INT8[]) AS mac_seq, unnest($19::TEXT[]) AS hostname, unnest($20::INT8[]) AS hostname_seq,
 	unnest($21::INT8[]) AS events, unnest($22::INT8[]) AS records, unnest($23::INT8[]) AS duplicates,
 	unnest($24::INT8[]) AS after_close, unnest($25::INT8[]) AS repaired, unnest($26::INT8[]) AS over_limit,
-	unnest($27::INT8[]) AS stale, unnest($28::INT8[]) AS revision, unnest($29::TEXT[]) AS apply_id
+	unnest($27::INT8[]) AS stale, unnest($28::INT8[]) AS revision, unnest($29::TEXT[]) AS apply_id,
+	unnest($30::TEXT[]) AS close_kind, unnest($31::TIMESTAMPTZ[]) AS changed_at, unnest($32::INT8[]) AS reopened
 ) u
 WHERE device_session.session_id = u.session_id`
 
@@ -156,13 +158,13 @@ SELECT name, value, seq, observed_at FROM device_attribute WHERE session_id = $1
 	// Of each session the newest first. Of two one is the older, for whichever
 	// is asked.
 	sqlRivals = `
-SELECT n.session_id, o.session_id, (o.received_at, o.first_observed, o.session_id) < (n.received_at, n.first_observed, n.session_id)
+SELECT n.session_id, o.session_id, (o.changed_at, o.session_id) < (n.changed_at, n.session_id)
 FROM device_session n JOIN device_session o ON o.mac = n.mac AND o.rae = n.rae
 WHERE n.session_id = ANY($1::UUID[]) AND n.mac <> '' AND n.mac <> '00:00:00:00:00:00' AND n.closed_seq = 0
 	AND o.session_id <> n.session_id AND o.closed_seq = 0
-	AND o.received_at IS NOT NULL AND o.first_observed IS NOT NULL AND n.received_at IS NOT NULL AND n.first_observed IS NOT NULL
-ORDER BY n.session_id, o.received_at DESC, o.first_observed DESC, o.session_id DESC LIMIT $2`
+	AND o.changed_at IS NOT NULL AND n.changed_at IS NOT NULL
+ORDER BY n.session_id, o.changed_at DESC, o.session_id DESC LIMIT $2`
 
 	sqlKnown = `
-SELECT session_id, snapshot_seq, seen, closed_seq FROM device_session WHERE session_id = ANY($1::UUID[])`
+SELECT session_id, snapshot_seq, seen, CASE WHEN close_kind = '` + closedByEdge + `' THEN closed_seq ELSE 0 END FROM device_session WHERE session_id = ANY($1::UUID[])`
 )

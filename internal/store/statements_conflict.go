@@ -2,7 +2,7 @@ package store
 
 // What people ask and decide about identity.
 const (
-	conflictColumns = `conflict_id, device_a, kind_a, value_a, device_b, kind_b, value_b, session_id, noted_at, decision, decided_by, decided_at`
+	conflictColumns = `conflict_id, device_a, kind_a, value_a, device_b, kind_b, value_b, session_id, contested, noted_at, decision, decided_by, decided_at`
 
 	// Open ones first, newest first; of one device, or of all.
 	sqlConflicts = `
@@ -23,7 +23,7 @@ FROM (
 	SELECT DISTINCT ON (device_id) *
 	FROM device_session
 	WHERE device_id = ANY($1::UUID[])
-	ORDER BY device_id, ` + currentOrder + `
+	ORDER BY device_id, ` + presentOrder + `
 ) s`
 
 	// A decision is about a pair of devices, and decides every conflict of it.
@@ -37,10 +37,16 @@ INSERT INTO identity_conflict (conflict_id, device_a, device_b, kind_b, value_b,
 VALUES ($1, $2, $3, '', '', $4, now(), 'merged', $5, now())
 ON CONFLICT (conflict_id) DO NOTHING`
 
+	// A merge by evidence decides what the two had between them: a claim that is
+	// honoured, a conflict by weak evidence.
+	sqlDecideMerged = `
+UPDATE identity_conflict SET decision = '` + Merged + `', decided_by = '` + byEvidence + `', decided_at = now()` + fromMerges + `
+	((device_a = m.from_device AND device_b = m.into_device) OR (device_a = m.into_device AND device_b = m.from_device)) AND decision <> '` + Merged + `'`
+
 	// What was in conflict with a device that is merged is so with the one it is merged into.
 	sqlRepointConflicts = `
 UPDATE identity_conflict SET
-	device_a = CASE WHEN device_a = $1 THEN $2 ELSE device_a END,
-	device_b = CASE WHEN device_b = $1 THEN $2 ELSE device_b END
-WHERE (device_a = $1 OR device_b = $1) AND decision <> 'merged'`
+	device_a = COALESCE((SELECT m.into_device ` + mergePairs + ` WHERE m.from_device = device_a), device_a),
+	device_b = COALESCE((SELECT m.into_device ` + mergePairs + ` WHERE m.from_device = device_b), device_b)
+WHERE (device_a = ANY($1::UUID[]) OR device_b = ANY($1::UUID[])) AND decision <> '` + Merged + `'`
 )

@@ -2,8 +2,9 @@ package store
 
 // A merge of devices: all that one has goes to another, and it is deleted.
 const (
+	mergePairs = `FROM (SELECT unnest($1::UUID[]) AS from_device, unnest($2::UUID[]) AS into_device) m`
 	fromMerges = `
-FROM (SELECT unnest($1::UUID[]) AS from_device, unnest($2::UUID[]) AS into_device) m WHERE `
+` + mergePairs + ` WHERE `
 
 	// Who waits for a session here may hold what that session's transaction
 	// waits for: it must not wait.

@@ -9,9 +9,11 @@ const (
 	s.missing, s.closed_seq, s.close_reason, s.first_observed, s.last_observed, s.received_at, s.applied_at, s.snapshot_at,
 	(SELECT max(c.observed_at) FROM device_attribute c WHERE c.session_id = s.session_id)`
 
-	// The current session of a device is its open one, or the one seen last.
-	// Its session id breaks ties.
-	currentOrder = `(closed_seq > 0), last_observed DESC NULLS LAST, session_id`
+	// The session that a device shows, its present one: an open one, one that is
+	// online, the one that changed last by the cloud's time. A snapshot that only
+	// confirms is no change, and no edge's clock counts. The session's identifier
+	// breaks ties.
+	presentOrder = `(closed_seq > 0), (connection_status <> '` + device.Online + `'), changed_at DESC NULLS LAST, session_id`
 
 	// Devices in the order of their identifiers, from after $1. The text of a
 	// value is what people type: a string without its quotes.
@@ -21,7 +23,7 @@ FROM (
 	SELECT DISTINCT ON (device_id) *
 	FROM device_session
 	WHERE device_id > $1
-	ORDER BY device_id, ` + currentOrder + `
+	ORDER BY device_id, ` + presentOrder + `
 ) s
 WHERE ($2::TEXT = '' OR s.rae = $2)
 	AND ($3::TEXT = '' OR ($3 = '` + StatusClosed + `' AND s.closed_seq > 0) OR ($3 = s.connection_status AND s.closed_seq = 0))
@@ -53,7 +55,7 @@ SELECT serial FROM rae ORDER BY serial`
 
 	sqlSessionsOf = `
 SELECT ` + summaryColumns + `
-FROM device_session s WHERE s.device_id = $1 ORDER BY ` + currentOrder + ` LIMIT $2`
+FROM device_session s WHERE s.device_id = $1 ORDER BY ` + presentOrder + ` LIMIT $2`
 
 	// Open sessions in the order of their identifiers, from after $1.
 	sqlOpenSessions = `
@@ -67,7 +69,7 @@ SELECT max(o.received_at) FROM device_session s JOIN device_session o ON o.rae =
 
 	sqlSummaries = `
 SELECT ` + summaryColumns + `
-FROM device_session s WHERE s.session_id = ANY($1::UUID[]) ORDER BY s.device_id, ` + currentOrder + ``
+FROM device_session s WHERE s.session_id = ANY($1::UUID[]) ORDER BY s.device_id, ` + presentOrder + ``
 
 	// A session that is closed has ended what it held.
 	sqlIdentitiesOf = `

@@ -12,16 +12,16 @@
 // Nothing outside of this package writes any. TestWritersOfTables holds the
 // statements to this list.
 //
-//	rae                apply
-//	device             apply, people (merge)
-//	device_session     apply, people (merge), retention
+//	rae                apply, people (label)
+//	device             apply, people (merge and split)
+//	device_session     apply, people (merge and split), retention
 //	device_attribute   apply, retention
 //	attribute_change   apply, retention
 //	ingest_position    apply, retention
 //	session_gap        apply, retention
 //	network_interface  apply, retention
-//	identity_owner     apply, people (merge)
-//	device_identity    apply, people (merge), retention
+//	identity_owner     apply, people (merge and split and label)
+//	device_identity    apply, people (merge and split), retention
 //	identity_conflict  apply (notes one), people (decide)
 //	device_test_state  apply (merge), people
 //	quarantined_batch  apply (notes one), people (decide), retention
@@ -29,6 +29,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rollcall-platform/rollcall/internal/identity"
 )
 
 // Options of Open.
@@ -57,6 +60,10 @@ type Options struct {
 	// NoHistory leaves out what attributes were: writes are cheaper, and
 	// History, AsOf and Explain know only what attributes are.
 	NoHistory bool
+	// Hold is for how long the present session of a device keeps it from sessions
+	// of other RAEs. Default: DefaultHold. Longer, a device that was moved is two
+	// for longer; shorter, a RAE can take one that only restarts.
+	Hold identity.Hold
 	// Tracer is told of every statement. Default: none.
 	Tracer pgx.QueryTracer
 	// Logger is told of retries at debug level. Default: discards.
@@ -65,10 +72,15 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
+// DefaultHold outlasts a device that restarts, and a RAE whose one quiet device
+// sends nothing but a snapshot every three hours.
+var DefaultHold = identity.Hold{Offline: 10 * time.Minute, Silent: 7 * time.Hour}
+
 // Store is the database. Its methods may be called concurrently.
 type Store struct {
 	pool    *pgxpool.Pool
 	history bool
+	hold    identity.Hold
 	log     *slog.Logger
 	m       *metrics
 	reads   bool // the URL asks for a server that need take no writes
@@ -97,6 +109,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Hold.Offline = cmp.Or(o.Hold.Offline, DefaultHold.Offline)
+	o.Hold.Silent = cmp.Or(o.Hold.Silent, DefaultHold.Silent)
 	m, err := newMetrics(o.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -106,7 +120,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	c.pool.Store(pool)
-	return &Store{pool: pool, history: !o.NoHistory, log: o.Logger, m: m, reads: reads(config.ConnConfig, o.URL)}, nil
+	return &Store{pool: pool, history: !o.NoHistory, hold: o.Hold, log: o.Logger, m: m, reads: reads(config.ConnConfig, o.URL)}, nil
 }
 
 // Close ends the connections, after those in use are given back.

@@ -81,9 +81,14 @@ func (f *feed) update(events ...device.Event) store.Update {
 }
 
 func updateOf(s *device.State, c device.Change, fold device.Fold, rae, id string, offset int64, records int) store.Update {
+	var reopened int64
+	if c.Reopened {
+		reopened = 1
+	}
 	return store.Update{
-		RAE: rae, Session: id, AsOf: s.AsOf, Snapshot: s.Snapshot, SnapshotAt: s.SnapshotAt, Hash: s.Hash,
-		Seen: s.Seen, Missing: s.Missing(), Closed: s.Closed, Reason: s.Reason, First: s.First, Last: s.Last,
+		Reopened: reopened,
+		RAE:      rae, Session: id, AsOf: s.AsOf, Snapshot: s.Snapshot, SnapshotAt: s.SnapshotAt, Hash: s.Hash,
+		Seen: s.Seen, Missing: s.Missing(), Closed: s.Closed, Reason: s.Reason, Provisional: s.Provisional, First: s.First, Last: s.Last,
 		Received: fold.Last.Add(time.Second), Write: c.Write, Positions: []device.Position{{Topic: topic, Partition: 3, Next: offset}},
 		Repaired: c.Repaired, Corrected: c.Corrected, OverLimit: c.OverLimit, Events: fold.Events() - c.Duplicates - c.AfterClose,
 		Records: int64(records), Duplicates: c.Duplicates, AfterClose: c.AfterClose,

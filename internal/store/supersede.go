@@ -28,8 +28,9 @@ type Rivals struct {
 //
 // Both sides look, because sessions are read in no order: the older one may
 // reach the database last. Which is newer goes by when Kafka received the newest
-// record of each; where that is the same moment, by what the edge's clock says
-// of their beginnings, and then by their identifiers.
+// record of each that changed something, a confirmation is none; where that is the
+// same moment, by their identifiers. Whether they are online says nothing here: who
+// is dead never said that it went offline.
 func (s *Store) Rivals(ctx context.Context, session string) (Rivals, error) {
 	if err := device.CheckSession(session); err != nil {
 		return Rivals{}, fmt.Errorf("rivals: %w", err)
@@ -81,13 +82,15 @@ func (s *Store) completeAnswers(ctx context.Context, updates []Update) error {
 	if len(sessions) == 0 {
 		return nil
 	}
-	rivals, tests := map[string]Rivals{}, map[string]TestState{}
+	rivals, tests, claims := map[string]Rivals{}, map[string]TestState{}, map[string][]Claim{}
 	err := s.retry(ctx, func(conn *pgxpool.Conn) error {
 		clear(rivals)
 		clear(tests)
+		clear(claims)
 		b := &pgx.Batch{}
 		queueRivals(b, sessions, rivals)
 		queueTestStates(b, sessions, tests)
+		queueClaimsOf(b, sessions, claims)
 		return conn.SendBatch(ctx, b).Close()
 	})
 	if err != nil {
@@ -97,7 +100,7 @@ func (s *Store) completeAnswers(ctx context.Context, updates []Update) error {
 		if !u.wantsAnswer() {
 			continue
 		}
-		u.Answer.Test = tests[u.Session]
+		u.Answer.Test, u.Answer.Claims = tests[u.Session], claims[u.Session]
 		if u.Opens {
 			u.Answer.Rivals = rivals[u.Session]
 		}

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,7 +55,8 @@ func TestRivals(t *testing.T) {
 }
 
 // Records that Kafka received in the same moment do not make each of two
-// sessions the other's older one: both would be closed.
+// sessions the other's older one: both would be closed. No clock of an edge breaks
+// the tie.
 func TestOfTwoRivalsOneIsTheOlder(t *testing.T) {
 	s, _ := open(t)
 	var ids []string
@@ -65,12 +67,33 @@ func TestOfTwoRivalsOneIsTheOlder(t *testing.T) {
 		apply(t, s, u)
 		ids = append(ids, f.id)
 	}
+	slices.Sort(ids)
 	first, err := s.Rivals(t.Context(), ids[0])
 	require.NoError(t, err)
 	require.Equal(t, store.Rivals{Newer: ids[1]}, first)
 	second, err := s.Rivals(t.Context(), ids[1])
 	require.NoError(t, err)
 	require.Equal(t, store.Rivals{Older: ids[:1]}, second)
+}
+
+// A snapshot that only confirms does not make a session the newer one.
+func TestConfirmationMakesNobodyNewer(t *testing.T) {
+	s, _ := open(t)
+	dead, live := newFeed(1), newFeed(2)
+	u := dead.update(dead.opened(map[string]string{"network.mac": `"02:00:00:00:00:01"`}))
+	u.Received = at(10)
+	v := live.update(live.opened(map[string]string{"network.mac": `"02:00:00:00:00:01"`}))
+	v.Received = at(20)
+	apply(t, s, u, v)
+	w := dead.update(device.Event{
+		RAE: dead.rae, Session: dead.id, Type: device.Snapshot, Seq: 2, Time: at(2),
+		Attributes: dead.state.Live(), Hash: device.Hash(dead.state.Live()),
+	})
+	w.Received = at(500)
+	apply(t, s, w)
+	rivals, err := s.Rivals(t.Context(), live.id)
+	require.NoError(t, err)
+	require.Equal(t, store.Rivals{Older: []string{dead.id}}, rivals)
 }
 
 // A group in which a session is not new after all: that one is left as it is,

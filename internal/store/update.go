@@ -32,6 +32,7 @@ type Update struct {
 	Missing     device.SeqSet // follows from Seen and Snapshot; the store computes it of what is stored and this
 	Closed      int64
 	Reason      string
+	Provisional bool // of the close: no edge sent it
 	First, Last time.Time
 	Received    time.Time // Kafka timestamp of the newest record
 	// BatchReceived is the Kafka timestamp of the newest record of what is
@@ -58,11 +59,14 @@ type Update struct {
 	Duplicates int64
 	AfterClose int64
 	Stale      int64 // attribute writes that lost against a newer seq
+	Reopened   int64 // 1: an event past a provisional close has reopened the session
 
 	// New says that the update was worked out from nothing: one of a session
 	// that is stored is not written. Opens asks for the session's rivals. Both
 	// ask for its device's test state.
 	New, Opens bool
+	// again has the session judged though it writes no evidence: see ReviewClaims.
+	again bool
 	// Answer is filled by the time that Apply returns without an error. It is
 	// needed where ID, New or Opens is set.
 	Answer *Answer
@@ -84,6 +88,7 @@ type Answer struct {
 	Mismatch bool   // another row is stored than the update builds on, and it was not written
 	Rivals   Rivals // of the session, as they are after the update
 	Test     TestState
+	Claims   []Claim // of the session's device, contested
 }
 
 // wantsAnswer reports whether u, which is committed, asks for what is read after

@@ -70,9 +70,24 @@ type incoming struct {
 	fold    device.Fold
 	bad     *device.Invalid // not nil: it becomes a dead letter
 	account *account
-	strip   bool // the dead letter goes without the value
+	strip   bool   // the dead letter goes without the value
+	clamped string // whose clock was ahead and is not believed: clockKafka, clockEdge; empty: none
 }
 
+// Whose clock was ahead, as the metric counts it.
+const (
+	clockKafka = "kafka"
+	clockEdge  = "edge"
+)
+
+// maxAhead is how far past the poller's own clock a record's timestamp may be. A
+// bridge or broker whose clock is further ahead, or that takes microseconds for
+// milliseconds, would have its sessions be the newest for as long.
+const maxAhead = time.Minute
+
+// decode reads a record. Of an event it clamps times that are too far ahead: the
+// record's timestamp to when it arrived, the event's own times to that timestamp. A
+// dead letter keeps what it has.
 func decode(r *kgo.Record, topicID string, arrived time.Time) incoming {
 	in := incoming{record: r, topicID: topicID, arrived: arrived}
 	if r.Attrs.IsControl() {
@@ -80,6 +95,12 @@ func decode(r *kgo.Record, topicID string, arrived time.Time) incoming {
 	}
 	e, err := device.DecodeRecord(string(r.Key), r.Value)
 	if err == nil {
+		if r.Timestamp.After(arrived.Add(maxAhead)) {
+			r.Timestamp, in.clamped = arrived, clockKafka
+		}
+		if e.ClampTimes(r.Timestamp) && in.clamped == "" {
+			in.clamped = clockEdge
+		}
 		in.fold = device.FoldOf(e)
 		return in
 	}

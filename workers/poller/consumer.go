@@ -317,6 +317,11 @@ func (p *consumer) noteLost(a *assignment, n int64) {
 }
 
 func (p *consumer) accept(a *assignment, in []incoming, end int64) {
+	for _, i := range in {
+		if i.clamped != "" {
+			p.metrics.clamped.WithLabelValues(i.clamped).Inc()
+		}
+	}
 	ready, letters, rewinds, markers := a.add(in, end, func(i incoming) *kafka.Letter {
 		letter := p.deadLetters.producer.Letter(i.record, string(i.bad.Cause), i.bad.Detail)
 		if i.strip {

@@ -13,7 +13,7 @@ type metrics struct {
 	fetches, records, applied, duplicates, rewinds, offsetsLost prometheus.Counter
 	resignals, deadLetterFailures, commitBytes, restarts        prometheus.Counter
 
-	signals, deadLetters, commits, ackReads, rebalances, windowCuts, drains, overBudget *prometheus.CounterVec
+	signals, deadLetters, commits, ackReads, rebalances, windowCuts, drains, overBudget, clamped *prometheus.CounterVec
 
 	window, oldestUnacked, waiting, stopped, buffered, paused, drainSeconds, drainLeft prometheus.Gauge
 
@@ -65,6 +65,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		commits:     vec("commits_total", "Offset commits by outcome: ok, error.", "outcome"),
 		ackReads:    vec("ack_reads_total", "Reads of ingest positions by outcome: ok, error.", "outcome"),
 		rebalances:  vec("rebalances_total", "Rebalance callbacks by kind: assigned, revoked, lost.", "kind"),
+
+		clamped: vec("clamped_records_total", "Records with a time too far ahead, set to when they were received, by whose clock: kafka (the record's timestamp), edge (the event's own times).", "clock"),
 
 		windowCuts: vec("window_cuts_total", "Times the window was halved, by cause: busy (the sink said so), outage (it could not be reached).", "cause"),
 		drains:     vec("drains_total", "Drains by outcome: complete, deadline.", "outcome"),

@@ -36,6 +36,10 @@ type Options struct {
 	// Applier takes the updates. Default: activities.Direct over Store, one
 	// transaction an update.
 	Applier activities.Applier
+	// Claims are looked at every 10 s: a contested claim is honoured by that time
+	// after its device's holder has let go. Default: none, and claims wait until a
+	// person decides or the claiming session's evidence changes.
+	Claims Claims
 	// Commands takes requests for snapshots. Default: none, and a session with
 	// a gap waits for the snapshot that its edge sends unasked.
 	Commands activities.Commands

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
@@ -23,6 +24,7 @@ type Worker struct {
 	options    Options
 	activities *activities.Activities
 	search     atomic.Bool
+	claims     prometheus.Gauge // that are open
 
 	mu  sync.Mutex
 	why error // not ready because
@@ -40,6 +42,9 @@ func New(o Options) (*Worker, error) {
 		Commands: o.Commands, SnapshotRate: o.SnapshotRate, Temporal: o.Client,
 	})
 	if err != nil {
+		return nil, fmt.Errorf("session worker: %w", err)
+	}
+	if w.claims, err = newClaimGauge(o.Registerer); err != nil {
 		return nil, fmt.Errorf("session worker: %w", err)
 	}
 	if err := o.Version.register(o.Registerer); err != nil {
@@ -119,6 +124,11 @@ func (w *Worker) serve(ctx context.Context) error {
 		return fmt.Errorf("start worker: %w", err)
 	}
 	w.notReady(nil)
+	reviewing, stopReview := context.WithCancel(ctx)
+	var review sync.WaitGroup
+	review.Go(func() { w.reviewClaims(reviewing) })
+	defer review.Wait()
+	defer stopReview()
 	o.Logger.InfoContext(ctx, "session worker started", "namespace", o.Namespace, "task_queue", o.TaskQueue, "worker_version", o.Version.String(), "search_attributes", w.search.Load())
 	select {
 	case <-ctx.Done():

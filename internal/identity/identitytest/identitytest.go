@@ -59,51 +59,66 @@ func Value(run, attribute, name string) string {
 	return fmt.Sprintf(`"%s-%s-%s"`, run, attribute, name)
 }
 
-// Groups names the device of each session: those with one name are one device
-// once every conflict is decided by merging. Sessions that share strong evidence
-// are one device. A session with weak evidence alone is at the device that weak
-// evidence connects it with, directly or by way of others, if that is one at
-// most; else its name is empty, and its device depends on the order.
+// Groups names the device of each session that has strong evidence: those with one
+// name are one device once every conflict by strong evidence is decided by merging.
+// The name of the others is empty: weak evidence places them, and their device
+// depends on the order.
 func Groups(sessions []Session) []string {
-	strong, connected := sets{}, sets{} // of sessions and values, by shared evidence
-	identified := make([]bool, len(sessions))
+	shared, identified := sets{}, make([]bool, len(sessions))
 	for n, s := range sessions {
-		for _, update := range s {
-			for attribute, name := range update {
-				value := attribute + " " + name
-				if weak[attribute] {
-					connected.join(session(n), value)
-					continue
-				}
+		s.each(func(attribute, value string) {
+			if !weak[attribute] {
 				identified[n] = true
-				strong.join(session(n), value)
+				shared.join(session(n), value)
 			}
-		}
-	}
-	devices := map[string]map[string]bool{} // by what weak evidence connects
-	for n := range sessions {
-		if identified[n] {
-			by := connected.of(session(n))
-			if devices[by] == nil {
-				devices[by] = map[string]bool{}
-			}
-			devices[by][strong.of(session(n))] = true
-		}
+		})
 	}
 	out := make([]string, len(sessions))
 	for n := range sessions {
-		switch reached := devices[connected.of(session(n))]; {
-		case identified[n]:
-			out[n] = strong.of(session(n))
-		case len(reached) == 0:
-			out[n] = connected.of(session(n))
-		case len(reached) == 1:
-			for d := range reached {
-				out[n] = d
-			}
+		if identified[n] {
+			out[n] = shared.of(session(n))
 		}
 	}
 	return out
+}
+
+// Connected names what evidence of any kind connects, directly or by way of other
+// sessions: those with different names are never one device.
+func Connected(sessions []Session) []string {
+	shared := sets{}
+	for n, s := range sessions {
+		s.each(func(_, value string) { shared.join(session(n), value) })
+	}
+	out := make([]string, len(sessions))
+	for n := range sessions {
+		out[n] = shared.of(session(n))
+	}
+	return out
+}
+
+// WeakOnly returns the sessions without their strong evidence.
+func WeakOnly(sessions []Session) []Session {
+	out := make([]Session, len(sessions))
+	for n, s := range sessions {
+		for _, update := range s {
+			kept := map[string]string{}
+			for attribute, name := range update {
+				if weak[attribute] {
+					kept[attribute] = name
+				}
+			}
+			out[n] = append(out[n], kept)
+		}
+	}
+	return out
+}
+
+func (s Session) each(do func(attribute, value string)) {
+	for _, update := range s {
+		for attribute, name := range update {
+			do(attribute, attribute+" "+name)
+		}
+	}
 }
 
 func session(n int) string { return fmt.Sprint("session ", n) }

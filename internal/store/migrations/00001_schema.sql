@@ -7,7 +7,8 @@
 -- A Reference Automation Environment, known by its serial.
 CREATE TABLE IF NOT EXISTS rae (
     serial     TEXT        NOT NULL PRIMARY KEY,
-    first_seen TIMESTAMPTZ NOT NULL
+    first_seen TIMESTAMPTZ NOT NULL,
+    lab        TEXT        NOT NULL DEFAULT 'default' -- the scope in which evidence identifies
 );
 
 -- A device under test: what its sessions, on whatever RAE, have in common.
@@ -35,10 +36,12 @@ CREATE TABLE IF NOT EXISTS device_session (
     missing       JSONB       NOT NULL DEFAULT '[]', -- [[from,to],…] not applied, below as_of_seq
     closed_seq    INT8        NOT NULL DEFAULT 0,    -- 0: open
     close_reason  TEXT        NOT NULL DEFAULT '',
+    close_kind    TEXT        NOT NULL DEFAULT '', -- edge: final; cloud: an event past it reopens; '': open
 
     first_observed TIMESTAMPTZ, -- when the edge first observed the device, by its clock
     last_observed  TIMESTAMPTZ, -- and last: a snapshot is no observation
     received_at    TIMESTAMPTZ, -- Kafka timestamp of the newest record
+    changed_at     TIMESTAMPTZ, -- Kafka timestamp of the newest record that changed something
     applied_at     TIMESTAMPTZ NOT NULL,
 
     -- Copies of attributes that devices are looked up and listed by, each with
@@ -56,7 +59,8 @@ CREATE TABLE IF NOT EXISTS device_session (
     after_close INT8 NOT NULL DEFAULT 0,
     repaired    INT8 NOT NULL DEFAULT 0,
     over_limit  INT8 NOT NULL DEFAULT 0,
-    stale       INT8 NOT NULL DEFAULT 0 -- attribute writes that lost against a newer seq
+    stale       INT8 NOT NULL DEFAULT 0, -- attribute writes that lost against a newer seq
+    reopened    INT8 NOT NULL DEFAULT 0  -- times that an event past a provisional close came
 );
 CREATE INDEX IF NOT EXISTS device_session_device ON device_session (device_id);
 CREATE INDEX IF NOT EXISTS device_session_mac ON device_session (mac);
@@ -132,13 +136,14 @@ CREATE TABLE IF NOT EXISTS network_interface (
     changed_at TIMESTAMPTZ NOT NULL  -- observed time of the newest change
 );
 
--- Which device a piece of evidence leads to. The key is what keeps two
+-- Which device a piece of evidence leads to, in a lab. The key is what keeps two
 -- transactions from making two devices of one ESN.
 CREATE TABLE IF NOT EXISTS identity_owner (
+    lab       TEXT NOT NULL,
     kind      TEXT NOT NULL, -- esn, udn, serial, client, mac
     value     TEXT NOT NULL,
     device_id UUID NOT NULL REFERENCES device (device_id),
-    PRIMARY KEY (kind, value)
+    PRIMARY KEY (lab, kind, value)
 );
 CREATE INDEX IF NOT EXISTS identity_owner_device ON identity_owner (device_id);
 
@@ -158,7 +163,9 @@ CREATE TABLE IF NOT EXISTS device_identity (
 );
 CREATE INDEX IF NOT EXISTS device_identity_device ON device_identity (device_id);
 
--- Two devices that one session's evidence leads to, and what a person decided.
+-- Two devices that one session's evidence leads to, and what became of it. Where
+-- it is contested, device_b is held by a session of another RAE: the claim is
+-- honoured when that lets go, unless a person has decided before.
 CREATE TABLE IF NOT EXISTS identity_conflict (
     conflict_id UUID        NOT NULL PRIMARY KEY, -- of the devices' pair
     device_a    UUID        NOT NULL,             -- that the session belongs to
@@ -168,8 +175,9 @@ CREATE TABLE IF NOT EXISTS identity_conflict (
     kind_b      TEXT        NOT NULL,
     value_b     TEXT        NOT NULL,
     session_id  UUID        NOT NULL,
+    contested   BOOL        NOT NULL DEFAULT false,
     noted_at    TIMESTAMPTZ NOT NULL,
-    decision    TEXT        NOT NULL DEFAULT '', -- '': open; merged, kept-apart
+    decision    TEXT        NOT NULL DEFAULT '', -- '': open; merged, kept-apart, withdrawn
     decided_by  TEXT        NOT NULL DEFAULT '',
     decided_at  TIMESTAMPTZ
 );
