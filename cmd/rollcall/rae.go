@@ -40,7 +40,7 @@ Example:
 // Run lists.
 func (c *raeListCmd) Run(ctx context.Context, env cli.Env) error {
 	return c.ask(ctx, func(ctx context.Context, db *store.Store) error {
-		raes, err := db.RAEs(ctx)
+		raes, err := db.LabelledRAEs(ctx)
 		if err != nil {
 			return err
 		}

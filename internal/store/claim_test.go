@@ -216,7 +216,7 @@ func TestLabs(t *testing.T) {
 	require.NoError(t, s.LabelRAE(t.Context(), "rae-3", "annex"))
 	require.Equal(t, other, query[string](t, url, `SELECT device_id::TEXT FROM identity_owner WHERE lab = 'annex' AND value = 'NF-0003'`))
 	require.Zero(t, query[int](t, url, `SELECT count(*) FROM identity_owner WHERE lab = 'default' AND value = 'NF-0003'`))
-	raes, err := s.RAEs(t.Context())
+	raes, err := s.LabelledRAEs(t.Context())
 	require.NoError(t, err)
 	require.Len(t, raes, 3)
 	require.Equal(t, "annex", raes[1].Lab)

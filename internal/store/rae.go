@@ -24,9 +24,9 @@ type RAE struct {
 	Open      int       `json:"open_sessions"`
 }
 
-// RAEs returns all that have sent anything, by serial.
-func (s *Store) RAEs(ctx context.Context) ([]RAE, error) {
-	rows, err := s.pool.Query(ctx, sqlRAEs)
+// LabelledRAEs returns all that have sent anything, by serial.
+func (s *Store) LabelledRAEs(ctx context.Context) ([]RAE, error) {
+	rows, err := s.pool.Query(ctx, sqlLabelledRAEs)
 	if err != nil {
 		return nil, fmt.Errorf("list RAEs: %w", err)
 	}

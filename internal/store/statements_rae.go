@@ -2,7 +2,7 @@ package store
 
 // What people ask and decide about RAEs.
 const (
-	sqlRAEs = `
+	sqlLabelledRAEs = `
 SELECT r.serial, r.lab, r.first_seen, max(s.received_at), count(s.session_id) FILTER (WHERE s.closed_seq = 0)
 FROM rae r LEFT JOIN device_session s ON s.rae = r.serial
 GROUP BY r.serial, r.lab, r.first_seen ORDER BY r.serial`
