@@ -242,6 +242,9 @@ func (e *Event) ClampTimes(received time.Time) (clamped bool) {
 	if clamped = e.Time.After(latest); clamped {
 		e.Time = received
 	}
+	if e.Seen.After(latest) {
+		e.Seen, clamped = received, true
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Attributes)) {
 		if a := e.Attributes[name]; a.At.After(latest) {
 			a.At, clamped = received, true
