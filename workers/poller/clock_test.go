@@ -31,7 +31,7 @@ func TestTimesAheadAreClamped(t *testing.T) {
 	} {
 		for _, kind := range []device.Type{device.Delta, device.Snapshot} {
 			t.Run(name+", "+string(kind), func(t *testing.T) {
-				e := device.Event{RAE: "RAE-1", Session: someSession, Type: kind, Seq: 2, Time: c.event, Attributes: map[string]device.Attribute{
+				e := device.Event{RAE: "RAE-1", Session: someSession, Type: kind, Seq: 2, Time: c.event, Seen: c.event, Attributes: map[string]device.Attribute{
 					"a": {Value: json.RawMessage("1"), Seq: 2, At: c.event},
 				}}
 				if kind == device.Snapshot {
