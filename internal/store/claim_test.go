@@ -77,6 +77,10 @@ func TestContestedClaim(t *testing.T) {
 			require.Equal(t, was, claims[0].B.Device)
 			require.NotEmpty(t, claims[0].B.Value)
 
+			open, err := s.OpenClaims(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, []store.OpenClaim{{ID: claims[0].ID, Session: thief.id, Holder: tv.id}}, open)
+
 			// Nothing that either says moves it, nor does time alone.
 			applyAt(t, s, tv, 30, tv.delta(2, map[string]string{"a": `1`}))
 			applyAt(t, s, thief, 40, thief.delta(2, map[string]string{"connection.status": `"online"`, "dhcp.client_id": `"client-9"`}))
