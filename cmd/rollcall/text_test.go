@@ -287,7 +287,7 @@ func TestLogsQuoteTextFromOutside(t *testing.T) {
 			var out bytes.Buffer
 			g := &grammar{}
 			g.LogFormat = format
-			g.Logger(&out).With("with", text).WithGroup(printable.Text(text)).Error(text, text, text, "err", errors.New(text), "group", slog.GroupValue(slog.String(text, text)), "any", []string{text})
+			g.Logger(&out).With("with", text).WithGroup(printable.Text(text)).Error(text, text, text, "err", errors.New(text), "group", slog.GroupValue(slog.String(text, text)), "any", []string{text}) //nolint:sloglint // the message is what is tested
 			printabletest.RequireClean(t, out.String())
 			require.Equal(t, 1, strings.Count(out.String(), "\n"), "%s %s", format, kind)
 		}

@@ -249,3 +249,17 @@ func TestHistory(t *testing.T) {
 	}
 	require.Equal(t, all.Changes, paged)
 }
+
+// What people may filter by: the names and the RAEs that there are.
+func TestNamesAndRAEs(t *testing.T) {
+	s, _ := lab(t)
+	names, err := s.AttributeNames(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"connection.status", "identity.udns", "mdns.model", "mdns.name", "network.hostname", "network.ipv4",
+		"network.mac", "network.mac_local", "ssdp.server",
+	}, names)
+	raes, err := s.RAEs(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"rae-1", "rae-2"}, raes)
+}
