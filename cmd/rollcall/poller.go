@@ -136,9 +136,10 @@ func (c *pollerCmd) Run(ctx context.Context, env cli.Env) error {
 	})
 }
 
-// readPositions asks the database for what the poller needs of it.
+// readPositions asks the database for what the poller needs of it, of a session
+// that does not exist.
 func readPositions(ctx context.Context, db *store.Store) error {
-	_, err := db.Positions(ctx, []string{uuid.Nil.String()})
+	_, err := db.Positions(ctx, []string{uuid.NewString()})
 	return err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"github.com/rollcall-platform/rollcall/internal/admin"
 	"github.com/rollcall-platform/rollcall/internal/cli"
 	"github.com/rollcall-platform/rollcall/internal/porttest"
+	"github.com/rollcall-platform/rollcall/internal/postgres/postgrestest"
+	"github.com/rollcall-platform/rollcall/internal/store"
 )
 
 // output is what a service writes while it runs.
@@ -60,6 +63,19 @@ func TestServiceWaits(t *testing.T) {
 			require.NotContains(t, out.String(), "hunter2")
 		})
 	}
+}
+
+// What the poller asks the database for is answered while there is one with the
+// tables, and not else.
+func TestPollerAsksForPositions(t *testing.T) {
+	url := postgrestest.New(t)
+	db, err := store.Open(t.Context(), store.Options{URL: url})
+	require.NoError(t, err)
+	defer db.Close()
+	require.Error(t, readPositions(t.Context(), db), "no tables")
+	_, err = store.Migrate(t.Context(), url, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, readPositions(t.Context(), db))
 }
 
 func TestTakenAdminPort(t *testing.T) {
