@@ -98,6 +98,10 @@ func (t *txn) setAttribute(mac, name string, value any, at time.Time) {
 			t.r.countRefused(mac, name, "invalid", err.Error(), 1)
 			return
 		}
+		if err := device.CheckValue(name, v); err != nil { // it costs itself alone
+			t.r.countRefused(mac, name, "invalid", err.Error(), 1)
+			return
+		}
 	}
 	if err := device.CheckName(name); err != nil {
 		t.r.countRefused(mac, name, "invalid", err.Error(), 1)

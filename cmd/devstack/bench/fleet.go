@@ -38,7 +38,7 @@ var (
 		"state.power", "state.foreground_app", "state.uptime", "audio.output", "telemetry.temperature",
 	}
 	watched = map[string][]string{
-		device.AttrConnectionStatus: {"online", "offline", "sleeping"},
+		device.AttrConnectionStatus: {device.Online, device.Offline},
 		"state.test":                {"idle", "running", "failed"},
 	}
 )
