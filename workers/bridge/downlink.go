@@ -100,6 +100,7 @@ type Downlink struct {
 	ready     atomic.Bool
 	watch     atomic.Pointer[kafka.TopicWatch] // while it runs
 	topics    *kafka.TopicMetrics
+	anew      kafka.Anew
 	lanes     lanes
 	running   sync.WaitGroup
 }
@@ -229,6 +230,7 @@ func (d *Downlink) Run(ctx context.Context) error {
 func (d *Downlink) recreated(topic string) {
 	d.client.PurgeTopicsFromProducing(topic)
 	if topic == d.opts.Topic {
+		d.anew.Recreated()
 		d.client.PurgeTopicsFromConsuming(topic)
 		d.client.AddConsumeTopics(topic)
 	}
@@ -299,6 +301,7 @@ func (d *Downlink) pass(r *kgo.Record, why string) (open bool) {
 
 func (d *Downlink) locate(ctx context.Context, starts map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	<-d.built
+	d.anew.Place(starts[d.opts.Topic])
 	kafka.Locate(ctx, d.client, d.opts.Logger, starts)
 	return starts, nil
 }

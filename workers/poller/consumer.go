@@ -186,6 +186,7 @@ func (p *consumer) topicRecreated(topic string) {
 		p.client.PurgeTopicsFromProducing(topic)
 		return
 	}
+	p.anew.Recreated()
 	p.joined.Store(false)
 	select {
 	case p.recreated <- struct{}{}:

@@ -41,6 +41,7 @@ type Poller struct {
 
 	ledger       *ledger
 	topicMetrics *kafka.TopicMetrics
+	anew         kafka.Anew
 	topics       atomic.Pointer[kafka.TopicWatch] // of the present consumer
 
 	tally        tally

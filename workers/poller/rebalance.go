@@ -35,6 +35,7 @@ func (p *consumer) assigned(_ context.Context, _ *kgo.Client, partitions map[str
 func (p *consumer) locate(ctx context.Context, starts map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	<-p.built
 	committed := starts[p.opts.Topic]
+	p.anew.Place(committed)
 	lost := kafka.Locate(ctx, p.client, p.log, starts)
 	for n, o := range committed {
 		if a := p.assignment(n); a != nil {
