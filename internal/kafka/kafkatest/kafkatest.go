@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -244,7 +245,10 @@ func (b *Broker) awaitReady() error {
 		resp, err := req.RequestWith(try, cl)
 		cancel()
 		if err == nil && len(resp.Brokers) > 0 {
-			return nil
+			// The plain listener may be there before the others.
+			if err = b.dialListeners(ctx); err == nil {
+				return nil
+			}
 		}
 		select {
 		case <-b.done:
@@ -254,6 +258,18 @@ func (b *Broker) awaitReady() error {
 		case <-tick.C:
 		}
 	}
+}
+
+// dialListeners reports the first listener that takes no connection.
+func (b *Broker) dialListeners(ctx context.Context) error {
+	for _, address := range []string{b.Plain, b.MutualTLS, b.SASL} {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		_ = conn.Close()
+	}
+	return nil
 }
 
 // Log is the end of what the broker has logged: warnings and errors.
