@@ -63,7 +63,7 @@ func runService(ctx context.Context, env cli.Env, name string, flags serviceFlag
 	if s.admin, err = admin.New(o); err != nil {
 		return err
 	}
-	s.admin.AddCheck(name, func() error { return errors.New("starting") })
+	s.admin.AddCheck(starting, func() error { return errors.New("waiting for what it needs") })
 	if defaults := env.Defaults(); len(defaults) > 0 {
 		env.Logger.Warn("addresses are not set, and their defaults are of this host or container alone", "defaults", defaults)
 	}
@@ -88,6 +88,9 @@ func runService(ctx context.Context, env cli.Env, name string, flags serviceFlag
 	return group.Wait()
 }
 
+// starting is the check that there is until the first component runs.
+const starting = "starting"
+
 // watch makes the service ready only while d is, until the service has ended.
 func (s *service) watch(d health.Dependency) {
 	s.watches.Go(func() { s.admin.Watch(s.watching, d) })
@@ -97,6 +100,7 @@ func (s *service) watch(d health.Dependency) {
 // components are.
 func (s *service) run(ctx context.Context, name string, c component) error {
 	s.admin.AddCheck(name, c.Ready)
+	s.admin.RemoveCheck(starting)
 	return c.Run(ctx)
 }
 

@@ -188,6 +188,9 @@ func (s *Server) URL() string { return s.scheme + "://" + s.Addr() }
 // replaces the first.
 func (s *Server) AddCheck(name string, ready func() error) { s.ready.Add(name, ready) }
 
+// RemoveCheck removes a check, if there is one of this name.
+func (s *Server) RemoveCheck(name string) { s.ready.Remove(name) }
+
 // Watch makes readiness depend on d, and asks it until ctx ends.
 func (s *Server) Watch(ctx context.Context, d health.Dependency) { s.ready.Watch(ctx, d) }
 

@@ -72,6 +72,13 @@ func (s *Set) Add(name string, ready func() error) {
 	s.set(name, func() Status { return status(ready()) })
 }
 
+// Remove removes the check of this name, if there is one.
+func (s *Set) Remove(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.checks, name)
+}
+
 func (s *Set) set(name string, check func() Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -133,4 +133,8 @@ func TestAllMustPass(t *testing.T) {
 	s.Add("kafka", func() error { return nil })
 	_, ready = s.Check()
 	require.True(t, ready)
+	s.Add("start", func() error { return errors.New("starting") })
+	s.Remove("start")
+	_, ready = s.Check()
+	require.True(t, ready)
 }
