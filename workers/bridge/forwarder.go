@@ -137,9 +137,12 @@ func (f *Forwarder) Wait(ctx context.Context) error {
 // unackedFor is how long Kafka may acknowledge nothing while messages wait.
 const unackedFor = 10 * time.Second
 
-// Ping returns nil when Kafka answers, has the topics with leaders, and
-// acknowledges what it is given; else what is missing.
+// Ping returns nil when it is Ready, and Kafka answers now, has the topics with
+// leaders, and acknowledges what it is given; else what is missing.
 func (f *Forwarder) Ping(ctx context.Context) error {
+	if err := f.Ready(); err != nil {
+		return err
+	}
 	if err := kafka.Check(ctx, f.client, f.opts.EventsTopic, f.opts.RepliesTopic, f.opts.DeadLetterTopic); err != nil {
 		return err
 	}
