@@ -74,6 +74,7 @@ func TestReservationHoldsWithoutTemporal(t *testing.T) {
 		RAE: "RAE-1", Session: server, AsOf: 2, Closed: 2, Seen: device.SeqSet{{From: 1, To: 2}}, First: at, Last: at, Received: at,
 	}}))
 	code, _, stderr = reserve(server)
-	require.Equal(t, cli.ExitOK, code)
-	require.Empty(t, stderr)
+	require.Equal(t, cli.ExitFailed, code)
+	require.Contains(t, stderr, "closed")
+	require.NotContains(t, stderr, "warning", "nothing changed")
 }

@@ -199,7 +199,7 @@ func TestIdentities(t *testing.T) {
 	require.Contains(t, stdout, "kept-apart by jana at ")
 	_, stdout, _ = ask("identity", "conflicts")
 	require.NotContains(t, stdout, id[:8])
-	code, stdout, stderr = ask("identity", "merge", server, "living-room-tv", "--by=karl", "--temporal-address=127.0.0.1:1")
+	code, stdout, stderr = ask("identity", "merge", server, "living-room-tv", "--by=karl", "--yes", "--temporal-address=127.0.0.1:1")
 	require.Equal(t, cli.ExitOK, code, stderr)
 	require.Contains(t, stdout, "karl")
 	for _, session := range []string{tv, server} {
@@ -207,10 +207,10 @@ func TestIdentities(t *testing.T) {
 	}
 	_, stdout, _ = ask("identity", "conflicts", "--all")
 	require.Contains(t, stdout, "merged by karl at ")
-	code, _, stderr = ask("identity", "merge", id, "--no-tell")
+	code, _, stderr = ask("identity", "merge", id, "--no-tell", "--yes")
 	require.Equal(t, cli.ExitFailed, code)
 	require.Contains(t, stderr, "decided before: merged by karl")
-	code, _, _ = ask("identity", "merge", "00000000", "--no-tell")
+	code, _, _ = ask("identity", "merge", "00000000", "--no-tell", "--yes")
 	require.Equal(t, cli.ExitNotFound, code)
 }
 

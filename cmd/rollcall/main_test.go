@@ -173,7 +173,7 @@ func TestRefusals(t *testing.T) {
 		{"nobody", []string{"device", "reserve", "tv", db, "--for=1h", "--holder="}, `device reserve: --holder must be a name of 1 to 200 bytes (see rollcall device reserve --help)`},
 		{"whose progress", []string{"session", "progress", "living-room-tv"}, `session progress: session "living-room-tv" is not a lower-case UUID: rollcall device get DEVICE says which its session is (see rollcall session progress --help)`},
 		{"no reason", []string{"session", "close", "tv", db, "--reason= "}, `session close: --reason must say why: it is kept with the session (see rollcall session close --help)`},
-		{"none at a time", []string{"verify", db, "--parallel=0"}, `verify: --parallel must be at least 1, --timeout more than 0 (see rollcall verify --help)`},
+		{"none at a time", []string{"verify", db, "--parallel=0"}, `verify: --parallel must be at least 1, --timeout and --repair-rate more than 0 (see rollcall verify --help)`},
 		{"output", []string{"device", "list", db, "-o", "yaml"}, `--output must be one of "table","json" but got "yaml" (see rollcall device list --help)`},
 		{"which device", []string{"device", "get", db}, `expected "<device>" (see rollcall device get --help)`},
 		{"unknown key", []string{"poller", db, "--config=testdata/misspelt.yaml"}, `testdata/misspelt.yaml:3: unknown key "kafka-borkers"; did you mean "kafka-brokers"? (see rollcall poller --help)`},

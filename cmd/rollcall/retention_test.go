@@ -106,6 +106,6 @@ func TestDeviceExplain(t *testing.T) {
 	require.Len(t, e.Attributes, 1)
 	require.Equal(t, tv+"/2", e.Attributes[0].Event)
 	code, _, stderr = run(t, "device", "explain", tv, "no.such", "--database-url="+url)
-	require.Equal(t, cli.ExitNotFound, code)
-	require.Contains(t, stderr, `has never had an attribute "no.such"`)
+	require.Equal(t, cli.ExitUsage, code)
+	require.Contains(t, stderr, `"no.such"`)
 }

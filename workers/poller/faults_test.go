@@ -350,7 +350,7 @@ func TestMetricNamesAreFrozen(t *testing.T) {
 	}
 	require.Less(t, len(names), len(families), "the Kafka client's own are there")
 	require.Equal(t, []string{
-		"ack_reads_total", "ack_seconds", "applied_records_total", "buffered_bytes", "commit_bytes_total", "commit_seconds",
+		"ack_reads_total", "ack_seconds", "applied_records_total", "buffered_bytes", "clamped_records_total", "commit_bytes_total", "commit_seconds",
 		"commits_total", "dead_letter_failures_total", "dead_letters_total", "drain_left_records", "drain_seconds", "drains_total",
 		"duplicate_records_total", "fetches_total", "fold_records", "in_flight", "lag_records", "lag_seconds", "offsets_lost_total",
 		"oldest_unacked_seconds", "over_budget_rae_records", "over_budget_records_total", "paused_partitions", "poll_records", "ready_lanes", "rebalances_total", "records_total",

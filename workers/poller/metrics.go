@@ -101,6 +101,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	for _, budget := range []string{"sessions", "new-sessions", "events", "dead-letter-bytes"} {
 		m.overBudget.WithLabelValues(budget)
 	}
+	for _, clock := range []string{clockKafka, clockEdge} {
+		m.clamped.WithLabelValues(clock)
+	}
 	for _, outcome := range []string{drainComplete, drainDeadline} {
 		m.drains.WithLabelValues(outcome)
 	}
