@@ -35,8 +35,9 @@ type database struct {
 	counters  workflows.Counters
 	applies   []workflows.ApplyRequest
 	loads     int
-	// known is how many events it had of a session that was said to be new: an
-	// answer was lost with its workflow task, and those events come again.
+	// known is how many events may come again, at most: it had them of a session
+	// that was said to be new, or they are of an apply that it did not write,
+	// because the answer to one before was lost with its workflow task.
 	known int64
 	// activities counts calls, where one may load and apply.
 	activities int
@@ -127,6 +128,9 @@ func (d *database) ApplyBatch(ctx context.Context, in workflows.ApplyRequest) (*
 	case err != nil:
 		return nil, err
 	case !written:
+		d.mu.Lock()
+		d.known += in.Events
+		d.mu.Unlock()
 		stored, err := d.load(ctx)
 		stored.Mismatch = true
 		return &stored, err
