@@ -119,7 +119,7 @@ func (s *session) readStored(summary string) LoadedSession {
 // something else. What the session had applied and the database lacks is missing
 // from now on: events that bring it again, or a snapshot, heal it.
 func (s *session) adoptStored(ctx workflow.Context, loaded LoadedSession) {
-	had, believed := s.State, s.Revision
+	had, believed, events := s.State, s.Revision, s.Counters.Events
 	s.takeStored(loaded)
 	lost := seenSeqs(&had).Minus(seenSeqs(&s.State))
 	s.Lost = s.Lost.Union(lost).Minus(seenSeqs(&s.State))
@@ -130,6 +130,7 @@ func (s *session) adoptStored(ctx workflow.Context, loaded LoadedSession) {
 	switch {
 	case s.Revision == believed:
 	case ahead: // its own apply, whose answer was lost with a workflow task
+		s.countForBuild(workflow.GetInfo(ctx).GetCurrentBuildID(), max(0, s.Counters.Events-events))
 		s.log.Info("the database has more than the session knew of: it goes on from there", "revision", s.Revision.Number, "believed", believed.Number)
 	default:
 		s.Counters.Mismatches++
